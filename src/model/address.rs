@@ -1,0 +1,204 @@
+//! Where a node listens or can be dialled.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::str::FromStr;
+
+use thiserror::Error;
+
+use super::limits::HOST_BYTES_MAX;
+
+/// A host (name or IP address) and a TCP port: `example.org:3000`, `192.0.2.7:3000`,
+/// `[2001:db8::7]:3000`.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Address {
+    host: Box<str>,
+    port: u16,
+}
+
+impl Address {
+    /// The port used where an address names none.
+    pub const PORT_DEFAULT: u16 = 3000;
+
+    /// An address of a host, which must be an IP address (without brackets) or a DNS name.
+    ///
+    /// # Errors
+    /// When the host is neither, or is longer than 253 bytes.
+    pub fn new(host: &str, port: u16) -> Result<Self, AddressError> {
+        let host = match host.parse::<IpAddr>() {
+            Ok(ip) => ip.to_string().into(),
+            Err(_) if is_dns_name(host) => host.to_ascii_lowercase().into(),
+            Err(_) => return Err(AddressError::Host(host.chars().take(64).collect())),
+        };
+        Ok(Self { host, port })
+    }
+
+    /// `HOST[:PORT]`, with port 3000 where none is given. An IPv6 address stands in brackets.
+    ///
+    /// # Errors
+    /// When host or port is not valid.
+    pub fn parse_with_default_port(text: &str) -> Result<Self, AddressError> {
+        let (host, port) = split(text)?;
+        Self::new(host, port.unwrap_or(Self::PORT_DEFAULT))
+    }
+
+    /// The host: an IP address without brackets, or a DNS name in lower case.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// The TCP port. 0 means, when listening, any free one.
+    pub const fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The host as an IP address, unless it is a name.
+    pub fn ip(&self) -> Option<IpAddr> {
+        self.host.parse().ok()
+    }
+
+    /// Whether this names the machine itself and nothing else.
+    pub fn is_loopback(&self) -> bool {
+        match self.ip() {
+            Some(ip) => ip.is_loopback(),
+            None => &*self.host == "localhost",
+        }
+    }
+}
+
+impl From<SocketAddr> for Address {
+    fn from(address: SocketAddr) -> Self {
+        Self { host: address.ip().to_canonical().to_string().into(), port: address.port() }
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            f.pad(&format!("[{}]:{}", self.host, self.port))
+        } else {
+            f.pad(&format!("{}:{}", self.host, self.port))
+        }
+    }
+}
+
+impl fmt::Debug for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Why a text is no address.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum AddressError {
+    /// Neither an IP address nor a DNS name.
+    #[error(
+        "'{0}' is neither an IP address nor a host name; write HOST:PORT, with IPv6 addresses in brackets"
+    )]
+    Host(String),
+    /// The port is missing.
+    #[error("the port is missing; write HOST:PORT")]
+    PortMissing,
+    /// The port is no number from 0 to 65535.
+    #[error("the port is not a number from 0 to 65535")]
+    Port,
+}
+
+impl FromStr for Address {
+    type Err = AddressError;
+
+    fn from_str(text: &str) -> Result<Self, AddressError> {
+        let (host, port) = split(text)?;
+        Self::new(host, port.ok_or(AddressError::PortMissing)?)
+    }
+}
+
+/// Host and port of `HOST[:PORT]`. A bare IPv6 address without brackets is all host.
+fn split(text: &str) -> Result<(&str, Option<u16>), AddressError> {
+    let port_of = |text: &str| match text.bytes().all(|b| b.is_ascii_digit()) {
+        true => text.parse().map(Some).map_err(|_| AddressError::Port),
+        false => Err(AddressError::Port),
+    };
+    if let Some(inner) = text.strip_prefix('[') {
+        let host_error = || AddressError::Host(text.chars().take(64).collect());
+        let (host, rest) = inner.split_once(']').ok_or_else(host_error)?;
+        host.parse::<Ipv6Addr>().map_err(|_| host_error())?;
+        return match rest.strip_prefix(':') {
+            Some(port) => Ok((host, port_of(port)?)),
+            None if rest.is_empty() => Ok((host, None)),
+            None => Err(host_error()),
+        };
+    }
+    if text.parse::<Ipv6Addr>().is_ok() {
+        return Ok((text, None));
+    }
+    match text.rsplit_once(':') {
+        Some((host, port)) => Ok((host, port_of(port)?)),
+        None => Ok((text, None)),
+    }
+}
+
+/// A name by RFC 1123: labels of 1 to 63 letters, digits and inner hyphens. All-digit names are no
+/// names: `1.2.3` is a mistyped address.
+fn is_dns_name(text: &str) -> bool {
+    let label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    !text.is_empty()
+        && text.len() <= HOST_BYTES_MAX
+        && text.split('.').all(label)
+        && !text.bytes().all(|b| b.is_ascii_digit() || b == b'.')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_parsed_and_printed() {
+        for (given, printed) in [
+            ("127.0.0.1:3000", "127.0.0.1:3000"),
+            ("Example.ORG:1", "example.org:1"),
+            ("[::1]:3000", "[::1]:3000"),
+            ("[2001:DB8:0::7]:65535", "[2001:db8::7]:65535"),
+            ("localhost:0", "localhost:0"),
+        ] {
+            assert_eq!(given.parse::<Address>().map(|a| a.to_string()), Ok(printed.to_owned()));
+        }
+        for text in ["127.0.0.1", "::1", "[::1]", "example.org"] {
+            assert_eq!(text.parse::<Address>(), Err(AddressError::PortMissing), "{text}");
+            assert!(Address::parse_with_default_port(text).is_ok_and(|a| a.port() == 3000));
+        }
+        for bad in [
+            "",
+            ":1",
+            "a b:1",
+            "1.2.3:4",
+            "256.1.1.1:2",
+            "-x:1",
+            "x:",
+            "x:+1",
+            "x:65536",
+            "[x]:1",
+            "[::1]x:1",
+        ] {
+            assert!(bad.parse::<Address>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn loopback_is_recognised() {
+        for (text, loopback) in [
+            ("127.9.9.9:1", true),
+            ("[::1]:1", true),
+            ("localhost:1", true),
+            ("0.0.0.0:1", false),
+            ("[::]:1", false),
+        ] {
+            assert_eq!(text.parse::<Address>().map(|a| a.is_loopback()), Ok(loopback), "{text}");
+        }
+    }
+}

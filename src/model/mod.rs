@@ -1,0 +1,24 @@
+//! Values that every room shares: who a peer is, what a message is, what time it is, and every
+//! bound.
+//!
+//! Nothing here touches a clock, a socket or a key; a value that exists has been checked
+//! (parse, don't validate), so the rooms that receive it need not check it again.
+
+mod address;
+mod message;
+mod name;
+mod network;
+mod peer_id;
+mod record;
+mod time;
+
+pub mod limits;
+
+pub use address::{Address, AddressError};
+pub use limits::Limits;
+pub use message::{Incarnation, MessageId, Sequence, SessionId, Uid};
+pub use name::{Name, NameError, escaped};
+pub use network::NetworkId;
+pub use peer_id::{PeerId, PeerIdError};
+pub use record::{Prekey, PrekeyId, Record, SignedRecord};
+pub use time::{Monotonic, Now, Span, Timestamp};

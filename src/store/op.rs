@@ -1,0 +1,516 @@
+//! What the node asks of the store, and what it hears back.
+
+use bytes::Bytes;
+
+use crate::model::{
+    Address, Incarnation, MessageId, Name, PeerId, PrekeyId, Sequence, SessionId, Timestamp,
+};
+
+/// Changes that become durable together or not at all.
+#[derive(Debug, Clone, Default)]
+pub struct Transaction {
+    /// Tells completions apart; the node's own number.
+    pub token: u64,
+    /// The changes, applied in order.
+    pub ops: Vec<Op>,
+}
+
+/// One change. None depends on what the database holds, except where it says so.
+#[derive(Debug, Clone)]
+pub enum Op {
+    /// A new message in the outbox.
+    Queue(Box<Outgoing>),
+    /// Messages that left the outbox: delivered, expired or given up. Keys stay.
+    Unqueue {
+        /// Their rows.
+        rows: Vec<Row>,
+    },
+    /// What became of a message that was sent with a key.
+    KeyState {
+        /// The client's key.
+        key: Box<str>,
+        /// Its message's fate.
+        state: KeyState,
+    },
+    /// A message in order: it gets its place in the inbox.
+    Deliver(Box<Incoming>),
+    /// A message out of order: kept, without a place yet.
+    Hold(Box<Incoming>),
+    /// A held message's turn has come.
+    Release {
+        /// Which message.
+        key: ReceivedKey,
+        /// Its place in the inbox.
+        cursor: Cursor,
+    },
+    /// A chunk of a message that spans several envelopes.
+    Chunk(Box<IncomingChunk>),
+    /// All chunks are there: they become one message, which is delivered (with a cursor) or held.
+    Assemble {
+        /// Which message.
+        key: ReceivedKey,
+        /// Its ID.
+        id: MessageId,
+        /// Its place in the inbox, if its turn has come.
+        cursor: Option<Cursor>,
+        /// When it was completed.
+        received: Timestamp,
+    },
+    /// The chunks of a message that will never be complete are dropped.
+    DropChunks(ReceivedKey),
+    /// The ordering window of one sender's incarnation.
+    Window(Box<WindowRow>),
+    /// A window that is no longer needed.
+    DropWindow {
+        /// The sender.
+        sender: PeerId,
+        /// Its run.
+        incarnation: Incarnation,
+    },
+    /// A session another opened with us.
+    Session(Box<SessionRow>),
+    /// A session that is over; its secret is overwritten.
+    DropSession {
+        /// The sender.
+        sender: PeerId,
+        /// Its session.
+        session: SessionId,
+    },
+    /// A prekey of ours.
+    Prekey(Box<PrekeyRow>),
+    /// A prekey that nobody may use any more; its secret is overwritten.
+    DropPrekey(PrekeyId),
+    /// What is known of a peer, all of it.
+    Peer(Box<PeerRow>),
+    /// A peer to forget.
+    DropPeer(PeerId),
+    /// A listener, with everything it has acknowledged so far up to its position.
+    Listener {
+        /// Its name.
+        name: Box<str>,
+        /// Everything up to here is acknowledged.
+        position: Cursor,
+    },
+    /// Messages acknowledged beyond the listener's position.
+    Acknowledge {
+        /// The listener's name.
+        name: Box<str>,
+        /// The first of the messages acknowledged.
+        first: Cursor,
+        /// The last of them.
+        last: Cursor,
+    },
+    /// Drops messages from the inbox, oldest first, while they are at or before the cursor and
+    /// either were received before the time or the inbox holds more than that many bytes.
+    Prune {
+        /// Everything up to here is acknowledged by every listener.
+        through: Cursor,
+        /// Older ones go.
+        received_before: Timestamp,
+        /// More than this, and the oldest go.
+        bytes_max: u64,
+    },
+    /// Forgets keys whose messages expired before this time.
+    PruneKeys {
+        /// The time.
+        expired_before: Timestamp,
+    },
+}
+
+/// A message's place in the inbox: grows by one per message, never reused. The first is 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Cursor(pub u64);
+
+/// A message's place in the outbox: grows by one per message, never reused. The first is 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Row(pub u64);
+
+/// Identifies a message received, at its recipient.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ReceivedKey {
+    /// Who wrote it.
+    pub sender: PeerId,
+    /// The sender's run.
+    pub incarnation: Incarnation,
+    /// Its place in that run.
+    pub sequence: Sequence,
+}
+
+/// A message in the outbox.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outgoing {
+    /// Its place in the outbox.
+    pub row: Row,
+    /// Its ID.
+    pub id: MessageId,
+    /// Who it is for.
+    pub recipient: PeerId,
+    /// The run it was queued in.
+    pub incarnation: Incarnation,
+    /// Its place in that run.
+    pub sequence: Sequence,
+    /// When it was queued.
+    pub queued: Timestamp,
+    /// When it is given up.
+    pub expires: Timestamp,
+    /// What it is about.
+    pub subject: Option<Box<str>>,
+    /// The client's key, if it gave one.
+    pub key: Option<Box<str>>,
+    /// The body.
+    pub body: Bytes,
+}
+
+/// What became of a message that was sent with a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyState {
+    /// It is in the outbox.
+    Queued,
+    /// The recipient has it.
+    Delivered,
+    /// It was given up.
+    Expired,
+}
+
+/// A key, its message and that message's fate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyRow {
+    /// The client's key.
+    pub key: Box<str>,
+    /// The message sent with it.
+    pub id: MessageId,
+    /// Who it is for.
+    pub recipient: PeerId,
+    /// What became of it.
+    pub state: KeyState,
+    /// Its place in the outbox.
+    pub row: Row,
+}
+
+/// A message received whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Incoming {
+    /// Which message.
+    pub key: ReceivedKey,
+    /// Its place in the inbox; ignored while held.
+    pub cursor: Cursor,
+    /// Its ID.
+    pub id: MessageId,
+    /// When its sender queued it, by the sender's clock.
+    pub sent: Timestamp,
+    /// When it came.
+    pub received: Timestamp,
+    /// What it is about.
+    pub subject: Option<Box<str>>,
+    /// The body.
+    pub body: Bytes,
+}
+
+/// A chunk received.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IncomingChunk {
+    /// Which message it is of.
+    pub key: ReceivedKey,
+    /// Which chunk, from 0.
+    pub index: u16,
+    /// Bytes of the whole body.
+    pub total: u64,
+    /// When its sender queued the message, by the sender's clock.
+    pub sent: Timestamp,
+    /// When the message expires.
+    pub expires: Timestamp,
+    /// What it is about.
+    pub subject: Option<Box<str>>,
+    /// The chunk's bytes.
+    pub bytes: Bytes,
+}
+
+/// The chunks that are there of a message that is not complete.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PartialRow {
+    /// Which message.
+    pub key: ReceivedKey,
+    /// Bytes of the whole body.
+    pub total: u64,
+    /// When the message expires.
+    pub expires: Timestamp,
+    /// The chunks that are there, ascending.
+    pub indexes: Vec<u16>,
+}
+
+/// The ordering window of one sender's incarnation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WindowRow {
+    /// The sender.
+    pub sender: PeerId,
+    /// Its run.
+    pub incarnation: Incarnation,
+    /// Everything before it is received, or will never come.
+    pub base: Sequence,
+    /// One bit per sequence number from `base` on: received. The lowest bit of the first byte is
+    /// `base`.
+    pub received: Bytes,
+    /// When it was last changed.
+    pub touched: Timestamp,
+}
+
+/// A session another opened with us.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SessionRow {
+    /// Who opened it.
+    pub sender: PeerId,
+    /// Its name.
+    pub session: SessionId,
+    /// What keys are derived from.
+    pub secret: zeroize::Zeroizing<[u8; 32]>,
+    /// When it was opened.
+    pub created: Timestamp,
+}
+
+impl std::fmt::Debug for SessionRow {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SessionRow")
+            .field("sender", &self.sender)
+            .field("session", &self.session)
+            .field("created", &self.created)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A prekey of ours.
+#[derive(Clone, PartialEq, Eq)]
+pub struct PrekeyRow {
+    /// Its name.
+    pub id: PrekeyId,
+    /// The private half.
+    pub secret: zeroize::Zeroizing<[u8; 32]>,
+    /// When it was made.
+    pub created: Timestamp,
+}
+
+impl std::fmt::Debug for PrekeyRow {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PrekeyRow")
+            .field("id", &self.id)
+            .field("created", &self.created)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What is known of a peer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerRow {
+    /// Who.
+    pub peer: PeerId,
+    /// Its record, as received; signed, so that a damaged one is noticed.
+    pub record: Option<Bytes>,
+    /// What the operator calls it; unique.
+    pub alias: Option<Name>,
+    /// Where the operator connected it: its link is kept and redialled.
+    pub dial: Option<Address>,
+}
+
+/// A listener as stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListenerRow {
+    /// Its name.
+    pub name: Box<str>,
+    /// Everything up to here is acknowledged.
+    pub position: Cursor,
+    /// What is acknowledged beyond: ranges, first and last, ascending, not touching.
+    pub acknowledged: Vec<(Cursor, Cursor)>,
+}
+
+/// Messages waiting for one recipient.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OutboxSummary {
+    /// Who they are for.
+    pub recipient: PeerId,
+    /// How many.
+    pub messages: u64,
+    /// Bytes of their bodies.
+    pub bytes: u64,
+}
+
+/// A message held out of order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HeldRow {
+    /// Which message.
+    pub key: ReceivedKey,
+    /// When it came.
+    pub received: Timestamp,
+    /// Bytes of its body.
+    pub bytes: u64,
+}
+
+/// Everything the node keeps in memory, as it was found when the store was opened.
+#[derive(Debug, Default)]
+pub struct Snapshot {
+    /// Peers known.
+    pub peers: Vec<PeerRow>,
+    /// Our prekeys.
+    pub prekeys: Vec<PrekeyRow>,
+    /// Sessions others opened with us.
+    pub sessions: Vec<SessionRow>,
+    /// Ordering windows.
+    pub windows: Vec<WindowRow>,
+    /// Messages held out of order.
+    pub held: Vec<HeldRow>,
+    /// Messages of which some chunks are there.
+    pub partials: Vec<PartialRow>,
+    /// Listeners.
+    pub listeners: Vec<ListenerRow>,
+    /// What waits, by recipient.
+    pub outbox: Vec<OutboxSummary>,
+    /// The last place given in the outbox, ever.
+    pub last_row: Row,
+    /// The last place given in the inbox, ever.
+    pub last_cursor: Cursor,
+    /// Messages in the inbox.
+    pub inbox_messages: u64,
+    /// Bytes of their bodies, held ones and chunks included.
+    pub inbox_bytes: u64,
+}
+
+/// A question. Answered after every transaction submitted before it has been committed.
+#[derive(Debug, Clone)]
+pub struct Query {
+    /// Tells answers apart; the node's own number.
+    pub token: u64,
+    /// What is asked.
+    pub what: Question,
+}
+
+/// What is asked.
+#[derive(Debug, Clone)]
+pub enum Question {
+    /// Messages of the outbox for one recipient, in order of row.
+    OutboxOf {
+        /// Who they are for.
+        recipient: PeerId,
+        /// Only those after it.
+        after: Row,
+        /// At most this many.
+        messages_max: usize,
+        /// Stop after this many bytes of bodies; always at least one message.
+        bytes_max: usize,
+    },
+    /// Messages of the outbox for everybody, in order of row, bodies left out.
+    Outbox {
+        /// Only those after it.
+        after: Row,
+        /// At most this many.
+        messages_max: usize,
+    },
+    /// Messages of the inbox, in order of cursor.
+    Inbox {
+        /// Only those after it.
+        after: Cursor,
+        /// Only up to it.
+        through: Cursor,
+        /// Only of this sender.
+        from: Option<PeerId>,
+        /// Only those received at or after it.
+        since: Option<Timestamp>,
+        /// At most this many.
+        messages_max: usize,
+        /// Stop after this many bytes of bodies; always at least one message.
+        bytes_max: usize,
+        /// Bodies longer than this are left out.
+        body_bytes_max: usize,
+    },
+    /// A piece of a body in the inbox.
+    Body {
+        /// Which message.
+        cursor: Cursor,
+        /// From which byte on.
+        offset: u64,
+        /// At most this many bytes.
+        bytes_max: usize,
+    },
+    /// What became of the message sent with a key.
+    Key {
+        /// The client's key.
+        key: Box<str>,
+    },
+}
+
+/// A message of the outbox, without its body.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutgoingHead {
+    /// The message; its body is empty.
+    pub message: Outgoing,
+    /// Bytes of the body.
+    pub bytes: u64,
+}
+
+/// A message of the inbox.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stored {
+    /// The message; its body is empty if it was left out.
+    pub message: Incoming,
+    /// Bytes of the body.
+    pub bytes: u64,
+    /// Whether the body is here.
+    pub whole: bool,
+}
+
+/// An answer.
+#[derive(Debug, Clone)]
+pub enum Answer {
+    /// To [`Question::OutboxOf`].
+    OutboxOf(Vec<Outgoing>),
+    /// To [`Question::Outbox`].
+    Outbox(Vec<OutgoingHead>),
+    /// To [`Question::Inbox`], and how far the search got: nothing matching lies between the last
+    /// message returned and it.
+    Inbox {
+        /// The messages.
+        messages: Vec<Stored>,
+        /// Everything up to here was looked at.
+        through: Cursor,
+    },
+    /// To [`Question::Body`]; none if there is no such message.
+    Body(Option<Bytes>),
+    /// To [`Question::Key`]; none if the key is not known.
+    Key(Option<KeyRow>),
+}
+
+/// What a commit did beyond what was asked literally.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Pruned {
+    /// Messages that [`Op::Prune`] removed.
+    pub messages: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+/// What the node hears back, in the order of submission.
+#[derive(Debug)]
+pub enum Completion {
+    /// The transaction is on disk.
+    Committed {
+        /// Its token.
+        token: u64,
+        /// What was pruned by it.
+        pruned: Pruned,
+    },
+    /// The transaction was undone: there is no room. Others are not affected. It may be tried
+    /// again.
+    Full {
+        /// Its token.
+        token: u64,
+    },
+    /// A question's answer.
+    Answered {
+        /// Its token.
+        token: u64,
+        /// The answer.
+        answer: Answer,
+    },
+    /// The database is broken or cannot be written safely: the daemon must stop. Nothing follows.
+    Failed {
+        /// What happened, for the operator, with the remedy.
+        reason: String,
+    },
+}
