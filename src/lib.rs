@@ -7,5 +7,6 @@
 //! - [`control`]: the protocol that clients speak with the daemon.
 
 pub mod control;
+pub mod crypto;
 pub mod model;
 pub mod store;
