@@ -10,3 +10,4 @@ pub mod control;
 pub mod crypto;
 pub mod model;
 pub mod store;
+pub mod wire;
