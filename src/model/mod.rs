@@ -10,6 +10,7 @@ mod name;
 mod network;
 mod peer_id;
 mod record;
+mod stored;
 mod time;
 
 pub mod limits;
@@ -21,4 +22,8 @@ pub use name::{Name, NameError, escaped};
 pub use network::NetworkId;
 pub use peer_id::{PeerId, PeerIdError};
 pub use record::{Prekey, PrekeyId, Record, SignedRecord};
+pub use stored::{
+    Cursor, HeldRow, Incoming, IncomingChunk, Outgoing, PartialRow, PrekeyRow, ReceivedKey, Row,
+    SessionRow, WindowRow,
+};
 pub use time::{Monotonic, Now, Span, Timestamp};
