@@ -5,6 +5,7 @@
 //! (parse, don't validate), so the rooms that receive it need not check it again.
 
 mod address;
+mod bucket;
 mod message;
 mod name;
 mod network;
@@ -16,6 +17,7 @@ mod time;
 pub mod limits;
 
 pub use address::{Address, AddressError};
+pub use bucket::Bucket;
 pub use limits::Limits;
 pub use message::{Incarnation, MessageId, Sequence, SessionId, Uid};
 pub use name::{Name, NameError, escaped};
