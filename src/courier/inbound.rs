@@ -146,6 +146,14 @@ impl Inbound {
         }
     }
 
+    pub(super) const fn bytes(&self) -> u64 {
+        self.inbox_bytes
+    }
+
+    pub(super) const fn last_cursor(&self) -> Cursor {
+        self.last_cursor
+    }
+
     pub(super) const fn deadline(&self) -> Monotonic {
         self.next_chore
     }

@@ -162,6 +162,8 @@ pub enum Output {
         recipient: PeerId,
         /// Which messages.
         rows: Vec<Row>,
+        /// Bytes of their bodies.
+        bytes: u64,
     },
     /// Messages that were given up.
     GivenUp {
@@ -169,6 +171,8 @@ pub enum Output {
         recipient: PeerId,
         /// Which.
         rows: Vec<Row>,
+        /// Bytes of their bodies.
+        bytes: u64,
         /// Why.
         why: GivenUp,
     },
@@ -372,6 +376,21 @@ impl Courier {
     /// Our prekeys for the record, the preferred one first.
     pub fn prekeys(&self) -> Vec<Prekey> {
         self.prekeys.published()
+    }
+
+    /// Bytes in the inbox, held messages and chunks included.
+    pub const fn inbox_bytes(&self) -> u64 {
+        self.inbound.bytes()
+    }
+
+    /// The last place given in the inbox to a message that is on disk.
+    pub const fn last_cursor(&self) -> Cursor {
+        self.inbound.last_cursor()
+    }
+
+    /// Messages waiting for a recipient.
+    pub fn queued(&self, recipient: &PeerId) -> u64 {
+        self.outbox.queued(recipient)
     }
 
     /// Adds fresh entropy.

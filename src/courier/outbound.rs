@@ -163,6 +163,10 @@ impl Outbox {
         }
     }
 
+    pub(super) fn queued(&self, recipient: &PeerId) -> u64 {
+        self.queues.get(recipient).map_or(0, |queue| queue.undelivered)
+    }
+
     pub(super) fn on_queued(&mut self, now: Now, messages: Vec<Outgoing>) {
         for message in messages {
             let recipient = message.recipient;
@@ -300,9 +304,11 @@ impl Outbox {
             let (rtt, attempts) = (now.mono.since(flight.first_sent), flight.envelope.attempt);
             out.push_back(Output::Pong { ping, rtt, attempts });
         }
+        let before = queue.bytes;
         let rows = queue.settle(&flight.parts);
         if !rows.is_empty() {
-            out.push_back(Output::Delivered { recipient, rows });
+            let bytes = (before - queue.bytes) as u64;
+            out.push_back(Output::Delivered { recipient, rows, bytes });
         }
         self.dirty.insert(recipient);
     }
@@ -366,9 +372,9 @@ impl Outbox {
                 let largest = queue.largest_of(&flight.parts);
                 queue.requeue(flight.parts);
                 if let Some(row) = largest {
-                    queue.give_up(&[row]);
+                    let bytes = queue.give_up(&[row]);
                     let (rows, why) = (vec![row], GivenUp::TooLarge);
-                    out.push_back(Output::GivenUp { recipient, rows, why });
+                    out.push_back(Output::GivenUp { recipient, rows, bytes, why });
                 }
             }
         }
@@ -612,8 +618,9 @@ impl Queue {
     }
 
     /// Messages that are not wanted any more. What of them is on its way stays there; its receipts
-    /// are for nothing.
-    fn give_up(&mut self, rows: &[Row]) {
+    /// are for nothing. Returns the bytes of their bodies.
+    fn give_up(&mut self, rows: &[Row]) -> u64 {
+        let before = self.bytes;
         for row in rows {
             if let Some(loaded) = self.messages.remove(row) {
                 self.bytes -= loaded.message.body.len();
@@ -621,6 +628,7 @@ impl Queue {
             }
         }
         self.parts.retain(|part| self.messages.contains_key(&part.row));
+        (before - self.bytes) as u64
     }
 
     fn largest_of(&self, parts: &[Part]) -> Option<Row> {
@@ -635,8 +643,8 @@ impl Queue {
         let rows: Vec<Row> =
             self.messages.iter().filter(|(_, m)| expired(m)).map(|(row, _)| *row).collect();
         if !rows.is_empty() {
-            self.give_up(&rows);
-            out.push_back(Output::GivenUp { recipient, rows, why: GivenUp::Expired });
+            let bytes = self.give_up(&rows);
+            out.push_back(Output::GivenUp { recipient, rows, bytes, why: GivenUp::Expired });
         }
     }
 
