@@ -141,7 +141,11 @@ impl Notice {
 }
 
 macro_rules! byte_enum {
-    ($(#[$meta:meta])* $name:ident, $what:literal { $($(#[$doc:meta])* $variant:ident = $byte:literal, $text:literal;)+ }) => {
+    (
+        $(#[$meta:meta])* $name:ident, $what:literal {
+            $($(#[$doc:meta])* $variant:ident = $byte:literal, $text:literal;)+
+        }
+    ) => {
         $(#[$meta])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         #[repr(u8)]
@@ -360,9 +364,9 @@ fn read_small(kind: u8, reader: &mut Reader) -> Result<Frame, WireError> {
 
 /// Takes the next whole frame from the front of what a link has read, if it is there.
 ///
-/// It is a copy: whoever keeps a frame or a part of it keeps just that, not the read buffer, and the
-/// buffer is used again. Else a neighbour could pin a whole buffer with each little envelope that
-/// waits here for its receipt.
+/// It is a copy: whoever keeps a frame or a part of it keeps just that, not the read buffer, and
+/// the buffer is used again. Else a neighbour could pin a whole buffer with each little envelope
+/// that waits here for its receipt.
 ///
 /// # Errors
 /// When the next frame is empty or longer than a frame may be: the link is of no use any more.
