@@ -240,11 +240,11 @@ fn untidy(source: &Source) -> Vec<String> {
             add(line, &format!("{name}! is left over; finish it or take it out"));
         }
     }
-    for (word, line) in scan::attribute_words(&source.tokens) {
-        if word == "ignore" {
+    for (name, line) in scan::attributes(&source.tokens) {
+        if name == "ignore" {
             add(line, "a test that is ignored protects nothing; fix it or take it out");
         }
-        if word == "path" {
+        if name == "path" {
             add(line, "#[path] hides which room a file is in");
         }
     }
@@ -395,9 +395,17 @@ mod checks {
     #[test]
     fn untidiness_is_found() {
         let long = format!("// {}", "x".repeat(98));
-        for text in
-            [&*long, "\tx", "fn f() { todo!() }", "dbg!(x);", "unimplemented!();", "#[ignore]"]
-        {
+        for text in [
+            &*long,
+            "\tx",
+            "fn f() { todo!() }",
+            "dbg!(x);",
+            "unimplemented!();",
+            "#[ignore]",
+            "#[ignore = \"slow\"]",
+            "#[cfg_attr(x, ignore)]",
+            "#[path = \"x.rs\"] mod x;",
+        ] {
             assert_eq!(wrong_with(untidy, "tests/x.rs", text), 1, "{text}");
         }
         let fine = format!("// {}\n\"todo!()\" // dbg!\n/// `#[ignore]`", "ü".repeat(97));

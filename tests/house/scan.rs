@@ -237,16 +237,16 @@ pub(crate) fn macros(tokens: &[Token]) -> Vec<(&str, usize)> {
     calls.filter_map(|pair| Some((pair[0].word()?, pair[0].line))).collect()
 }
 
-/// Words that stand in attributes, with their lines.
-pub(crate) fn attribute_words(tokens: &[Token]) -> Vec<(&str, usize)> {
-    let (mut words, mut at) = (Vec::new(), 0);
+/// Names of attributes, with their lines; of those under a `cfg_attr` all words, too.
+pub(crate) fn attributes(tokens: &[Token]) -> Vec<(&str, usize)> {
+    let (mut names, mut at) = (Vec::new(), 0);
     while at < tokens.len() {
         let open = at + 1 + usize::from(tokens.get(at + 1).is_some_and(|t| t.is('!')));
         if !tokens[at].is('#') || !tokens.get(open).is_some_and(|token| token.is('[')) {
             at += 1;
             continue;
         }
-        let mut depth = 0_usize;
+        let (mut depth, mut words) = (0_usize, Vec::new());
         at = open;
         while let Some(token) = tokens.get(at) {
             match token.kind {
@@ -259,8 +259,11 @@ pub(crate) fn attribute_words(tokens: &[Token]) -> Vec<(&str, usize)> {
                 break;
             }
         }
+        let conditional = words.first().is_some_and(|(name, _)| *name == "cfg_attr");
+        words.truncate(if conditional { words.len() } else { 1 });
+        names.extend(words);
     }
-    words
+    names
 }
 
 /// All paths, in expressions, types and `use` trees.
@@ -521,9 +524,12 @@ mod tests {
 
     #[test]
     fn macros_and_attributes_are_found() {
-        let source = "#[test]\n#[ignore = \"slow\"]\nfn f() { todo!(); a != b }";
+        let source = "#![allow(a)] #[test]\n#[ignore = \"b\"]\nfn f() { todo!(); c != d }";
         let all = tokens(source);
         assert!(macros(&all).contains(&("todo", 3)));
-        assert_eq!(attribute_words(&all), [("test", 1), ("ignore", 2)]);
+        assert_eq!(attributes(&all), [("allow", 1), ("test", 1), ("ignore", 2)]);
+        let conditional = tokens("#[cfg_attr(x, ignore)] #[error(path)]");
+        let words: Vec<_> = attributes(&conditional).iter().map(|(word, _)| *word).collect();
+        assert_eq!(words, ["cfg_attr", "x", "ignore", "error"]);
     }
 }
