@@ -67,7 +67,10 @@ const BANNED_EXCEPTIONS: &[(&str, &str, &str)] = &[];
 const FILE_LINES_MAX: usize = 700;
 
 /// Files that may be longer: file, reason.
-const LONG_FILES: &[(&str, &str)] = &[];
+const LONG_FILES: &[(&str, &str)] = &[(
+    "src/courier/outbound.rs",
+    "one struct with queues, sessions and retries; to be split into rooms of their own",
+)];
 
 /// Lines of code in a binary: it only calls the library.
 const SHIM_LINES_MAX: usize = 20;
