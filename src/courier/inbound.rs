@@ -36,8 +36,8 @@ const SESSIONS_PER_SENDER_MAX: usize = 8;
 const WINDOWS_PER_SENDER_MAX: usize = 256;
 /// Windows in all.
 const WINDOWS_MAX: usize = 100_000;
-/// Openings a second, each a signature check and a decapsulation: from strangers, and the same again
-/// from senders that have a session or a window.
+/// Openings a second, each a signature check and a decapsulation: from strangers, and the same
+/// again from senders that have a session or a window.
 const OPENINGS_PER_SECOND: u32 = 100;
 /// Openings at once.
 const OPENINGS_BURST: u32 = 200;
@@ -309,8 +309,8 @@ impl Inbound {
         });
     }
 
-    /// Messages held for others that have expired by now need not wait any longer. The gap is closed
-    /// by an envelope of our own making, which goes the way of all others.
+    /// Messages held for others that have expired by now need not wait any longer. The gap is
+    /// closed by an envelope of our own making, which goes the way of all others.
     fn release_stale(&mut self, now: Now) {
         for ((sender, incarnation), window) in &self.windows {
             if window.is_in_order() || now.wall < window.touched + MESSAGE_LIFETIME_MAX {

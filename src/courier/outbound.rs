@@ -22,13 +22,14 @@ const LOADED_MESSAGES_MAX: usize = 4 * WINDOW as usize;
 const PINGS_MAX: usize = 64;
 /// Between the first failure to find a recipient and the next try; doubled each time.
 const RETRY_INITIAL: Span = Span::from_secs(1);
-/// Searches that come up empty, for all recipients together: a second, and at once. Each is a flood.
+/// Searches that come up empty, for all recipients together: a second, and at once. Each is a
+/// flood.
 const SEARCHES_PER_SECOND: u32 = 1;
 const SEARCHES_BURST: u32 = 10;
 /// How long a recipient whose inbox is full is left in peace.
 const FULL_PAUSE: Span = Span::from_secs(10);
-/// A recipient that lost its sessions says so once for each envelope on its way; more resets than one
-/// in this time are not believed.
+/// A recipient that lost its sessions says so once for each envelope on its way; more resets than
+/// one in this time are not believed.
 const RESET_INTERVAL: Span = Span::from_secs(1);
 /// From this attempt on, every second one is flooded.
 const FLOOD_ATTEMPT: u16 = 3;

@@ -7,8 +7,8 @@ use crate::crypto::{PrekeySecret, Random};
 use crate::model::limits::{CLOCK_SKEW_MAX, MESSAGE_LIFETIME_MAX, PREKEY_LIFETIME, ROTATION};
 use crate::model::{Monotonic, Now, Prekey, PrekeyId, PrekeyRow, Span, Timestamp};
 
-/// How often to look whether a rotation is due; calendar time may jump, so a deadline a day ahead on
-/// the monotonic clock is no good.
+/// How often to look whether a rotation is due; calendar time may jump, so a deadline a day ahead
+/// on the monotonic clock is no good.
 const CHECK_INTERVAL: Span = Span::from_secs(600);
 
 /// Prekeys kept at most: a clock that jumps to and fro must not grow them without bound.

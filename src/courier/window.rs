@@ -195,7 +195,9 @@ mod tests {
     proptest! {
         /// Against the simplest model: a set of what was received and the order of release.
         #[test]
-        fn it_releases_like_the_model(steps in prop::collection::vec((0_u64..3, 1_u64..40), 1..200)) {
+        fn it_releases_like_the_model(
+            steps in prop::collection::vec((0_u64..3, 1_u64..40), 1..200),
+        ) {
             let (mut window, mut released) = (fresh(), Vec::new());
             let (mut got, mut base) = (BTreeSet::new(), 1);
             for (kind, number) in steps {
@@ -214,7 +216,8 @@ mod tests {
                 while got.contains(&base) {
                     base += 1;
                 }
-                let expected: Vec<_> = got.iter().filter(|n| **n < base).map(|n| Sequence(*n)).collect();
+                let expected: Vec<_> =
+                    got.iter().filter(|n| **n < base).map(|n| Sequence(*n)).collect();
                 prop_assert_eq!(&released, &expected);
                 let row = window.to_row(PeerId::from_bytes([0; 32]), Incarnation(1));
                 prop_assert_eq!(&Window::from_row(&row), &window);
