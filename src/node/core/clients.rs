@@ -9,7 +9,7 @@ use super::{About, Caller, ClientId, Core};
 use crate::control::Call;
 use crate::control::protocol::{
     BodyPiece, ErrorCode, Failure, InboxQuery, Page, Ping, Pong, Read, Reply, Request, Subscribe,
-    Subscribed, Topic,
+    Subscribed, Topic, Unsubscribe,
 };
 use crate::courier;
 use crate::model::limits::CONTROL_BODY_BYTES_MAX;
@@ -184,7 +184,7 @@ impl Core {
         self.reply(caller, Reply::Subscribed(Subscribed { subscription }));
     }
 
-    fn on_unsubscribe(&mut self, now: Now, caller: Caller, subscribed: Subscribed) {
+    fn on_unsubscribe(&mut self, now: Now, caller: Caller, subscribed: Unsubscribe) {
         let listening =
             Listening { client: caller.client, subscription: subscribed.subscription };
         let known = self.clients.subscriptions.remove(&listening).is_some();

@@ -7,7 +7,7 @@ use crate::crypto::{Domain, Identity};
 use crate::model::limits::{RECORD_ADDRESSES_MAX, RECORD_LIFETIME_MAX};
 use crate::model::{Address, Name, NetworkId, Now, Record, SignedRecord};
 use crate::router;
-use crate::wire::{encode_record, record_with_signature};
+use crate::wire::{encode_record, fit_record, record_with_signature};
 
 /// What our record is made of.
 #[derive(Debug)]
@@ -67,7 +67,7 @@ impl Core {
             addresses: own.advertise.clone(),
             prekeys,
         };
-        record.fit();
+        fit_record(&mut record);
         let content = encode_record(&record);
         let signature = own.identity.sign(Domain::Record, &[&content]);
         let bytes = record_with_signature(content, &signature);
