@@ -10,12 +10,10 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 pub enum OpenError {
     /// The file system said no.
-    #[error("cannot {what} {}: {source}; check the directory's owner, mode and free space", path.display())]
+    #[error("cannot open {}: {source}; check the directory's owner, mode and free space", path.display())]
     File {
         /// The file.
         path: PathBuf,
-        /// What was tried.
-        what: &'static str,
         /// The reason.
         source: io::Error,
     },
@@ -79,7 +77,7 @@ pub enum OpenError {
         /// What it is.
         found: String,
     },
-    /// The log next to the database cannot be written.
+    /// The files cannot be written.
     #[error("{} cannot be used: {what}", path.display())]
     Unsafe {
         /// The file.
@@ -158,8 +156,10 @@ pub(super) enum Fault {
         "the database is damaged: {0}; restore it from a backup or move it away to start empty"
     )]
     Damaged(String),
-    /// The disk failed: what is on it is not known any more.
-    #[error("the disk failed: {0}; check it, then start again")]
+    /// The disk or the system failed: what is on the disk is not known any more.
+    #[error(
+        "the database cannot be used safely: {0}; check the disk and the log of the system, then start again"
+    )]
     Disk(String),
     /// The node asked for something that must not be.
     #[error("{0}; this is a bug in distmsg, please report it")]

@@ -4,8 +4,8 @@
 //! durable, a group of transactions per commit. [`op`] is the whole vocabulary.
 //!
 //! In reading order: `schema` says what the tables are and refuses files that are not ours;
-//! `snapshot` reads what the node keeps in memory; `writer` is the thread, its groups and the
-//! write-ahead log; `apply` (with `chunks`, `listeners` and `secrets`) carries out one change;
+//! `snapshot` reads what the node keeps in memory; `writer` is the thread and its groups;
+//! `disk` keeps the files; `apply` (with `chunks`, `listeners` and `secrets`) carries out one change;
 //! `ask` answers questions; `columns` is the only place that trusts nothing it reads.
 //!
 //! Nothing else opens the database: it is locked exclusively from the first read on.
@@ -14,9 +14,9 @@ mod apply;
 mod ask;
 mod chunks;
 mod columns;
+mod disk;
 mod error;
 mod listeners;
-mod log;
 pub mod op;
 mod schema;
 mod secrets;
@@ -30,9 +30,9 @@ use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 
 use self::apply::Totals;
+use self::disk::Disk;
 use self::error::Fault;
 pub use self::error::OpenError;
-use self::log::Log;
 use self::op::{Completion, Query, Snapshot, Transaction};
 use self::schema::Options;
 
@@ -78,10 +78,11 @@ impl Store {
         options: &Options,
         on_complete: impl Fn(Vec<Completion>) + Send + 'static,
     ) -> Result<(Self, Snapshot), OpenError> {
+        let disk =
+            Disk::open(path).map_err(|source| OpenError::File { path: path.to_owned(), source })?;
         let connection = schema::open(path, options)?;
         let snapshot = snapshot::load(&connection).map_err(|error| error.on_open(path))?;
-        let log = Log::new(path);
-        let scrubbed = match log.scrub(&connection) {
+        let scrubbed = match disk.scrub(&connection) {
             // Without room it is done later: the daemon must start to make some.
             Err(Fault::Full) => false,
             result => result.map(|()| true).map_err(|fault| OpenError::Unsafe {
@@ -93,7 +94,7 @@ impl Store {
         let totals = Totals::of(&snapshot);
         let writer = thread::Builder::new()
             .name("store".to_owned())
-            .spawn(move || writer::run(&connection, log, totals, scrubbed, &queue, on_complete))
+            .spawn(move || writer::run(connection, disk, totals, scrubbed, &queue, on_complete))
             .map_err(OpenError::Thread)?;
         Ok((Self { requests: Some(requests), writer: Some(writer) }, snapshot))
     }

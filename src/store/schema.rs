@@ -1,22 +1,16 @@
 //! The tables, and what is refused before one of them is read.
 
-use std::fs::{self, File, OpenOptions};
-use std::io;
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::time::Duration;
 
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OpenFlags};
 
+use crate::store::disk;
 use crate::store::error::{Damage, OpenError, ReadError};
-use crate::store::log;
 
 /// Names our files among those of SQLite: "DMSG".
 const APPLICATION_ID: i64 = 0x444d_5347;
-
-/// Only the daemon's user: there are private keys and other people's words in it.
-const FILE_MODE: u32 = 0o600;
 
 /// Statements kept prepared: more than the store has.
 const STATEMENTS_MAX: usize = 128;
@@ -199,11 +193,13 @@ const EXCLUSIVE: Setting =
 
 /// After the file is known to be ours.
 const SETTINGS: &[Setting] = &[
+    // What the arithmetic of `disk.rs` assumes; in force since the file was made.
+    Setting { name: "page_size", value: "4096", confirmed: "4096" },
     // Durability: a commit returns after the log is synced. The last one matters on macOS only.
     Setting { name: "journal_mode", value: "WAL", confirmed: "wal" },
     Setting { name: "synchronous", value: "FULL", confirmed: "2" },
     Setting { name: "fullfsync", value: "ON", confirmed: "1" },
-    // The log is moved by `log.rs`, which hears what goes wrong.
+    // The log is moved by `disk.rs`, which hears what goes wrong.
     Setting { name: "wal_autocheckpoint", value: "0", confirmed: "0" },
     // What is deleted is overwritten within the pages that are written anyway. Whole pages set free
     // (bodies above some kilobytes) are not, since that would double the writing of large messages;
@@ -222,9 +218,8 @@ const SETTINGS: &[Setting] = &[
     Setting { name: "mmap_size", value: "0", confirmed: "0" },
 ];
 
-/// Opens the file or makes it, brings its schema up to date and looks for damage.
+/// Opens the file, which may be empty, brings its schema up to date and looks for damage.
 pub(super) fn open(path: &Path, options: &Options) -> Result<Connection, OpenError> {
-    make_private(path)?;
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let on_open = |error: rusqlite::Error| ReadError::from(error).on_open(path);
     let connection = Connection::open_with_flags(path, flags).map_err(on_open)?;
@@ -237,7 +232,7 @@ pub(super) fn open(path: &Path, options: &Options) -> Result<Connection, OpenErr
         set(&connection, path, setting)?;
     }
     connection
-        .pragma_update(None, "journal_size_limit", i64::try_from(log::LOG_BYTES_MAX).unwrap_or(-1))
+        .pragma_update(None, "journal_size_limit", i64::try_from(disk::LOG_BYTES_MAX).unwrap_or(-1))
         .map_err(on_open)?;
     migrate(&connection, options.migrations, version).map_err(on_open)?;
     check(&connection).map_err(|error| error.on_open(path))?;
@@ -245,30 +240,6 @@ pub(super) fn open(path: &Path, options: &Options) -> Result<Connection, OpenErr
         connection.pragma_update(None, "max_page_count", pages).map_err(on_open)?;
     }
     Ok(connection)
-}
-
-/// Makes the file if there is none, for the daemon's user alone. SQLite gives the log the same mode.
-fn make_private(path: &Path) -> Result<(), OpenError> {
-    let failed = |what| move |source| OpenError::File { path: path.to_owned(), what, source };
-    match OpenOptions::new().write(true).create_new(true).mode(FILE_MODE).open(path) {
-        Ok(_) => {
-            // The name must survive a power failure as the contents do.
-            let directory = match path.parent() {
-                Some(parent) if !parent.as_os_str().is_empty() => parent,
-                _ => Path::new("."),
-            };
-            File::open(directory).and_then(|file| file.sync_all()).map_err(failed("make"))
-        }
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            let mode = fs::metadata(path).map_err(failed("open"))?.permissions().mode();
-            if mode & 0o777 == FILE_MODE {
-                return Ok(());
-            }
-            fs::set_permissions(path, fs::Permissions::from_mode(FILE_MODE))
-                .map_err(failed("make private"))
-        }
-        Err(error) => Err(failed("make")(error)),
-    }
 }
 
 /// The schema version of a file that is ours; 0 if it is empty.

@@ -4,12 +4,12 @@
 //! between pages it can leave a copy in the unused part of a page. So a secret never moves: slots
 //! are all of one size, are added only at the end (which moves nothing), are never deleted, and are
 //! overwritten in place, with zeros when they become vacant. Old versions of the page are in the
-//! log until [`Log::scrub`] overwrites it, a moment after the drop.
+//! log until [`Disk::scrub`] overwrites it, a moment after the drop.
 //!
 //! What a disk keeps of overwritten blocks (flash translation, snapshots of a file system) is
 //! beyond us, and so are backups.
 //!
-//! [`Log::scrub`]: super::log::Log::scrub
+//! [`Disk::scrub`]: super::log::Disk::scrub
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 

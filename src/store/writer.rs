@@ -9,8 +9,8 @@ use rusqlite::Connection;
 use crate::store::Request;
 use crate::store::apply::{Applier, PRUNE_MESSAGES_MAX, Totals};
 use crate::store::ask::{self, Ends};
+use crate::store::disk::Disk;
 use crate::store::error::Fault;
-use crate::store::log::Log;
 use crate::store::op::{Completion, Op, Pruned, Transaction};
 
 /// Changes in one group, counted in messages: some 20 ms of work. A single transaction may have
@@ -34,17 +34,20 @@ struct NoRoom;
 
 /// Serves the queue until its other end is dropped or the database fails.
 pub(super) fn run(
-    connection: &Connection,
-    log: Log,
+    connection: Connection,
+    disk: Disk,
     totals: Totals,
     scrubbed: bool,
     queue: &Receiver<Vec<Request>>,
     on_complete: impl Fn(Vec<Completion>),
 ) {
     let scrub_at = (!scrubbed).then(|| Instant::now() + SCRUB_DELAY);
-    let served = Applier::new(connection, totals).and_then(|applier| {
-        Writer { applier, log, scrub_at, refused: false }.serve(queue, &on_complete)
+    let served = Applier::new(&connection, totals).and_then(|applier| {
+        Writer { applier, disk: &disk, scrub_at, refused: false }.serve(queue, &on_complete)
     });
+    // Before the file's other handle is closed, and before anybody is told.
+    drop(connection);
+    drop(disk);
     if let Err(fault) = served {
         tracing::error!(%fault, "the store has failed");
         on_complete(vec![Completion::Failed { reason: fault.to_string() }]);
@@ -54,7 +57,7 @@ pub(super) fn run(
 /// The state of the thread.
 struct Writer<'connection> {
     applier: Applier<'connection>,
-    log: Log,
+    disk: &'connection Disk,
     /// When the log must be overwritten, because a dropped secret is in it.
     scrub_at: Option<Instant>,
     /// Whether a transaction was ever refused: a later one may build on it, and is refused as well.
@@ -84,7 +87,7 @@ impl Writer<'_> {
             self.scrub_if_due()?;
         }
         // SQLite does the same when it closes the file, but would not say when it fails.
-        match self.log.scrub(self.applier.connection) {
+        match self.disk.scrub(self.applier.connection) {
             Err(Fault::Full) => Ok(()),
             result => result,
         }
@@ -123,7 +126,7 @@ impl Writer<'_> {
         }
         // Without room, moving the log lets its space be used again, so that removals can go
         // through.
-        match self.log.checkpoint(self.applier.connection, full) {
+        match self.disk.checkpoint(self.applier.connection, full) {
             Err(Fault::Full) => Ok(()),
             result => result,
         }
@@ -209,6 +212,7 @@ impl Writer<'_> {
             outcomes.push(Ok(pruned));
         }
         self.applier.note_last_places()?;
+        self.disk.reserve(connection)?;
         connection.prepare_cached("COMMIT")?.execute([])?;
         Ok(())
     }
@@ -219,7 +223,7 @@ impl Writer<'_> {
             return Ok(());
         }
         self.scrub_at = None;
-        match self.log.scrub(self.applier.connection) {
+        match self.disk.scrub(self.applier.connection) {
             Err(Fault::Full) => self.scrub_at = Some(Instant::now() + SCRUB_DELAY),
             result => {
                 result?;
