@@ -1,0 +1,229 @@
+//! A node's identity key (Ed25519, RFC 8032) and what it signs.
+
+use std::fmt;
+
+use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use thiserror::Error;
+use zeroize::Zeroizing;
+
+use super::Random;
+use crate::model::PeerId;
+
+/// A detached signature.
+pub type Signature = [u8; 64];
+
+/// What a signature is for. It is part of what is signed, so that a signature of one kind never
+/// passes for another.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Domain {
+    /// A peer's record of itself.
+    Record,
+    /// A find's origin.
+    Find,
+    /// A target's own answer to a find.
+    Found,
+    /// A flooded envelope's source.
+    Flood,
+    /// The opening of a session.
+    Opening,
+    /// A recipient's word on an envelope it did not take.
+    Notice,
+}
+
+impl Domain {
+    /// The tag that is signed before the content. All have different lengths or letters, and end
+    /// with a byte that none contains, so that no tag is another's beginning.
+    const fn tag(self) -> &'static [u8] {
+        match self {
+            Self::Record => b"distmsg/1 record\0",
+            Self::Find => b"distmsg/1 find\0",
+            Self::Found => b"distmsg/1 found\0",
+            Self::Flood => b"distmsg/1 flood\0",
+            Self::Opening => b"distmsg/1 opening\0",
+            Self::Notice => b"distmsg/1 notice\0",
+        }
+    }
+}
+
+/// A node's own key pair.
+pub struct Identity {
+    key: Ed25519KeyPair,
+    peer: PeerId,
+}
+
+/// Why a text is no identity key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum KeyError {
+    /// Not PEM.
+    #[error("it is not a PEM file with one private key")]
+    Pem,
+    /// PEM, but no Ed25519 key in PKCS#8.
+    #[error("it holds no Ed25519 key in PKCS#8")]
+    Key,
+}
+
+const PEM_BEGIN: &str = "-----BEGIN PRIVATE KEY-----";
+const PEM_END: &str = "-----END PRIVATE KEY-----";
+const PEM_COLUMNS: usize = 64;
+
+impl Identity {
+    /// A new identity.
+    pub fn generate(random: &mut Random) -> Self {
+        let seed = Zeroizing::new(random.bytes::<32>());
+        Self::from_seed(&seed)
+    }
+
+    /// The identity whose private key is this seed (RFC 8032 section 5.1.5).
+    ///
+    /// # Panics
+    /// Never: any 32 bytes are a seed.
+    pub fn from_seed(seed: &[u8; 32]) -> Self {
+        #[expect(clippy::expect_used, reason = "the only error is a seed of another length")]
+        let key = Ed25519KeyPair::from_seed_unchecked(seed).expect("a seed has 32 bytes");
+        Self::from_key(key)
+    }
+
+    /// Reads a PKCS#8 private key (RFC 8410) in PEM (RFC 7468).
+    ///
+    /// # Errors
+    /// When the text is something else.
+    pub fn from_pem(text: &str) -> Result<Self, KeyError> {
+        let inner = text.trim().strip_prefix(PEM_BEGIN).and_then(|t| t.strip_suffix(PEM_END));
+        let packed: Zeroizing<String> =
+            Zeroizing::new(inner.ok_or(KeyError::Pem)?.split_ascii_whitespace().collect());
+        let der = Zeroizing::new(STANDARD.decode(&*packed).map_err(|_| KeyError::Pem)?);
+        Ed25519KeyPair::from_pkcs8_maybe_unchecked(&der)
+            .map(Self::from_key)
+            .map_err(|_| KeyError::Key)
+    }
+
+    /// The private key as PKCS#8 in PEM: what stands in the identity file.
+    ///
+    /// # Panics
+    /// Never: serializing to memory cannot fail.
+    pub fn to_pem(&self) -> Zeroizing<String> {
+        let packed = Zeroizing::new(STANDARD.encode(&*self.to_pkcs8()));
+        let mut text = Zeroizing::new(format!("{PEM_BEGIN}\n"));
+        for (at, c) in packed.chars().enumerate() {
+            if at > 0 && at % PEM_COLUMNS == 0 {
+                text.push('\n');
+            }
+            text.push(c);
+        }
+        text.push('\n');
+        text.push_str(PEM_END);
+        text.push('\n');
+        text
+    }
+
+    /// The private key as PKCS#8, for TLS.
+    ///
+    /// # Panics
+    /// Never: serializing to memory cannot fail.
+    pub fn to_pkcs8(&self) -> Zeroizing<Vec<u8>> {
+        #[expect(clippy::expect_used, reason = "serializing to memory fails only without memory")]
+        let der = self.key.to_pkcs8v1().expect("serialized");
+        Zeroizing::new(der.as_ref().to_vec())
+    }
+
+    /// The public key as SubjectPublicKeyInfo (RFC 8410), for TLS.
+    pub fn to_spki(&self) -> Vec<u8> {
+        spki_of(&self.peer)
+    }
+
+    /// Who this is.
+    pub const fn peer(&self) -> PeerId {
+        self.peer
+    }
+
+    /// Signs the parts, one after the other, for one purpose.
+    pub fn sign(&self, domain: Domain, parts: &[&[u8]]) -> Signature {
+        let mut signature = [0; 64];
+        signature.copy_from_slice(self.key.sign(&tagged(domain, parts)).as_ref());
+        signature
+    }
+
+    fn from_key(key: Ed25519KeyPair) -> Self {
+        let mut public = [0; 32];
+        public.copy_from_slice(key.public_key().as_ref());
+        Self { key, peer: PeerId::from_bytes(public) }
+    }
+}
+
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Identity({:?})", self.peer)
+    }
+}
+
+/// Whether the peer signed these parts for this purpose.
+pub fn verify(peer: &PeerId, domain: Domain, parts: &[&[u8]], signature: &Signature) -> bool {
+    UnparsedPublicKey::new(&ED25519, peer.as_bytes())
+        .verify(&tagged(domain, parts), signature)
+        .is_ok()
+}
+
+/// The fixed head of an Ed25519 SubjectPublicKeyInfo (RFC 8410 section 4); the key follows.
+const SPKI_HEAD: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0];
+
+fn spki_of(peer: &PeerId) -> Vec<u8> {
+    [&SPKI_HEAD[..], peer.as_bytes()].concat()
+}
+
+/// The peer whose public key this SubjectPublicKeyInfo holds, if it is an Ed25519 key.
+pub fn peer_of_spki(spki: &[u8]) -> Option<PeerId> {
+    let key = spki.strip_prefix(&SPKI_HEAD)?;
+    key.try_into().ok().map(PeerId::from_bytes)
+}
+
+fn tagged(domain: Domain, parts: &[&[u8]]) -> Vec<u8> {
+    let length = parts.iter().map(|part| part.len()).sum::<usize>();
+    let mut signed = Vec::with_capacity(domain.tag().len().saturating_add(length));
+    signed.extend_from_slice(domain.tag());
+    for part in parts {
+        signed.extend_from_slice(part);
+    }
+    signed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_key_of_rfc_8032_test_1_is_read_as_its_peer() {
+        let seed = [
+            0x9d, 0x61, 0xb1, 0x9d, 0xef, 0xfd, 0x5a, 0x60, 0xba, 0x84, 0x4a, 0xf4, 0x92, 0xec,
+            0x2c, 0xc4, 0x44, 0x49, 0xc5, 0x69, 0x7b, 0x32, 0x69, 0x19, 0x70, 0x3b, 0xac, 0x03,
+            0x1c, 0xae, 0x7f, 0x60,
+        ];
+        let peer = Identity::from_seed(&seed).peer();
+        assert_eq!(peer.as_bytes()[..4], [0xd7, 0x5a, 0x98, 0x01]);
+    }
+
+    #[test]
+    fn pem_round_trips_and_other_texts_are_refused() {
+        let identity = Identity::generate(&mut Random::from_seed([3; 32]));
+        let pem = identity.to_pem();
+        assert!(pem.lines().all(|line| line.len() <= 64));
+        assert_eq!(Identity::from_pem(&pem).map(|i| i.peer()).ok(), Some(identity.peer()));
+        assert_eq!(Identity::from_pem("").err(), Some(KeyError::Pem));
+        let empty = format!("{PEM_BEGIN}\nAAAA\n{PEM_END}\n");
+        assert_eq!(Identity::from_pem(&empty).err(), Some(KeyError::Key));
+        assert_eq!(peer_of_spki(&identity.to_spki()), Some(identity.peer()));
+        assert_eq!(peer_of_spki(&identity.to_spki()[1..]), None);
+    }
+
+    #[test]
+    fn a_signature_holds_for_its_signer_purpose_and_content_only() {
+        let mut random = Random::from_seed([4; 32]);
+        let (a, b) = (Identity::generate(&mut random), Identity::generate(&mut random));
+        let signature = a.sign(Domain::Find, &[b"con", b"tent"]);
+        assert!(verify(&a.peer(), Domain::Find, &[b"content"], &signature));
+        assert!(!verify(&b.peer(), Domain::Find, &[b"content"], &signature));
+        assert!(!verify(&a.peer(), Domain::Found, &[b"content"], &signature));
+        assert!(!verify(&a.peer(), Domain::Find, &[b"contend"], &signature));
+    }
+}

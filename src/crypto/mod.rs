@@ -1,0 +1,20 @@
+//! Keys and what is done with them: identities and signatures, sealed sessions, receipt secrets,
+//! the network proof.
+//!
+//! Secrets are types of their own: zeroized when dropped, redacted when printed. Randomness comes
+//! from a [`Random`] that the caller seeded, so that a simulation replays exactly.
+
+mod digest;
+mod identity;
+mod network;
+mod random;
+mod session;
+
+pub use digest::{message_id, sha256, short_digest};
+pub use identity::{Domain, Identity, KeyError, Signature, peer_of_spki, verify};
+pub use network::{NetworkKey, ProofRole};
+pub use random::Random;
+pub use session::{
+    ENCAPSULATION_LEN, PrekeySecret, SealError, SealingKeys, SessionContext, SessionSecret,
+    TAG_LEN, commitment_of,
+};
