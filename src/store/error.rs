@@ -64,7 +64,8 @@ pub enum OpenError {
     },
     /// A setting that durability depends on is not in force.
     #[error(
-        "sqlite would not set {setting} to {wanted} for {} (it is {found}); keep the state directory on a local file system",
+        "sqlite would not set {setting} to {wanted} for {} (it is {found}); \
+         keep the state directory on a local file system",
         path.display()
     )]
     Setting {
@@ -86,7 +87,10 @@ pub enum OpenError {
         what: String,
     },
     /// Anything else SQLite says.
-    #[error("cannot open {}: {source}; check the disk and the file's owner and mode", path.display())]
+    #[error(
+        "cannot open {}: {source}; check the disk and the file's owner and mode",
+        path.display()
+    )]
     Sqlite {
         /// The file.
         path: PathBuf,
@@ -158,7 +162,8 @@ pub(super) enum Fault {
     Damaged(String),
     /// The disk or the system failed: what is on the disk is not known any more.
     #[error(
-        "the database cannot be used safely: {0}; check the disk and the log of the system, then start again"
+        "the database cannot be used safely: {0}; \
+         check the disk and the log of the system, then start again"
     )]
     Disk(String),
     /// The node asked for something that must not be.

@@ -28,7 +28,8 @@ fn prune(rig: &Rig, through: u64, received_before: u64, bytes_max: u64) -> Prune
 fn a_search_says_how_far_it_got() {
     let (_directory, path) = place();
     let (rig, _) = Rig::open(&path);
-    // Sender 1 has the odd places, sender 2 the even ones; 100 bytes each, received at 1000 + place.
+    // Sender 1 has the odd places, sender 2 the even ones; each has 100 bytes, received at
+    // 1000 + place.
     let messages = (1..=20).map(|place| incoming(place, if place % 2 == 1 { 1 } else { 2 }, 100));
     rig.commit(messages.map(|message| deliver(&message)).collect());
     let ask = |after, through, from: Option<u8>, since: Option<u64>, messages_max, bytes_max| {
