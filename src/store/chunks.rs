@@ -118,7 +118,8 @@ fn checked_total(connection: &Connection, key: &ReceivedKey) -> Result<i32, Faul
         .query_row(key_params(key), |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
     if bytes != total || count != last + 1 {
         return Err(Fault::Missing(format!(
-            "{key:?} is assembled from {count} chunks up to number {last} with {bytes} bytes of {total}"
+            "{key:?} is assembled from {count} chunks up to number {last} \
+             with {bytes} bytes of {total}"
         )));
     }
     i32::try_from(total).map_err(|_| Fault::Bug(format!("{key:?} has {total} bytes")))

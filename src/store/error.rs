@@ -10,7 +10,10 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 pub enum OpenError {
     /// The file system said no.
-    #[error("cannot open {}: {source}; check the directory's owner, mode and free space", path.display())]
+    #[error(
+        "cannot open {}: {source}; check the directory's owner, mode and free space",
+        path.display()
+    )]
     File {
         /// The file.
         path: PathBuf,
@@ -25,7 +28,8 @@ pub enum OpenError {
     },
     /// The file is something else.
     #[error(
-        "{} is not a database of distmsg, or its beginning is destroyed; restore it from a backup or move it away",
+        "{} is not a database of distmsg, or its beginning is destroyed; \
+         restore it from a backup or move it away",
         path.display()
     )]
     Foreign {
@@ -34,7 +38,8 @@ pub enum OpenError {
     },
     /// The file was written by a later version.
     #[error(
-        "{} was written by a newer distmsg (schema {found}, this one knows up to {known}); install that version again, or move the file away to start empty",
+        "{} was written by a newer distmsg (schema {found}, this one knows up to {known}); \
+         install that version again, or move the file away to start empty",
         path.display()
     )]
     Newer {
