@@ -82,7 +82,7 @@ pub enum Op {
     Prekey(Box<PrekeyRow>),
     /// A prekey that nobody may use any more; its secret is overwritten.
     DropPrekey(PrekeyId),
-    /// What is known of a peer, all of it.
+    /// What is known of a peer, all of it. An alias must be free, by then, of any other peer.
     Peer(Box<PeerRow>),
     /// A peer to forget.
     DropPeer(PeerId),
@@ -93,7 +93,7 @@ pub enum Op {
         /// Everything up to here is acknowledged.
         position: Cursor,
     },
-    /// Messages acknowledged beyond the listener's position.
+    /// Messages acknowledged beyond the position of a listener that exists.
     Acknowledge {
         /// The listener's name.
         name: Box<str>,
@@ -103,7 +103,9 @@ pub enum Op {
         last: Cursor,
     },
     /// Drops messages from the inbox, oldest first, while they are at or before the cursor and
-    /// either were received before the time or the inbox holds more than that many bytes.
+    /// either were received before the time or the inbox holds more than that many bytes (held
+    /// ones and chunks included). At most 20,000 at once, so that others are not kept waiting;
+    /// [`Pruned`] tells how many went, and asking again continues.
     Prune {
         /// Everything up to here is acknowledged by every listener.
         through: Cursor,
@@ -239,7 +241,8 @@ pub enum Question {
         /// At most this many.
         messages_max: usize,
     },
-    /// Messages of the inbox, in order of cursor.
+    /// Messages of the inbox, in order of cursor. Looks at 20,000 at most; [`Answer::Inbox`] tells
+    /// how far it got.
     Inbox {
         /// Only those after it.
         after: Cursor,
@@ -332,8 +335,12 @@ pub enum Completion {
         /// What was pruned by it.
         pruned: Pruned,
     },
-    /// The transaction was undone: there is no room. Others are not affected. It may be tried
-    /// again.
+    /// The transaction was undone: there is no room. Others are not affected, except that what
+    /// builds on it (releases what it held, assembles its chunks, acknowledges for its listener)
+    /// is undone as well. It may be tried again.
+    ///
+    /// A later transaction that was already submitted may have been committed all the same: two
+    /// that write the same window must not be under way at once.
     Full {
         /// Its token.
         token: u64,
