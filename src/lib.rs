@@ -8,12 +8,14 @@
 //! - [`router`]: pure: who our neighbours are and how to reach everybody else through them.
 //! - [`courier`]: pure: end to end: sessions, ordering, receipts, retries.
 //! - [`store`]: what survives, in SQLite.
+//! - [`node`]: the only meeting point: a pure core that composes all rooms, and its loop.
 //! - [`control`]: the protocol that clients speak with the daemon.
 
 pub mod control;
 pub mod courier;
 pub mod crypto;
 pub mod model;
+pub mod node;
 pub mod router;
 pub mod store;
 pub mod wire;

@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::desk::seconds;
 use super::listeners::{AskedBy, Listening};
 use super::storage::Asked;
-use super::desk::seconds;
 use super::{About, Caller, ClientId, Core};
 use crate::control::Call;
 use crate::control::protocol::{
@@ -185,8 +185,7 @@ impl Core {
     }
 
     fn on_unsubscribe(&mut self, now: Now, caller: Caller, subscribed: Unsubscribe) {
-        let listening =
-            Listening { client: caller.client, subscription: subscribed.subscription };
+        let listening = Listening { client: caller.client, subscription: subscribed.subscription };
         let known = self.clients.subscriptions.remove(&listening).is_some();
         if known | self.detach(listening) {
             self.observe(now);

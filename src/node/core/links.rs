@@ -353,7 +353,13 @@ impl Core {
         self.links.keep(peer, now.mono);
     }
 
-    pub(super) fn on_probed(&mut self, now: Now, dial: DialId, peer: PeerId, record: &bytes::Bytes) {
+    pub(super) fn on_probed(
+        &mut self,
+        now: Now,
+        dial: DialId,
+        peer: PeerId,
+        record: &bytes::Bytes,
+    ) {
         let Some(dialling) = self.links.dials.remove(&dial) else { return };
         match dialling.purpose {
             Purpose::Probe(caller) => {
@@ -404,10 +410,7 @@ impl Core {
         }
     }
 
-    fn parse_connect(
-        &self,
-        request: &Connect,
-    ) -> Result<(PeerId, Address, Option<Name>), Failure> {
+    fn parse_connect(&self, request: &Connect) -> Result<(PeerId, Address, Option<Name>), Failure> {
         let invalid = |text: String| Failure::new(ErrorCode::InvalidParams, text);
         let peer: PeerId =
             request.peer.parse().map_err(|error| invalid(format!("peer ID: {error}")))?;
@@ -466,7 +469,9 @@ impl Core {
             .kept
             .iter()
             .filter(|(peer, kept)| {
-                kept.dial.is_none() && kept.next <= now.mono && !self.links.active.contains_key(peer)
+                kept.dial.is_none()
+                    && kept.next <= now.mono
+                    && !self.links.active.contains_key(peer)
             })
             .map(|(peer, kept)| (*peer, kept.turn))
             .collect();
@@ -500,11 +505,15 @@ impl Core {
             .filter(|(peer, _)| self.peers.dial(peer).is_none())
             .filter_map(|(_, link)| self.links.up.get(link))
             .collect();
-        let dialling: BTreeSet<PeerId> =
-            self.links.dials.values().filter_map(|dialling| match dialling.purpose {
+        let dialling: BTreeSet<PeerId> = self
+            .links
+            .dials
+            .values()
+            .filter_map(|dialling| match dialling.purpose {
                 Purpose::Auto(peer) => Some(peer),
                 _ => None,
-            }).collect();
+            })
+            .collect();
         let outbound = others.iter().filter(|link| link.outbound).count() + dialling.len();
         let total = others.len() + dialling.len();
         let enough = total >= self.links.auto && outbound * 2 >= self.links.auto;

@@ -92,8 +92,7 @@ impl Listeners {
     pub(super) fn new(rows: &[ListenerRow], last: Cursor, messages: u64) -> Self {
         let listeners = rows.iter().map(|row| {
             let acknowledged = row.acknowledged.iter().copied().collect();
-            let listener =
-                Listener { position: row.position, acknowledged, ..Listener::default() };
+            let listener = Listener { position: row.position, acknowledged, ..Listener::default() };
             (row.name.clone(), listener)
         });
         Self {
@@ -284,8 +283,7 @@ impl Core {
     }
 
     pub(super) fn on_ack(&mut self, caller: Caller, request: &Ack) {
-        let listening =
-            Listening { client: caller.client, subscription: request.subscription };
+        let listening = Listening { client: caller.client, subscription: request.subscription };
         let listeners = &mut self.listeners;
         let Some(attached) = listeners.attached.get_mut(&listening) else {
             let text = "there is no such listening on this connection";
@@ -467,13 +465,7 @@ impl Core {
     }
 
     /// Gives a client a message, unless another has it or the listener is done with it.
-    fn lease(
-        &mut self,
-        listening: Listening,
-        message: &Incoming,
-        bytes: u64,
-        whole: bool,
-    ) -> bool {
+    fn lease(&mut self, listening: Listening, message: &Incoming, bytes: u64, whole: bool) -> bool {
         let listeners = &mut self.listeners;
         let Some(attached) = listeners.attached.get_mut(&listening) else { return false };
         let Some(listener) = listeners.listeners.get_mut(&attached.name) else { return false };

@@ -15,7 +15,7 @@ mod record;
 mod storage;
 mod views;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -24,9 +24,7 @@ use crate::control::protocol::{Event, Failure, Reply, TrafficAction, TrafficEven
 use crate::control::{Call, Outgoing as ToClient, RequestId};
 use crate::courier::{self, Courier};
 use crate::crypto::{Identity, Random};
-use crate::model::{
-    Address, Incarnation, Limits, Monotonic, Name, NetworkId, Now, PeerId, Span,
-};
+use crate::model::{Address, Incarnation, Limits, Monotonic, Name, NetworkId, Now, PeerId, Span};
 use crate::router::{self, Router};
 use crate::store::op::{Completion, Query, Snapshot, Transaction};
 use crate::wire::{CloseReason, Frame};
@@ -285,10 +283,8 @@ impl Core {
             inbox_bytes: snapshot.inbox_bytes,
         };
         let courier_random = Random::from_seed(random.bytes());
-        let courier =
-            Courier::new(Arc::clone(&identity), &limits, stored, now, courier_random);
-        let router =
-            Router::new(Arc::clone(&identity), network, limits.clone(), random.bytes());
+        let courier = Courier::new(Arc::clone(&identity), &limits, stored, now, courier_random);
+        let router = Router::new(Arc::clone(&identity), network, limits.clone(), random.bytes());
         let me = identity.peer();
         let mut core = Self {
             me,
@@ -423,7 +419,7 @@ impl Core {
             Output::Deliver { envelope } => {
                 self.courier.handle(now, courier::Input::Envelope(envelope));
             }
-            Output::Departed { commitment } => {
+            Output::Departed { commitment, .. } => {
                 self.courier.handle(now, courier::Input::Departed { commitment });
             }
             Output::Receipt { commitment } => {
@@ -564,12 +560,4 @@ impl Out {
 /// again together.
 fn jittered(random: &mut Random, span: Span) -> Span {
     span + Span::from_micros(random.below(span.as_micros() / 2))
-}
-
-/// A queue whose oldest entries go when it is full.
-fn push_bounded<T>(queue: &mut VecDeque<T>, value: T, max: usize) {
-    while queue.len() >= max {
-        queue.pop_front();
-    }
-    queue.push_back(value);
 }

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Caller, Core};
+use crate::control::Outgoing as ToClient;
 use crate::control::protocol::{
     DiscoverCounts, DiscoveredEvent, ErrorCode, Event, Failure, PeerRef, Reply, SetAlias,
 };
-use crate::control::Outgoing as ToClient;
 use crate::courier;
 use crate::model::{Address, Name, Now, PeerId, SignedRecord, escaped};
 use crate::router::{self, DiscoverOutcome};
@@ -111,11 +111,15 @@ impl Core {
             let text = format!("'{}' is no alias and no peer ID: {error}", escaped(&shown));
             return Err(Failure::new(ErrorCode::NoSuchPeer, text));
         };
-        let mut found: Vec<PeerId> =
-            self.peers.known.range(range.clone()).map(|(peer, _)| *peer).take(CANDIDATES_MAX).collect();
-        // The bound before the first: the table is read after an ID.
+        let mut found: Vec<PeerId> = self
+            .peers
+            .known
+            .range(range.clone())
+            .map(|(peer, _)| *peer)
+            .take(CANDIDATES_MAX)
+            .collect();
         let records = self.router.records_in(range, CANDIDATES_MAX);
-        found.extend(records);
+        found.extend(records.iter().map(|record| record.record.peer));
         found.sort_unstable();
         found.dedup();
         match found.as_slice() {
@@ -125,7 +129,10 @@ impl Core {
                 Err(Failure::new(ErrorCode::NoSuchPeer, text))
             }
             _ => {
-                let text = format!("{} and others begin with this; give more of the ID", found_text(&found));
+                let text = format!(
+                    "{} and others begin with this; give more of the ID",
+                    found_text(&found)
+                );
                 Err(Failure::new(ErrorCode::AmbiguousPeer, text))
             }
         }

@@ -116,8 +116,8 @@ impl Core {
             self.out.effects.push(effect);
         }
         self.commit_acknowledgements();
-        let blocked = self.storage.retry_at.is_some();
-        if !blocked && !(self.storage.later.is_empty() && self.storage.waiting.is_empty()) {
+        let idle = self.storage.later.is_empty() && self.storage.waiting.is_empty();
+        if !idle && self.storage.retry_at.is_none() {
             let ops = std::mem::take(&mut self.storage.later);
             let waiting = std::mem::take(&mut self.storage.waiting);
             let effect = self.storage.transact(ops.clone(), Then::Later(ops, waiting));
@@ -188,7 +188,9 @@ impl Core {
             }
             Then::Later(mut ops, mut waiting) => {
                 // Records can be learned again; what was delivered or acknowledged cannot.
-                ops.retain(|op| !matches!(op, Op::Peer(row) if row.alias.is_none() && row.dial.is_none()));
+                ops.retain(
+                    |op| !matches!(op, Op::Peer(row) if row.alias.is_none() && row.dial.is_none()),
+                );
                 ops.append(&mut self.storage.later);
                 waiting.append(&mut self.storage.waiting);
                 self.storage.later = ops;

@@ -1,0 +1,168 @@
+//! Two to eight nodes on virtual time, from one seed: the product's own core, with frames that pass
+//! through the real encoding, on a network that loses, delays, reorders and cuts, and disks that
+//! keep what was committed and nothing else.
+//!
+//! A failure names its seed; `DISTMSG_SIM_SEED=N` runs that one alone.
+
+mod disk;
+mod world;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use distmsg::model::{Incarnation, PeerId, Sequence, Span};
+
+use world::{Faults, Told, World};
+
+const CALM: Faults = Faults { loss: 0, delay_ms: (1, 3), cuts: false, crashes: false };
+
+/// A message that was handed in.
+struct Handed {
+    from: usize,
+    to: usize,
+    body: Bytes,
+}
+
+fn seeds(default: u64) -> Vec<u64> {
+    match std::env::var("DISTMSG_SIM_SEED") {
+        Ok(seed) => vec![seed.parse().expect("a number")],
+        Err(_) => (1..=default).collect(),
+    }
+}
+
+/// Connects the nodes in a line, and some of them besides.
+fn wire_up(world: &mut World, nodes: usize, chords: u64) {
+    for node in 1..nodes {
+        world.connect(node - 1, node);
+    }
+    for _ in 0..chords {
+        let a = world.random().below(nodes as u64) as usize;
+        let b = world.random().below(nodes as u64) as usize;
+        if a != b {
+            world.connect(a, b);
+        }
+    }
+}
+
+fn body(world: &mut World, number: i64, size: usize) -> Bytes {
+    let mut body = format!("message {number} ").into_bytes();
+    let filler = world.random().bytes::<32>();
+    while body.len() < size {
+        body.extend_from_slice(&filler);
+    }
+    body.into()
+}
+
+/// What must be true at any time, and of everything once it is over.
+fn check(world: &World, nodes: usize, handed: &BTreeMap<i64, Handed>, complete: bool) {
+    let mut arrived: BTreeSet<(usize, Bytes)> = BTreeSet::new();
+    for node in 0..nodes {
+        let mut last: BTreeMap<(PeerId, Incarnation), Sequence> = BTreeMap::new();
+        for message in world.disk(node).inbox.values() {
+            let key = (message.key.sender, message.key.incarnation);
+            let before = last.insert(key, message.key.sequence);
+            assert!(before < Some(message.key.sequence), "out of order at node {node}");
+            assert!(arrived.insert((node, message.body.clone())), "twice at node {node}");
+            let real = handed.values().any(|handed| {
+                handed.to == node
+                    && world.peer(handed.from) == message.key.sender
+                    && handed.body == message.body
+            });
+            assert!(real, "node {node} has a message that nobody sent it");
+        }
+    }
+    for (number, told) in &world.told {
+        let handed = &handed[number];
+        let there = arrived.contains(&(handed.to, handed.body.clone()));
+        match told {
+            Told::Delivered => assert!(there, "message {number} was receipted, but is not there"),
+            Told::NotDelivered => assert!(there || !complete, "message {number} was given up"),
+            Told::Failed(why) => panic!("message {number}: {why}"),
+        }
+    }
+    if complete {
+        for node in 0..nodes {
+            assert_eq!(world.disk(node).outbox.len(), 0, "node {node} has messages left");
+        }
+        for number in handed.keys().filter(|number| !world.unheard.contains(number)) {
+            assert!(world.told.contains_key(number), "nobody was told of message {number}");
+        }
+    }
+}
+
+/// Runs one seed: what is drawn from it decides everything.
+fn run(seed: u64, faults: Faults, messages: i64, sizes: &[usize]) -> World {
+    let nodes = 2 + (seed % 7) as usize;
+    let mut world = World::new(seed, nodes, CALM);
+    let chords = world.random().below(4);
+    wire_up(&mut world, nodes, chords);
+    world.run(Span::from_secs(2));
+    let mut world = world.with_faults(faults);
+    let mut handed = BTreeMap::new();
+    for number in 0..messages {
+        let from = world.random().below(nodes as u64) as usize;
+        let to = (from + 1 + world.random().below(nodes as u64 - 1) as usize) % nodes;
+        let size = sizes[world.random().below(sizes.len() as u64) as usize];
+        let body = body(&mut world, number, size);
+        if world.is_up(from) {
+            world.send(from, to, number, body.clone());
+            handed.insert(number, Handed { from, to, body });
+        }
+        let pause = world.random().below(200);
+        world.run(Span::from_millis(pause));
+        check(&world, nodes, &handed, false);
+    }
+    world.run(Span::from_secs(20));
+    check(&world, nodes, &handed, false);
+    world.heal();
+    let done = |world: &World| (0..nodes).all(|node| world.disk(node).outbox.is_empty());
+    let arrived = world.run_until(Span::from_secs(300), done);
+    assert!(arrived, "messages are left five minutes after everything is well again");
+    world.run(Span::from_secs(25));
+    check(&world, nodes, &handed, true);
+    world
+}
+
+fn sweep(count: u64, faults: Faults, messages: i64, sizes: &[usize]) {
+    for seed in seeds(count) {
+        let outcome = std::panic::catch_unwind(|| run(seed, faults, messages, sizes));
+        assert!(outcome.is_ok(), "seed {seed} failed; DISTMSG_SIM_SEED={seed} runs it alone");
+    }
+}
+
+#[test]
+fn messages_arrive_on_a_calm_network() {
+    sweep(7, CALM, 40, &[0, 1, 128, 5_000]);
+}
+
+#[test]
+fn messages_arrive_in_spite_of_loss_and_reordering() {
+    let faults = Faults { loss: 30, delay_ms: (1, 200), cuts: false, crashes: false };
+    sweep(14, faults, 40, &[0, 1, 128, 5_000]);
+}
+
+#[test]
+fn messages_arrive_in_spite_of_cuts() {
+    let faults = Faults { loss: 5, delay_ms: (1, 50), cuts: true, crashes: false };
+    sweep(14, faults, 40, &[1, 128, 5_000]);
+}
+
+#[test]
+fn messages_arrive_in_spite_of_crashes() {
+    let faults = Faults { loss: 5, delay_ms: (1, 50), cuts: true, crashes: true };
+    sweep(28, faults, 40, &[1, 128, 5_000]);
+}
+
+#[test]
+fn large_messages_arrive_in_spite_of_everything() {
+    let faults = Faults { loss: 10, delay_ms: (1, 50), cuts: true, crashes: true };
+    sweep(7, faults, 8, &[100_000, 1_000_000]);
+}
+
+#[test]
+fn equal_seeds_give_equal_traces() {
+    let faults = Faults { loss: 20, delay_ms: (1, 100), cuts: true, crashes: true };
+    let traces: Vec<_> = (0..2).map(|_| run(5, faults, 20, &[128]).trace()).collect();
+    assert_eq!(traces[0], traces[1]);
+    assert_ne!(traces[0], run(12, faults, 20, &[128]).trace());
+}

@@ -1,0 +1,444 @@
+//! Nodes, the links between them and their time, all from one seed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use distmsg::control::protocol::{Connect, ErrorCode, Reply, Request, Wait};
+use distmsg::control::{Call, Outgoing as ToClient, RequestId, SendRequest};
+use distmsg::crypto::{Identity, Random, sha256};
+use distmsg::model::{Address, Limits, Monotonic, Name, NetworkId, Now, PeerId, Span, Timestamp};
+use distmsg::node::core::{
+    About, ClientId, Core, DialFailure, DialId, Effect, Input, LinkId, LinkUp, Settings,
+};
+use distmsg::store::op::{Query, Transaction};
+use distmsg::wire::Frame;
+
+use crate::disk::Disk;
+
+/// What is wrong with the network.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Faults {
+    /// Frames lost, of a thousand.
+    pub(crate) loss: u64,
+    /// Delays of frames, at least and at most; frames on one link may overtake each other.
+    pub(crate) delay_ms: (u64, u64),
+    /// Whether links break and come back.
+    pub(crate) cuts: bool,
+    /// Whether nodes crash and come back with what was committed.
+    pub(crate) crashes: bool,
+}
+
+enum Event {
+    /// A node's deadline may have come.
+    Wake(usize),
+    /// Something happens to a node, unless it crashed meanwhile.
+    To(usize, u64, Input),
+    /// A frame arrives, if the link is still there.
+    Frame {
+        node: usize,
+        link: LinkId,
+        frame: Bytes,
+    },
+    /// The disk is done.
+    Commit(usize, u64, Transaction),
+    /// The disk answers.
+    Answer(usize, u64, Query),
+    Crash(usize),
+    Start(usize),
+    Cut(usize),
+}
+
+struct Node {
+    identity: Arc<Identity>,
+    core: Option<Core>,
+    disk: Disk,
+    /// Counts starts: what was meant for an earlier run is void.
+    run: u64,
+    woken: Monotonic,
+    links: BTreeMap<LinkId, (usize, LinkId)>,
+    record: Bytes,
+}
+
+/// What a client was told of a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Told {
+    Delivered,
+    NotDelivered,
+    Failed(String),
+}
+
+pub(crate) struct World {
+    pub(crate) now: Monotonic,
+    random: Random,
+    faults: Faults,
+    nodes: Vec<Node>,
+    events: BTreeMap<(Monotonic, u64), Event>,
+    last_event: u64,
+    last_link: u64,
+    /// What became of each send, by its number.
+    pub(crate) told: BTreeMap<i64, Told>,
+    /// Sends that the client heard nothing of because the daemon crashed.
+    pub(crate) unheard: BTreeSet<i64>,
+    waiting: BTreeMap<i64, usize>,
+    /// Everything that happened, for comparing runs.
+    trace: [u8; 32],
+    limits: Limits,
+}
+
+const START_MS: u64 = 1_700_000_000_000;
+
+impl World {
+    pub(crate) fn new(seed: u64, nodes: usize, faults: Faults) -> Self {
+        let mut random = Random::from_seed(sha256(&[b"sim", &seed.to_be_bytes()]));
+        let nodes = (0..nodes)
+            .map(|_| Node {
+                identity: Arc::new(Identity::generate(&mut random)),
+                core: None,
+                disk: Disk::default(),
+                run: 0,
+                woken: Monotonic::NEVER,
+                links: BTreeMap::new(),
+                record: Bytes::new(),
+            })
+            .collect::<Vec<_>>();
+        let count = nodes.len();
+        let mut world = Self {
+            now: Monotonic::from_micros(1_000_000),
+            random,
+            faults,
+            nodes,
+            events: BTreeMap::new(),
+            last_event: 0,
+            last_link: 0,
+            told: BTreeMap::new(),
+            unheard: BTreeSet::new(),
+            waiting: BTreeMap::new(),
+            trace: [0; 32],
+            limits: Limits::default(),
+        };
+        for node in 0..count {
+            world.start(node);
+        }
+        world
+    }
+
+    pub(crate) fn peer(&self, node: usize) -> PeerId {
+        self.nodes[node].identity.peer()
+    }
+
+    pub(crate) fn disk(&self, node: usize) -> &Disk {
+        &self.nodes[node].disk
+    }
+
+    pub(crate) fn trace(&self) -> [u8; 32] {
+        self.trace
+    }
+
+    pub(crate) fn random(&mut self) -> &mut Random {
+        &mut self.random
+    }
+
+    /// Has the operator of one node connect another.
+    pub(crate) fn connect(&mut self, from: usize, to: usize) {
+        let request = Request::Connect(Connect {
+            peer: self.peer(to).to_string(),
+            address: address_of(to).to_string(),
+            alias: None,
+            timeout_ms: 10_000,
+        });
+        self.call(from, -1, Call::Other(request));
+    }
+
+    /// Sends a message; what becomes of it is in `told` by its number.
+    pub(crate) fn send(&mut self, from: usize, to: usize, number: i64, body: Bytes) {
+        let request = SendRequest {
+            peer: self.peer(to).to_string(),
+            body,
+            subject: None,
+            wait: Wait::Delivered,
+            timeout_ms: Some(20_000),
+            key: None,
+        };
+        self.waiting.insert(number, from);
+        self.call(from, number, Call::Send(request));
+    }
+
+    fn call(&mut self, node: usize, number: i64, call: Call) {
+        let calls = vec![(RequestId::Number(number), call)];
+        self.input(node, Input::Calls { client: ClientId(1), calls });
+    }
+
+    /// Makes a node crash now and start again after a while.
+    pub(crate) fn crash(&mut self, node: usize) {
+        if self.nodes[node].core.take().is_none() {
+            return;
+        }
+        self.nodes[node].run += 1;
+        let links: Vec<_> = self.nodes[node].links.keys().copied().collect();
+        for link in links {
+            self.break_link(node, link);
+        }
+        let mut unheard: Vec<i64> = Vec::new();
+        self.waiting.retain(|number, from| {
+            let lost = *from == node;
+            if lost {
+                unheard.push(*number);
+            }
+            !lost
+        });
+        self.unheard.extend(unheard);
+        let pause = Span::from_millis(50 + self.random.below(3_000));
+        self.at(pause, Event::Start(node));
+    }
+
+    /// Breaks some link now.
+    pub(crate) fn cut(&mut self) {
+        let all: Vec<_> = (0..self.nodes.len())
+            .flat_map(|node| self.nodes[node].links.keys().map(move |link| (node, *link)))
+            .collect();
+        if let Some((node, link)) = all.get(self.random.below(all.len() as u64) as usize) {
+            self.break_link(*node, *link);
+        }
+    }
+
+    /// From now on these things go wrong.
+    pub(crate) const fn with_faults(mut self, faults: Faults) -> Self {
+        self.faults = faults;
+        self
+    }
+
+    pub(crate) fn is_up(&self, node: usize) -> bool {
+        self.nodes[node].core.is_some()
+    }
+
+    /// From now on nothing goes wrong any more.
+    pub(crate) fn heal(&mut self) {
+        self.faults = Faults { loss: 0, delay_ms: (1, 3), cuts: false, crashes: false };
+    }
+
+    /// Lets time pass.
+    pub(crate) fn run(&mut self, span: Span) {
+        let end = self.now + span;
+        self.schedule_faults(span);
+        while let Some(entry) = self.events.first_entry() {
+            if entry.key().0 > end {
+                break;
+            }
+            let ((when, _), event) = entry.remove_entry();
+            self.now = self.now.max(when);
+            self.happen(event);
+        }
+        self.now = end;
+    }
+
+    /// Lets time pass until something is true; false if it never was.
+    pub(crate) fn run_until(&mut self, most: Span, mut done: impl FnMut(&Self) -> bool) -> bool {
+        let end = self.now + most;
+        while self.now < end {
+            if done(self) {
+                return true;
+            }
+            self.run(Span::from_millis(100));
+        }
+        done(self)
+    }
+
+    fn schedule_faults(&mut self, span: Span) {
+        let seconds = span.as_millis() / 1000;
+        for _ in 0..seconds {
+            let after = Span::from_micros(self.random.below(span.as_micros()));
+            if self.faults.cuts && self.random.below(3) == 0 {
+                self.at(after, Event::Cut(0));
+            }
+            if self.faults.crashes && self.random.below(3) == 0 {
+                let node = self.random.below(self.nodes.len() as u64) as usize;
+                self.at(after, Event::Crash(node));
+            }
+        }
+    }
+
+    fn at(&mut self, after: Span, event: Event) {
+        self.last_event += 1;
+        self.events.insert((self.now + after, self.last_event), event);
+    }
+
+    fn time(&self) -> Now {
+        let wall = Timestamp::from_millis(START_MS + self.now.as_micros() / 1000);
+        Now { mono: self.now, wall }
+    }
+
+    fn happen(&mut self, event: Event) {
+        match event {
+            Event::Wake(node) => {
+                if self.nodes[node].woken <= self.now {
+                    self.nodes[node].woken = Monotonic::NEVER;
+                    self.finish(node);
+                }
+            }
+            Event::To(node, run, input) if self.nodes[node].run == run => self.input(node, input),
+            Event::Frame { node, link, frame } if self.nodes[node].links.contains_key(&link) => {
+                let frame = Frame::decode(frame).expect("a node sends only what it can read");
+                self.input(node, Input::Frames { link, frames: vec![frame] });
+            }
+            Event::Commit(node, run, transaction) if self.nodes[node].run == run => {
+                let completion = self.nodes[node].disk.commit(transaction);
+                self.input(node, Input::Store(completion));
+            }
+            Event::Answer(node, run, query) if self.nodes[node].run == run => {
+                let completion = self.nodes[node].disk.answer(&query);
+                self.input(node, Input::Store(completion));
+            }
+            Event::Crash(node) if self.faults.crashes => self.crash(node),
+            Event::Start(node) => self.start(node),
+            Event::Cut(_) if self.faults.cuts => self.cut(),
+            _ => {}
+        }
+    }
+
+    fn start(&mut self, node: usize) {
+        let settings = Settings {
+            identity: Arc::clone(&self.nodes[node].identity),
+            network: NetworkId::OPEN,
+            name: format!("node{node}").parse::<Name>().ok(),
+            advertise: vec![address_of(node)],
+            links_auto: 0,
+            limits: self.limits.clone(),
+            about: About::default(),
+        };
+        let snapshot = self.nodes[node].disk.snapshot();
+        let core = Core::new(settings, snapshot, self.time(), self.random.bytes());
+        self.nodes[node].core = Some(core);
+        self.finish(node);
+    }
+
+    fn input(&mut self, node: usize, input: Input) {
+        let now = self.time();
+        let text = format!("{} {node} {input:?}", self.now.as_micros());
+        self.trace = sha256(&[&self.trace, text.as_bytes()]);
+        if let Some(core) = &mut self.nodes[node].core {
+            core.handle(now, input);
+        }
+        self.finish(node);
+    }
+
+    fn finish(&mut self, node: usize) {
+        let now = self.time();
+        let Some(core) = &mut self.nodes[node].core else { return };
+        let effects = core.finish(now);
+        let deadline = core.deadline();
+        assert!(core.finish(now).is_empty(), "a second finish found something to do");
+        if deadline < self.nodes[node].woken && deadline < Monotonic::NEVER {
+            self.nodes[node].woken = deadline;
+            let after = deadline.since(self.now);
+            self.at(after, Event::Wake(node));
+        }
+        // The disk works in order.
+        let mut latency = Span::from_micros(50 + self.random.below(2_000));
+        for effect in effects {
+            self.execute(node, effect, &mut latency);
+        }
+    }
+
+    fn execute(&mut self, node: usize, effect: Effect, latency: &mut Span) {
+        let run = self.nodes[node].run;
+        match effect {
+            Effect::Send { link, frames } => self.transmit(node, link, frames),
+            Effect::Close { link, .. } => self.break_link(node, link),
+            Effect::Dial { dial, address, expected, .. } => {
+                self.dial(node, dial, &address, expected);
+            }
+            Effect::Transact(transaction) => {
+                self.at(*latency, Event::Commit(node, run, transaction));
+                *latency = *latency + Span::from_micros(1);
+            }
+            Effect::Ask(query) => {
+                self.at(*latency, Event::Answer(node, run, query));
+                *latency = *latency + Span::from_micros(1);
+            }
+            Effect::Tell { what, .. } => what.into_iter().for_each(|told| self.hear(told)),
+            Effect::Record(bytes) => self.nodes[node].record = bytes,
+            Effect::Stop { reason } => panic!("node {node} stopped: {reason}"),
+        }
+    }
+
+    fn transmit(&mut self, node: usize, link: LinkId, frames: Vec<Bytes>) {
+        let run = self.nodes[node].run;
+        let Some((other, theirs)) = self.nodes[node].links.get(&link).copied() else { return };
+        let bytes = frames.iter().map(Bytes::len).sum();
+        for frame in frames {
+            if self.random.below(1000) < self.faults.loss {
+                continue;
+            }
+            let (least, most) = self.faults.delay_ms;
+            let delay = least * 1000 + self.random.below((most - least) * 1000 + 1);
+            let event = Event::Frame { node: other, link: theirs, frame };
+            self.at(Span::from_micros(delay), event);
+        }
+        self.at(Span::from_micros(100), Event::To(node, run, Input::Written { link, bytes }));
+    }
+
+    fn dial(&mut self, node: usize, dial: DialId, address: &Address, expected: Option<PeerId>) {
+        let run = self.nodes[node].run;
+        let other = node_at(address);
+        let latency = Span::from_millis(2 + self.random.below(10));
+        let failed = |reason: &str| Input::DialFailed {
+            dial,
+            failure: DialFailure::Unreachable { reason: reason.to_owned() },
+        };
+        if self.nodes[other].core.is_none() {
+            return self.at(latency, Event::To(node, run, failed("down")));
+        }
+        assert_eq!(expected, Some(self.peer(other)));
+        self.last_link += 2;
+        let (mine, theirs) = (LinkId(self.last_link), LinkId(self.last_link + 1));
+        self.nodes[node].links.insert(mine, (other, theirs));
+        self.nodes[other].links.insert(theirs, (node, mine));
+        let up = |world: &Self, of: usize, link, dial| {
+            Input::LinkUp(LinkUp {
+                link,
+                peer: world.peer(of),
+                dial,
+                address: address_of(of),
+                instance: world.nodes[of].run * 1000 + of as u64,
+                record: world.nodes[of].record.clone(),
+            })
+        };
+        let there = up(self, node, theirs, None);
+        let here = up(self, other, mine, Some(dial));
+        self.input(other, there);
+        self.input(node, here);
+    }
+
+    fn break_link(&mut self, node: usize, link: LinkId) {
+        let Some((other, theirs)) = self.nodes[node].links.remove(&link) else { return };
+        self.nodes[other].links.remove(&theirs);
+        for (node, link) in [(node, link), (other, theirs)] {
+            let run = self.nodes[node].run;
+            let down = Input::LinkDown { link, reason: "cut".to_owned() };
+            self.at(Span::from_millis(1), Event::To(node, run, down));
+        }
+    }
+
+    fn hear(&mut self, told: ToClient) {
+        let ToClient::Reply { id: RequestId::Number(number), result } = told else { return };
+        if self.waiting.remove(&number).is_none() {
+            return;
+        }
+        let told = match result {
+            Ok(Reply::Sent(_)) => Told::Delivered,
+            Err(failure) if failure.code == ErrorCode::NotDelivered => Told::NotDelivered,
+            other => Told::Failed(format!("{other:?}")),
+        };
+        self.told.insert(number, told);
+    }
+}
+
+fn address_of(node: usize) -> Address {
+    Address::new(&format!("10.0.0.{}", node + 1), 3000).expect("an address")
+}
+
+fn node_at(address: &Address) -> usize {
+    let last = address.host().rsplit('.').next().expect("four numbers");
+    last.parse::<usize>().expect("a number") - 1
+}
