@@ -16,7 +16,7 @@ use distmsg::store::op::{
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Disk {
     pub(crate) inbox: BTreeMap<Cursor, Incoming>,
-    held: BTreeMap<ReceivedKey, Incoming>,
+    pub(crate) held: BTreeMap<ReceivedKey, Incoming>,
     chunks: BTreeMap<(ReceivedKey, u16), IncomingChunk>,
     pub(crate) outbox: BTreeMap<Row, Outgoing>,
     keys: BTreeMap<Box<str>, KeyRow>,

@@ -46,7 +46,7 @@ enum Event {
     Answer(usize, u64, Query),
     Crash(usize),
     Start(usize),
-    Cut(usize),
+    Cut,
 }
 
 struct Node {
@@ -249,7 +249,7 @@ impl World {
         for _ in 0..seconds {
             let after = Span::from_micros(self.random.below(span.as_micros()));
             if self.faults.cuts && self.random.below(3) == 0 {
-                self.at(after, Event::Cut(0));
+                self.at(after, Event::Cut);
             }
             if self.faults.crashes && self.random.below(3) == 0 {
                 let node = self.random.below(self.nodes.len() as u64) as usize;
@@ -291,7 +291,7 @@ impl World {
             }
             Event::Crash(node) if self.faults.crashes => self.crash(node),
             Event::Start(node) => self.start(node),
-            Event::Cut(_) if self.faults.cuts => self.cut(),
+            Event::Cut if self.faults.cuts => self.cut(),
             _ => {}
         }
     }
@@ -316,6 +316,9 @@ impl World {
         let now = self.time();
         let text = format!("{} {node} {input:?}", self.now.as_micros());
         self.trace = sha256(&[&self.trace, text.as_bytes()]);
+        if std::env::var_os("DISTMSG_SIM_TRACE").is_some() {
+            eprintln!("{}", text.chars().take(400).collect::<String>());
+        }
         if let Some(core) = &mut self.nodes[node].core {
             core.handle(now, input);
         }
@@ -341,6 +344,10 @@ impl World {
     }
 
     fn execute(&mut self, node: usize, effect: Effect, latency: &mut Span) {
+        if std::env::var_os("DISTMSG_SIM_TRACE").is_some() {
+            let text = format!("    -> {node} {effect:?}");
+            eprintln!("{}", text.chars().take(300).collect::<String>());
+        }
         let run = self.nodes[node].run;
         match effect {
             Effect::Send { link, frames } => self.transmit(node, link, frames),
