@@ -7,10 +7,48 @@
 //! The contract: after every call of `handle` or `tick`, drain `poll_output` until it returns
 //! `None`; then read `deadline` and call `tick` when it has come. Nothing is lost if `tick` is late.
 
+mod budget;
+mod directory;
+mod exchange;
+mod find;
+mod flights;
+mod flood;
+mod forward;
+mod neighbour;
+mod reassembly;
+mod receipt;
+mod route;
+mod seen;
+mod shares;
+mod timers;
+mod view;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fmt;
+use std::sync::Arc;
+
 use bytes::Bytes;
 
-use crate::model::{PeerId, SignedRecord};
+use crate::crypto::{Identity, Random};
+use crate::model::{Limits, Monotonic, NetworkId, Now, PeerId, SignedRecord, Span};
 use crate::wire::{CloseReason, Envelope, EnvelopeKey, Frame, Header, NoticeKind, RejectReason};
+
+use budget::{Bucket, Origins};
+use directory::Directory;
+use exchange::Exchange;
+use find::Finds;
+use flights::Flights;
+use flood::{FloodLog, OwnFloods, Verifier};
+use neighbour::Neighbour;
+use reassembly::Reassembly;
+use route::Routes;
+use seen::Seen;
+use timers::{Timer, Timers};
+
+pub use view::{NeighbourView, NextHopView, RouteView};
 
 /// What happens to a router.
 #[derive(Debug)]
@@ -228,4 +266,218 @@ pub enum Action {
     Delivered,
     /// Sent back.
     Rejected,
+}
+
+/// How often everything is looked through that is forgotten with age.
+const SWEEP_INTERVAL: Span = Span::from_secs(60);
+
+/// One node's router.
+pub struct Router {
+    /// Signs our finds, answers, floods and notices.
+    identity: Arc<Identity>,
+    /// Who we are.
+    me: PeerId,
+    /// Which network's records are ours to keep.
+    network: NetworkId,
+    limits: Limits,
+    /// Nonces and jitter.
+    random: Random,
+    /// The time of the input that is being handled.
+    now: Now,
+    /// Whether the periodic timers were set: they need a first time to count from.
+    started: bool,
+    /// Our own record, as it goes into finds and comparisons.
+    own: Option<SignedRecord>,
+    /// Whether somebody wants to know of every envelope that passes.
+    observed: bool,
+    /// What was not polled yet.
+    outputs: VecDeque<Output>,
+    timers: Timers,
+    neighbours: BTreeMap<PeerId, Neighbour>,
+    /// Peers that the operator or a receipt made known; at most as many as records.
+    known: BTreeSet<PeerId>,
+    directory: Directory,
+    exchange: Exchange,
+    routes: Routes,
+    finds: Finds,
+    /// Finds and floods that were verified before.
+    seen: Seen,
+    verifier: Verifier,
+    /// What each origin may flood.
+    origins: Origins,
+    own_floods: OwnFloods,
+    flood_log: FloodLog,
+    reassembly: Reassembly,
+    flights: Flights,
+    /// How many notices we may sign.
+    notices: Bucket,
+}
+
+impl Router {
+    /// A router that knows nobody yet. Equal seeds and inputs give equal outputs.
+    pub fn new(
+        identity: Arc<Identity>,
+        network: NetworkId,
+        limits: Limits,
+        seed: [u8; 32],
+    ) -> Self {
+        let start = Monotonic::START;
+        Self {
+            me: identity.peer(),
+            identity,
+            network,
+            random: Random::from_seed(seed),
+            now: Now::default(),
+            started: false,
+            own: None,
+            observed: false,
+            outputs: VecDeque::new(),
+            timers: Timers::default(),
+            neighbours: BTreeMap::new(),
+            known: BTreeSet::new(),
+            directory: Directory::new(limits.records_max),
+            exchange: Exchange::new(start),
+            routes: Routes::new(limits.records_max),
+            finds: Finds::default(),
+            seen: Seen::new(limits.seen_entries_max, limits.seen_lifetime),
+            verifier: Verifier::new(&limits, start),
+            origins: Origins::new(limits.origin_floods_per_second, limits.origin_floods_burst),
+            own_floods: OwnFloods::new(&limits, start),
+            flood_log: FloodLog::default(),
+            reassembly: Reassembly::default(),
+            flights: Flights::new(limits.relay_bytes_max),
+            notices: receipt::notice_budget(start),
+            limits,
+        }
+    }
+
+    /// Takes what happened. Then drain [`Router::poll_output`].
+    pub fn handle(&mut self, now: Now, input: Input) {
+        self.advance(now);
+        match input {
+            Input::OwnRecord(record) => self.on_own_record(record),
+            Input::StoredRecord(record) => self.on_stored_record(record),
+            Input::Standing { peer, known } => self.on_standing(peer, known),
+            Input::Forget(peer) => self.on_forget(&peer),
+            Input::LinkUp { neighbour, record } => self.on_link_up(neighbour, &record),
+            Input::LinkDown { neighbour } => self.remove_neighbour(&neighbour),
+            Input::Frame { from, frame } => self.on_frame(from, frame),
+            Input::Written { neighbour, bytes } => self.on_written(&neighbour, bytes),
+            Input::Locate { peer, anew } => self.on_locate(peer, anew),
+            Input::Send { envelope, elsewhere } => self.on_send(envelope, elsewhere),
+            Input::Flood { envelope } => self.on_own_flood(envelope),
+            Input::Settled { commitment } => self.on_settled(&commitment),
+            Input::Reveal { preimage } => self.on_reveal(preimage),
+            Input::Notify { kind, header } => self.on_notify(kind, &header),
+            Input::Discover => self.on_discover(),
+            Input::Observe(observed) => self.observed = observed,
+        }
+        self.watch_flights();
+    }
+
+    /// Does what is due. Call it when [`Router::deadline`] has come; then drain
+    /// [`Router::poll_output`].
+    pub fn tick(&mut self, now: Now) {
+        self.advance(now);
+        for (due, timer) in self.timers.take_due(self.now.mono) {
+            match timer {
+                Timer::Link(neighbour) => self.on_link_timer(neighbour, due),
+                Timer::Exchange(neighbour) => self.on_exchange_timer(neighbour),
+                Timer::Announce => self.tell_news(),
+                Timer::Compare => self.on_compare_timer(),
+                Timer::Records => self.verify_records(),
+                Timer::Verify => self.run_verifier(),
+                Timer::OwnFloods => self.run_own_floods(),
+                Timer::Finds => self.on_finds_timer(),
+                Timer::Flights => self.on_flights_timer(),
+                Timer::Sweep => self.sweep(),
+            }
+        }
+        self.watch_flights();
+    }
+
+    /// The next thing to do, in order; none if nothing is left.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// When [`Router::tick`] has something to do.
+    pub fn deadline(&self) -> Monotonic {
+        self.timers.next()
+    }
+
+    fn on_frame(&mut self, from: PeerId, frame: Frame) {
+        if !self.hear(&from) {
+            return;
+        }
+        match frame {
+            Frame::Hello(_) => {
+                self.disconnect(from, CloseReason::Protocol, "a second hello on one link");
+            }
+            Frame::Close { reason, text } => self.disconnect(from, reason, &text),
+            Frame::Ping { nonce } => {
+                self.send_control(&from, &Frame::Pong { nonce });
+            }
+            Frame::Pong { nonce } => self.on_pong(&from, nonce),
+            Frame::Find(find) => self.on_find(from, find),
+            Frame::Found(found) => self.on_found(from, &found),
+            Frame::Envelope(envelope) => self.on_envelope(from, envelope),
+            Frame::Flood(flood) => self.on_flood(from, flood),
+            Frame::Reject { key, reason } => self.on_reject(from, &key, reason),
+            Frame::Receipt { preimage } => self.on_receipt(from, preimage),
+            Frame::Notice(notice) => self.on_notice(from, &notice),
+            Frame::DigestRequest { exchange, after } => {
+                self.on_digest_request(from, exchange, after);
+            }
+            Frame::Digests { exchange, more, digests } => {
+                self.on_digests(from, exchange, more, &digests);
+            }
+            Frame::RecordRequest { peers } => self.on_record_request(from, &peers),
+            Frame::Records { records } => self.on_records(from, &records),
+        }
+    }
+
+    fn advance(&mut self, now: Now) {
+        self.now = Now { mono: self.now.mono.max(now.mono), wall: now.wall };
+        if !self.started {
+            self.started = true;
+            self.timers.set(Timer::Sweep, self.now.mono + SWEEP_INTERVAL);
+            self.schedule_compare();
+        }
+    }
+
+    fn output(&mut self, output: Output) {
+        self.outputs.push_back(output);
+    }
+
+    /// Has the timer go off when the first flight's stage ends. It may go off in vain, since
+    /// flights that end early do not move it.
+    fn watch_flights(&mut self) {
+        if let Some(next) = self.flights.next_due() {
+            self.timers.set_by(Timer::Flights, next);
+        }
+    }
+
+    /// Forgets what is old.
+    fn sweep(&mut self) {
+        let now = self.now.mono;
+        self.timers.set(Timer::Sweep, now + SWEEP_INTERVAL);
+        // A link that is up confirms the way to its neighbour.
+        let neighbours: Vec<PeerId> = self.neighbours.keys().copied().collect();
+        for neighbour in neighbours {
+            self.learn_route(neighbour, neighbour, 1);
+        }
+        self.routes.sweep(now);
+        self.seen.sweep(now);
+        self.finds.sweep(now);
+        self.flood_log.sweep(now);
+        self.reassembly.sweep(now);
+        self.drop_expired_records();
+    }
+}
+
+impl fmt::Debug for Router {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Router({:?})", self.me)
+    }
 }

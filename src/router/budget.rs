@@ -1,0 +1,210 @@
+//! How much of something is allowed, and whose turn it is.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Bound;
+
+use crate::model::{Monotonic, PeerId, Span};
+
+/// Tokens are counted in millionths: so many come in a microsecond as tokens in a second.
+const TOKEN: i64 = 1_000_000;
+
+/// A token bucket: so many a second, so many at once.
+#[derive(Debug, Clone)]
+pub(super) struct Bucket {
+    /// Millionths of tokens now; below zero after [`Bucket::owe`].
+    level: i64,
+    /// Millionths of tokens when full.
+    full: i64,
+    per_second: i64,
+    /// When `level` was true.
+    at: Monotonic,
+}
+
+impl Bucket {
+    /// A full bucket.
+    pub(super) fn new(per_second: u32, burst: u32, now: Monotonic) -> Self {
+        let full = i64::from(burst).saturating_mul(TOKEN);
+        Self { level: full, full, per_second: i64::from(per_second), at: now }
+    }
+
+    /// Takes a token if there is one.
+    pub(super) fn take(&mut self, now: Monotonic) -> bool {
+        self.refill(now);
+        if self.level < TOKEN {
+            return false;
+        }
+        self.level -= TOKEN;
+        true
+    }
+
+    /// Takes a token even if there is none: later takers wait for it.
+    pub(super) fn owe(&mut self, now: Monotonic) {
+        self.refill(now);
+        self.level = self.level.saturating_sub(TOKEN);
+    }
+
+    /// When there will be a token.
+    pub(super) fn ready(&self, now: Monotonic) -> Monotonic {
+        let missing = TOKEN.saturating_sub(self.level);
+        if missing <= 0 {
+            return now;
+        }
+        let micros = match self.per_second {
+            0 => i64::MAX,
+            rate => missing.saturating_add(rate - 1) / rate,
+        };
+        self.at + Span::from_micros(u64::try_from(micros).unwrap_or(0))
+    }
+
+    fn refill(&mut self, now: Monotonic) {
+        let passed = i64::try_from(now.since(self.at).as_micros()).unwrap_or(i64::MAX);
+        let gained = passed.saturating_mul(self.per_second);
+        self.level = self.level.saturating_add(gained).min(self.full);
+        self.at = self.at.max(now);
+    }
+}
+
+/// Origins whose floods are counted at once. An origin's bucket is full again after ten seconds (by
+/// default) without floods, and may then be forgotten without loss; at 200 verifications a second
+/// there are at most 2,000 that are not.
+const ORIGINS_MAX: usize = 4_096;
+
+/// A bucket for each origin of floods.
+#[derive(Debug)]
+pub(super) struct Origins {
+    buckets: BTreeMap<PeerId, (Monotonic, Bucket)>,
+    /// In order of their last flood, to forget the longest unused.
+    order: BTreeSet<(Monotonic, PeerId)>,
+    per_second: u32,
+    burst: u32,
+}
+
+impl Origins {
+    pub(super) const fn new(per_second: u32, burst: u32) -> Self {
+        Self { buckets: BTreeMap::new(), order: BTreeSet::new(), per_second, burst }
+    }
+
+    /// Charges an origin for a flood of its own; false if it sends too many.
+    pub(super) fn take(&mut self, origin: PeerId, now: Monotonic) -> bool {
+        let fresh = || (now, Bucket::new(self.per_second, self.burst, now));
+        let (used, bucket) = self.buckets.entry(origin).or_insert_with(fresh);
+        self.order.remove(&(*used, origin));
+        *used = now;
+        let allowed = bucket.take(now);
+        self.order.insert((now, origin));
+        while self.buckets.len() > ORIGINS_MAX {
+            let Some((_, oldest)) = self.order.pop_first() else { break };
+            self.buckets.remove(&oldest);
+        }
+        allowed
+    }
+
+    /// How many are counted.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.buckets.len()
+    }
+
+    /// Whether an origin was ever charged.
+    #[cfg(test)]
+    pub(super) fn knows(&self, origin: &PeerId) -> bool {
+        self.buckets.contains_key(origin)
+    }
+}
+
+/// A queue for each neighbour, served in turn.
+#[derive(Debug)]
+pub(super) struct Lanes<T> {
+    /// Never empty ones.
+    queues: BTreeMap<PeerId, VecDeque<T>>,
+    /// Who was served last: whoever follows is next.
+    last: Option<PeerId>,
+}
+
+impl<T> Default for Lanes<T> {
+    fn default() -> Self {
+        Self { queues: BTreeMap::new(), last: None }
+    }
+}
+
+impl<T> Lanes<T> {
+    /// Adds to the end of a neighbour's queue.
+    pub(super) fn push(&mut self, neighbour: PeerId, item: T) {
+        self.queues.entry(neighbour).or_default().push_back(item);
+    }
+
+    /// Takes the first of the queue whose turn it is.
+    pub(super) fn pop(&mut self) -> Option<(PeerId, T)> {
+        let from = self.last.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut next = self.queues.range((from, Bound::Unbounded)).map(|(id, _)| *id);
+        let neighbour = next.next().or_else(|| self.queues.keys().next().copied())?;
+        self.last = Some(neighbour);
+        let item = self.pop_of(&neighbour)?;
+        Some((neighbour, item))
+    }
+
+    /// Takes the first of one neighbour's queue.
+    pub(super) fn pop_of(&mut self, neighbour: &PeerId) -> Option<T> {
+        let queue = self.queues.get_mut(neighbour)?;
+        let item = queue.pop_front();
+        if queue.is_empty() {
+            self.queues.remove(neighbour);
+        }
+        item
+    }
+
+    /// How many wait for one neighbour's turn.
+    pub(super) fn count(&self, neighbour: &PeerId) -> usize {
+        self.queues.get(neighbour).map_or(0, VecDeque::len)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.queues.is_empty()
+    }
+
+    /// Forgets all of one neighbour.
+    pub(super) fn remove(&mut self, neighbour: &PeerId) {
+        self.queues.remove(neighbour);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(millis: u64) -> Monotonic {
+        Monotonic::START + Span::from_millis(millis)
+    }
+
+    #[test]
+    fn a_bucket_allows_its_burst_and_then_its_rate() {
+        let mut bucket = Bucket::new(2, 3, at(0));
+        assert_eq!((0..5).filter(|_| bucket.take(at(0))).count(), 3);
+        assert_eq!(bucket.ready(at(0)), at(500));
+        assert!(!bucket.take(at(499)));
+        assert!(bucket.take(at(500)));
+        bucket.owe(at(500));
+        assert_eq!(bucket.ready(at(500)), at(1500));
+        assert_eq!((0..9).filter(|_| bucket.take(at(60_000))).count(), 3);
+        assert_eq!(Bucket::new(0, 0, at(0)).ready(at(0)).max(at(u64::MAX)), Monotonic::NEVER);
+    }
+
+    #[test]
+    fn lanes_are_served_in_turn() {
+        let [a, b] = [1, 2].map(|n| PeerId::from_bytes([n; 32]));
+        let mut lanes = Lanes::default();
+        (0..3).for_each(|n| lanes.push(a, n));
+        lanes.push(b, 10);
+        let served: Vec<_> = std::iter::from_fn(|| lanes.pop()).collect();
+        assert_eq!(served, [(a, 0), (b, 10), (a, 1), (a, 2)]);
+    }
+
+    #[test]
+    fn origins_are_bounded_and_each_is_limited() {
+        let mut origins = Origins::new(1, 2);
+        let peer = |n: u32| PeerId::from_bytes(std::array::from_fn(|i| (n >> (i % 4 * 8)) as u8));
+        assert_eq!((0..5).filter(|_| origins.take(peer(0), at(0))).count(), 2);
+        (1..10_000).for_each(|n| assert!(origins.take(peer(n), at(u64::from(n)))));
+        assert_eq!(origins.len(), ORIGINS_MAX);
+    }
+}

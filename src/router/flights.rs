@@ -1,0 +1,323 @@
+//! The table of envelopes that are on their way, or were a moment ago.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+
+use super::seen::Digest16;
+use super::shares::Shares;
+use crate::model::{Monotonic, PeerId, SessionId, Span};
+use crate::wire::{EnvelopeKey, Header};
+
+/// Envelopes remembered at once: at 20,000 a second with receipts after 100 ms, 2,000 are open; the
+/// rest is for late receipts and copies.
+pub(super) const FLIGHTS_MAX: usize = 65_536;
+/// How long a receipt may take to be passed back.
+pub(super) const FLIGHT_LIFETIME: Span = Span::from_secs(60);
+/// How long a next hop is waited for.
+pub(super) const PATIENCE: Span = Span::from_secs(5);
+/// Flights with one commitment that came from one neighbour: the attempts of one envelope. Whoever
+/// sends more (forged copies, perhaps) loses its own first.
+const FLIGHTS_PER_COMMITMENT_MAX: usize = 4;
+/// Neighbours that brought the same attempt and get its receipt.
+const ARRIVALS_MAX: usize = 4;
+/// Envelopes smaller than this are copied to be held: a slice would keep a whole read of the link
+/// in memory, which is fair only for one that filled most of it.
+const COPY_BELOW_BYTES: usize = 16 * 1024;
+
+/// How a flight stands, what can be spared first coming first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Stage {
+    /// Receipted, or sent back.
+    Settled,
+    /// No receipt came in time; or the envelope is for us, and its receipt was not revealed yet.
+    Lapsed,
+    /// With a next hop, whose receipt or reject is waited for.
+    Flying,
+}
+
+/// One attempt to deliver one envelope.
+#[derive(Debug)]
+pub(super) struct Flight {
+    pub(super) header: Header,
+    pub(super) attempt: u16,
+    /// A hash of the whole frame: a forged copy of an attempt is another flight, and does not make
+    /// us take the true one for a loop.
+    pub(super) digest: Digest16,
+    /// Whose share of the table it is: the neighbour it came from first, or we ourselves.
+    owner: PeerId,
+    /// The neighbours it came from; none if it is ours.
+    arrivals: Vec<PeerId>,
+    /// The next hops it was sent to, in order. The last is where it is.
+    pub(super) tried: Vec<PeerId>,
+    /// The frame, while another next hop may be tried.
+    pub(super) frame: Option<Bytes>,
+    pub(super) stage: Stage,
+    /// When its stage ends.
+    due: Monotonic,
+    /// When all of it ends.
+    expires: Monotonic,
+    /// Its receipt, once it came and was passed back.
+    pub(super) preimage: Option<[u8; 32]>,
+    /// How many notices came.
+    pub(super) notices: u8,
+    /// It is ours and the courier does not want to hear of it any more.
+    pub(super) quiet: bool,
+}
+
+impl Flight {
+    pub(super) fn new(
+        header: Header,
+        attempt: u16,
+        digest: Digest16,
+        owner: PeerId,
+        now: Monotonic,
+    ) -> Self {
+        let expires = now + FLIGHT_LIFETIME;
+        Self {
+            header,
+            attempt,
+            digest,
+            owner,
+            arrivals: Vec::new(),
+            tried: Vec::new(),
+            frame: None,
+            stage: Stage::Lapsed,
+            due: expires,
+            expires,
+            preimage: None,
+            notices: 0,
+            quiet: false,
+        }
+    }
+
+    pub(super) const fn key(&self) -> EnvelopeKey {
+        self.header.key(self.attempt)
+    }
+
+    /// Where it is, while it flies, or was last.
+    pub(super) fn hop(&self) -> Option<PeerId> {
+        self.tried.last().copied()
+    }
+
+    pub(super) fn arrivals(&self) -> &[PeerId] {
+        &self.arrivals
+    }
+
+    /// Notes that a neighbour brought it; false if that is known.
+    pub(super) fn arrive(&mut self, from: PeerId) -> bool {
+        let new = !self.arrivals.contains(&from);
+        if new && self.arrivals.len() < ARRIVALS_MAX {
+            self.arrivals.push(from);
+        }
+        new
+    }
+}
+
+/// The table.
+#[derive(Debug, Default)]
+pub(super) struct Flights {
+    /// By number, in order of their beginning.
+    flights: BTreeMap<u64, Flight>,
+    /// The last number given.
+    last: u64,
+    /// To find them by receipt.
+    by_commitment: BTreeSet<([u8; 32], u64)>,
+    /// Those flying, by where they are, to find them by reject and when a link goes down.
+    by_hop: BTreeSet<(PeerId, EnvelopeKey, u64)>,
+    /// Whoever has most is evicted from first.
+    shares: Shares<(Stage, u64)>,
+    /// In order of the end of their stage.
+    due: BTreeSet<(Monotonic, u64)>,
+    /// Those whose frame is held, and its length.
+    held: BTreeMap<u64, usize>,
+    /// Bytes of all frames held.
+    held_bytes: usize,
+    held_bytes_max: usize,
+}
+
+impl Flights {
+    pub(super) fn new(held_bytes_max: usize) -> Self {
+        Self { held_bytes_max, ..Self::default() }
+    }
+
+    pub(super) fn get(&self, id: u64) -> Option<&Flight> {
+        self.flights.get(&id)
+    }
+
+    /// For everything but stage and hop, which the table's order depends on.
+    pub(super) fn get_mut(&mut self, id: u64) -> Option<&mut Flight> {
+        self.flights.get_mut(&id)
+    }
+
+    /// Takes a new flight, with its frame if there may be a next hop to try.
+    pub(super) fn insert(&mut self, flight: Flight, frame: Option<&Bytes>) -> u64 {
+        self.make_room(&flight);
+        self.last += 1;
+        let id = self.last;
+        self.by_commitment.insert((flight.header.commitment, id));
+        self.shares.insert(flight.owner, (flight.stage, id));
+        self.due.insert((flight.due, id));
+        self.flights.insert(id, flight);
+        if let Some(frame) = frame {
+            self.hold(id, frame);
+        }
+        id
+    }
+
+    pub(super) fn remove(&mut self, id: u64) {
+        self.release(id);
+        let Some(flight) = self.flights.remove(&id) else { return };
+        self.by_commitment.remove(&(flight.header.commitment, id));
+        self.shares.remove(flight.owner, &(flight.stage, id));
+        self.due.remove(&(flight.due, id));
+        if let (Stage::Flying, Some(hop)) = (flight.stage, flight.hop()) {
+            self.by_hop.remove(&(hop, flight.key(), id));
+        }
+    }
+
+    /// It was sent to a next hop.
+    pub(super) fn depart(&mut self, id: u64, hop: PeerId, now: Monotonic) {
+        self.change_stage(id, Stage::Flying, now + PATIENCE, Some(hop));
+    }
+
+    /// Nothing more is to be done for it but to answer late copies and receipts.
+    pub(super) fn settle(&mut self, id: u64) {
+        self.end_stage(id, Stage::Settled);
+    }
+
+    /// It was waited for long enough.
+    pub(super) fn lapse(&mut self, id: u64) {
+        self.end_stage(id, Stage::Lapsed);
+    }
+
+    /// Lets its frame go: no other next hop will be tried.
+    pub(super) fn release(&mut self, id: u64) {
+        if let Some(length) = self.held.remove(&id) {
+            self.held_bytes = self.held_bytes.saturating_sub(length);
+        }
+        if let Some(flight) = self.flights.get_mut(&id) {
+            flight.frame = None;
+        }
+    }
+
+    /// All flights with a commitment, in order of their beginning.
+    pub(super) fn of_commitment(&self, commitment: &[u8; 32]) -> Vec<u64> {
+        self.range_of(commitment).collect()
+    }
+
+    /// The flight of exactly this frame.
+    pub(super) fn copy_of(&self, commitment: &[u8; 32], digest: &Digest16) -> Option<u64> {
+        let is_copy = |id: &u64| self.get(*id).is_some_and(|flight| flight.digest == *digest);
+        self.range_of(commitment).find(is_copy)
+    }
+
+    /// The receipt of a commitment, if it came.
+    pub(super) fn preimage(&self, commitment: &[u8; 32]) -> Option<[u8; 32]> {
+        self.range_of(commitment).find_map(|id| self.get(id)?.preimage)
+    }
+
+    /// The attempt that is with this next hop.
+    pub(super) fn at_hop(&self, hop: &PeerId, key: &EnvelopeKey) -> Option<u64> {
+        let range = (*hop, *key, 0)..=(*hop, *key, u64::MAX);
+        self.by_hop.range(range).next().map(|(_, _, id)| *id)
+    }
+
+    /// Everything that is with this next hop.
+    pub(super) fn all_at_hop(&self, hop: &PeerId) -> Vec<u64> {
+        let source = PeerId::from_bytes([0; 32]);
+        let first = EnvelopeKey { source, session: SessionId(0), counter: 0, attempt: 0 };
+        let at = self.by_hop.range((*hop, first, 0)..).take_while(|(at, _, _)| at == hop);
+        at.map(|(_, _, id)| *id).collect()
+    }
+
+    /// When the first stage ends.
+    pub(super) fn next_due(&self) -> Option<Monotonic> {
+        self.due.first().map(|(at, _)| *at)
+    }
+
+    /// A flight whose stage is over; one whose time is over is taken out and not returned.
+    pub(super) fn take_due(&mut self, now: Monotonic) -> Option<u64> {
+        while let Some((_, id)) = self.due.first().copied().filter(|(at, _)| *at <= now) {
+            if self.get(id).is_some_and(|flight| flight.expires > now) {
+                return Some(id);
+            }
+            self.remove(id);
+        }
+        None
+    }
+
+    #[cfg(test)]
+    pub(super) fn size(&self) -> (usize, usize) {
+        assert_eq!(self.flights.len(), self.by_commitment.len());
+        assert_eq!(self.flights.len(), self.due.len());
+        assert_eq!(self.held.values().sum::<usize>(), self.held_bytes);
+        let flying = self.flights.values().filter(|flight| flight.stage == Stage::Flying).count();
+        assert_eq!(flying, self.by_hop.len());
+        (self.flights.len(), self.held_bytes)
+    }
+
+    fn range_of(&self, commitment: &[u8; 32]) -> impl Iterator<Item = u64> {
+        let range = (*commitment, 0)..=(*commitment, u64::MAX);
+        self.by_commitment.range(range).map(|(_, id)| *id)
+    }
+
+    fn hold(&mut self, id: u64, frame: &Bytes) {
+        let length = frame.len();
+        let Some(flight) = self.flights.get_mut(&id) else { return };
+        flight.frame = Some(match length < COPY_BELOW_BYTES {
+            true => Bytes::copy_from_slice(frame),
+            false => frame.clone(),
+        });
+        self.held.insert(id, length);
+        self.held_bytes += length;
+        // The oldest are let go: they only lose their chance of another next hop.
+        while self.held_bytes > self.held_bytes_max {
+            let Some(oldest) = self.held.keys().find(|held| **held != id).copied() else { return };
+            self.release(oldest);
+        }
+    }
+
+    fn end_stage(&mut self, id: u64, stage: Stage) {
+        self.release(id);
+        let Some(expires) = self.get(id).map(|flight| flight.expires) else { return };
+        self.change_stage(id, stage, expires, None);
+    }
+
+    fn change_stage(&mut self, id: u64, stage: Stage, due: Monotonic, hop: Option<PeerId>) {
+        let Some(flight) = self.flights.get_mut(&id) else { return };
+        let key = flight.key();
+        if let (Stage::Flying, Some(hop)) = (flight.stage, flight.hop()) {
+            self.by_hop.remove(&(hop, key, id));
+        }
+        if let Some(hop) = hop {
+            flight.tried.push(hop);
+            self.by_hop.insert((hop, key, id));
+        }
+        if flight.stage != stage {
+            self.shares.remove(flight.owner, &(flight.stage, id));
+            self.shares.insert(flight.owner, (stage, id));
+            flight.stage = stage;
+        }
+        self.due.remove(&(flight.due, id));
+        flight.due = due.min(flight.expires);
+        self.due.insert((flight.due, id));
+    }
+
+    /// Makes room for one more: first what its owner sent with the same commitment, then what the
+    /// greediest owner can spare most.
+    fn make_room(&mut self, new: &Flight) {
+        let of_owner = |id: &u64| self.get(*id).is_some_and(|flight| flight.owner == new.owner);
+        let mut same = self.range_of(&new.header.commitment).filter(of_owner);
+        let oldest = same.next();
+        if same.count() + 1 >= FLIGHTS_PER_COMMITMENT_MAX
+            && let Some(oldest) = oldest
+        {
+            self.remove(oldest);
+        }
+        while self.flights.len() >= FLIGHTS_MAX {
+            let Some((_, _, (_, id))) = self.shares.greediest() else { return };
+            self.remove(id);
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! Sending envelopes on, and what becomes of them: local alternatives, rejects, misses.
+
+use super::flights::{Flight, Stage};
+use super::{Action, Output, Router, Traffic};
+use crate::crypto::short_digest;
+use crate::model::PeerId;
+use crate::model::limits::NEXT_HOPS_MAX;
+use crate::wire::{Envelope, EnvelopeKey, Frame, Header, RejectReason};
+
+impl Router {
+    /// Our courier's envelope, for a learned route.
+    pub(super) fn on_send(&mut self, envelope: Envelope, elsewhere: bool) {
+        let (header, key) = (envelope.header, envelope.key());
+        let commitment = header.commitment;
+        if self.revealed(&commitment).is_some() {
+            return self.output(Output::Receipt { commitment });
+        }
+        let digest = short_digest(&[&envelope.encoded]);
+        let before = self.flights.of_commitment(&commitment);
+        let avoid = before.iter().rev().find_map(|id| {
+            let flight = self.flights.get(*id)?;
+            if elsewhere && flight.arrivals().is_empty() { flight.hop() } else { None }
+        });
+        if let Some(same) = self.flights.copy_of(&commitment, &digest) {
+            self.flights.remove(same);
+        }
+        let flight = Flight::new(header, envelope.attempt, digest, self.me, self.now.mono);
+        let id = self.flights.insert(flight, Some(&envelope.encoded));
+        match self.send_on(id, avoid) {
+            Ok(hop) => {
+                self.output(Output::Departed { key });
+                let length = envelope.encoded.len();
+                self.observe(Action::Originated, &header, key.attempt, None, &[hop], length);
+            }
+            Err(reason) => {
+                self.flights.remove(id);
+                self.output(Output::Rejected { key, reason });
+            }
+        }
+    }
+
+    /// Somebody's envelope: for us, or to be passed on.
+    pub(super) fn on_envelope(&mut self, from: PeerId, envelope: Envelope) {
+        let (header, key) = (envelope.header, envelope.key());
+        let length = envelope.encoded.len();
+        let digest = short_digest(&[&envelope.encoded]);
+        if let Some(id) = self.flights.copy_of(&header.commitment, &digest) {
+            return self.on_copy(id, from, length);
+        }
+        if let Some(preimage) = self.revealed(&header.commitment) {
+            // Another attempt got through already: the sender only misses its receipt.
+            self.send_control(&from, &Frame::Receipt { preimage });
+            return;
+        }
+        if header.source == self.me {
+            return self.send_back(&[from], &header, key, RejectReason::Loop, length);
+        }
+        let mut flight = Flight::new(header, key.attempt, digest, from, self.now.mono);
+        flight.arrive(from);
+        if header.destination == self.me {
+            self.flights.insert(flight, None);
+            self.observe(Action::Delivered, &header, key.attempt, Some(from), &[], length);
+            return self.output(Output::Deliver { envelope });
+        }
+        let id = self.flights.insert(flight, Some(&envelope.encoded));
+        match self.send_on(id, None) {
+            Ok(hop) => {
+                self.observe(Action::Forwarded, &header, key.attempt, Some(from), &[hop], length);
+            }
+            Err(reason) => self.give_up(id, reason, length),
+        }
+    }
+
+    /// An attempt that was here before came again.
+    fn on_copy(&mut self, id: u64, from: PeerId, length: usize) {
+        let Some(flight) = self.flights.get_mut(id) else { return };
+        if let Some(preimage) = flight.preimage {
+            self.send_control(&from, &Frame::Receipt { preimage });
+            return;
+        }
+        let (header, key) = (flight.header, flight.key());
+        // Ours came back; else whoever brought it gets the receipt too.
+        let is_other = header.source != self.me && flight.arrive(from);
+        if header.destination == self.me {
+            return;
+        }
+        let is_done = flight.stage == Stage::Settled;
+        let reason = if is_done && !is_other { RejectReason::NoRoute } else { RejectReason::Loop };
+        if is_other || is_done || header.source == self.me {
+            self.send_back(&[from], &header, key, reason, length);
+        }
+    }
+
+    /// Sends a flight to the best next hop that was not tried; the one to avoid comes last.
+    fn send_on(&mut self, id: u64, avoid: Option<PeerId>) -> Result<PeerId, RejectReason> {
+        let mut reason = RejectReason::NoRoute;
+        let frame = self.flights.get(id).and_then(|flight| flight.frame.clone()).ok_or(reason)?;
+        for hop in self.next_hops(id, avoid).into_iter().flatten() {
+            if self.send_traffic(&hop, frame.clone()) {
+                self.flights.depart(id, hop, self.now.mono);
+                return Ok(hop);
+            }
+            reason = RejectReason::Congested;
+        }
+        Err(reason)
+    }
+
+    /// Where a flight may go next, the best first: never where it came from, nor twice to the same.
+    fn next_hops(&self, id: u64, avoid: Option<PeerId>) -> [Option<PeerId>; NEXT_HOPS_MAX + 1] {
+        let mut hops = [None; NEXT_HOPS_MAX + 1];
+        let Some(flight) = self.flights.get(id) else { return hops };
+        let destination = flight.header.destination;
+        let is_open = |hop: &PeerId| {
+            self.neighbours.contains_key(hop)
+                && !flight.tried.contains(hop)
+                && !flight.arrivals().contains(hop)
+        };
+        let learned = self.routes.hops(&destination, self.now.mono).map(|hop| hop.via);
+        let all = std::iter::once(destination).chain(learned.filter(|via| *via != destination));
+        let mut open = hops.iter_mut();
+        let mut last = None;
+        for hop in all.filter(is_open) {
+            if Some(hop) == avoid {
+                last = Some(hop);
+            } else if let Some(slot) = open.next() {
+                *slot = Some(hop);
+            }
+        }
+        if let Some(slot) = open.next() {
+            *slot = last;
+        }
+        hops
+    }
+
+    /// The next hop says that it cannot: try another, else say so ourselves.
+    pub(super) fn on_reject(&mut self, from: PeerId, key: &EnvelopeKey, reason: RejectReason) {
+        if let Some(id) = self.flights.at_hop(&from, key) {
+            if let Some(flight) = self.flights.get(id) {
+                self.routes.refused(&flight.header.destination, &from, reason);
+            }
+            self.try_another(id, reason);
+        }
+    }
+
+    /// A link is down: what was sent on it is tried elsewhere.
+    pub(super) fn on_hop_down(&mut self, hop: &PeerId) {
+        for id in self.flights.all_at_hop(hop) {
+            self.try_another(id, RejectReason::NoRoute);
+        }
+    }
+
+    fn try_another(&mut self, id: u64, reason: RejectReason) {
+        let Some(flight) = self.flights.get(id) else { return };
+        let (header, attempt) = (flight.header, flight.attempt);
+        let length = flight.frame.as_ref().map_or(0, bytes::Bytes::len);
+        let previous = flight.arrivals().first().copied();
+        if flight.preimage.is_some() || flight.quiet {
+            return self.flights.settle(id);
+        }
+        match self.send_on(id, None) {
+            Ok(hop) => {
+                let action = match previous {
+                    None => Action::Originated,
+                    Some(_) => Action::Forwarded,
+                };
+                self.observe(action, &header, attempt, previous, &[hop], length);
+            }
+            Err(RejectReason::Congested) => self.give_up(id, RejectReason::Congested, length),
+            Err(_) => self.give_up(id, reason, length),
+        }
+    }
+
+    /// No next hop is left for a flight.
+    fn give_up(&mut self, id: u64, reason: RejectReason, length: usize) {
+        let Some(flight) = self.flights.get(id) else { return };
+        let (header, key) = (flight.header, flight.key());
+        if flight.arrivals().is_empty() {
+            self.flights.settle(id);
+            return self.output(Output::Rejected { key, reason });
+        }
+        let arrivals = flight.arrivals().to_vec();
+        self.flights.settle(id);
+        self.send_back(&arrivals, &header, key, reason, length);
+    }
+
+    fn send_back(
+        &mut self,
+        to: &[PeerId],
+        header: &Header,
+        key: EnvelopeKey,
+        reason: RejectReason,
+        length: usize,
+    ) {
+        for neighbour in to {
+            self.send_control(neighbour, &Frame::Reject { key, reason });
+        }
+        let previous = to.first().copied();
+        self.observe(Action::Rejected, header, key.attempt, previous, &[], length);
+    }
+
+    /// Patience with some flights ends: their next hops missed.
+    pub(super) fn on_flights_timer(&mut self) {
+        while let Some(id) = self.flights.take_due(self.now.mono) {
+            if let Some(flight) = self.flights.get(id)
+                && let Some(hop) = flight.hop()
+            {
+                self.routes.miss(&flight.header.destination, &hop);
+            }
+            self.flights.lapse(id);
+        }
+    }
+
+    /// The courier gave an envelope up, or has its receipt. Next hops are still judged by whether
+    /// their receipts come.
+    pub(super) fn on_settled(&mut self, commitment: &[u8; 32]) {
+        self.own_floods.settle(commitment);
+        for id in self.flights.of_commitment(commitment) {
+            let is_ours = |flight: &&mut Flight| flight.arrivals().is_empty();
+            if let Some(flight) = self.flights.get_mut(id).filter(is_ours) {
+                flight.quiet = true;
+                self.flights.release(id);
+            }
+        }
+    }
+
+    /// Tells of an envelope that passed, if anybody wants to know.
+    pub(super) fn observe(
+        &mut self,
+        action: Action,
+        header: &Header,
+        attempt: u16,
+        previous: Option<PeerId>,
+        next: &[PeerId],
+        bytes: usize,
+    ) {
+        if self.observed {
+            let (source, destination) = (header.source, header.destination);
+            let next = next.to_vec();
+            let traffic = Traffic { action, source, destination, previous, next, bytes, attempt };
+            self.output(Output::Traffic(traffic));
+        }
+    }
+}
