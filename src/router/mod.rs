@@ -5,7 +5,8 @@
 //! [`Router::poll_output`] says what to do about it.
 //!
 //! The contract: after every call of `handle` or `tick`, drain `poll_output` until it returns
-//! `None`; then read `deadline` and call `tick` when it has come. Nothing is lost if `tick` is late.
+//! `None`; then read `deadline` and call `tick` when it has come. Nothing is lost if `tick` is
+//! late.
 
 mod budget;
 mod directory;
@@ -188,7 +189,8 @@ pub enum Output {
         /// The peer.
         peer: PeerId,
     },
-    /// Nobody answered for the peer in time: the other answer to [`Input::Locate`].
+    /// Nobody answered for the peer in time: the other answer to [`Input::Locate`]. If an answer
+    /// comes late, [`Output::Located`] follows.
     NotFound {
         /// The peer.
         peer: PeerId,
