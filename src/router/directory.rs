@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::ops::Bound;
+use std::ops::{Bound, RangeInclusive};
 
 use bytes::Bytes;
 
@@ -116,6 +116,13 @@ impl Directory {
         self.entries.range((from, Bound::Unbounded)).map(|(_, entry)| &entry.record)
     }
 
+    /// Peers of a range of IDs, in order.
+    pub(super) fn within(&self, range: RangeInclusive<PeerId>) -> impl Iterator<Item = PeerId> {
+        // A map refuses a range that ends before it begins.
+        let range = (!range.is_empty()).then_some(range);
+        range.into_iter().flat_map(|range| self.entries.range(range)).map(|(peer, _)| *peer)
+    }
+
     /// How a record compares with the table's.
     pub(super) fn compare(&self, record: &ParsedRecord) -> Compared {
         match self.record(&record.record.peer) {
@@ -211,11 +218,9 @@ pub(super) fn is_signed(record: &ParsedRecord) -> bool {
 }
 
 impl Router {
-    /// Reads a record and checks everything but its signature. It is copied first: a slice would
-    /// keep the whole frame, or more, in memory for as long as the record is known.
-    pub(super) fn read_record(&self, bytes: &[u8]) -> Result<ParsedRecord, Refusal> {
-        let parsed = wire::decode_record(Bytes::copy_from_slice(bytes));
-        let parsed = parsed.map_err(|_| Refusal::Malformed)?;
+    /// Reads a record and checks everything but its signature.
+    pub(super) fn read_record(&self, bytes: &Bytes) -> Result<ParsedRecord, Refusal> {
+        let parsed = wire::decode_record(bytes.clone()).map_err(|_| Refusal::Malformed)?;
         check(&parsed.record, self.network, self.now.wall)?;
         Ok(parsed)
     }

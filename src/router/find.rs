@@ -314,7 +314,7 @@ impl Router {
     fn is_found_verified(&mut self, found: &Found, record: &ParsedRecord) -> bool {
         let peer = &record.record.peer;
         if self.directory.compare(record) != Compared::Same {
-            self.verifier.owe(self.now.mono);
+            self.verifier.owe();
             if !is_signed(record) {
                 return false;
             }
@@ -322,7 +322,7 @@ impl Router {
         if !found.direct {
             return true;
         }
-        self.verifier.owe(self.now.mono);
+        self.verifier.owe();
         verify(peer, Domain::Found, &[&found.signed], &found.signature)
     }
 

@@ -10,14 +10,14 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 
-use super::budget::{Bucket, Lanes};
+use super::budget::Lanes;
 use super::directory::{Compared, is_signed};
 use super::seen::Digest16;
 use super::timers::Timer;
 use super::{Action, Output, Router};
 use crate::crypto::{Domain, short_digest, verify};
 use crate::model::limits::{CLOCK_SKEW_MAX, FLOOD_LIFETIME};
-use crate::model::{Limits, Monotonic, PeerId, Span, Timestamp};
+use crate::model::{Bucket, Limits, Monotonic, PeerId, Span, Timestamp};
 use crate::wire::{Envelope, Find, Flood, Frame, Header, ParsedRecord, RejectReason};
 
 /// Finds and floods of one neighbour that wait for their verification.
@@ -61,19 +61,6 @@ impl Flooded {
             Self::Flood(flood) => flood.header.source,
         }
     }
-
-    /// Copies what is to wait: slices would keep whole reads of the link in memory.
-    fn compacted(self) -> Self {
-        let frame = match &self {
-            Self::Find(find, _) => Frame::Find((**find).clone()).encode(),
-            Self::Flood(flood) => Bytes::copy_from_slice(&flood.encoded),
-        };
-        match (Frame::decode(frame), self) {
-            (Ok(Frame::Find(find)), Self::Find(_, record)) => Self::Find(Box::new(find), record),
-            (Ok(Frame::Flood(flood)), Self::Flood(_)) => Self::Flood(Box::new(flood)),
-            (_, same) => same,
-        }
-    }
 }
 
 fn digest_of(what: &Flooded) -> Digest16 {
@@ -97,6 +84,8 @@ fn flood_digest(signed: &[u8]) -> Digest16 {
 pub(super) struct Verifier {
     /// Verifications in all.
     budget: Bucket,
+    /// Verifications that could not wait: they are paid for before the next one that can.
+    owed: u32,
     /// Floods whose claimed origin is known by receipts, to the operator, or a neighbour.
     known: Lanes<Admitted>,
     /// All others.
@@ -110,6 +99,7 @@ impl Verifier {
         let rate = limits.verifications_per_second;
         Self {
             budget: Bucket::new(rate, rate, now),
+            owed: 0,
             known: Lanes::default(),
             unknown: Lanes::default(),
             known_in_a_row: 0,
@@ -117,13 +107,20 @@ impl Verifier {
     }
 
     /// Charges a verification that cannot wait.
-    pub(super) fn owe(&mut self, now: Monotonic) {
-        self.budget.owe(now);
+    pub(super) const fn owe(&mut self) {
+        self.owed = self.owed.saturating_add(1);
     }
 
     /// Whether there is a verification left that nobody waits for.
     pub(super) fn take_spare(&mut self, now: Monotonic) -> bool {
-        self.is_empty() && self.budget.take(now)
+        self.is_empty() && self.take(now)
+    }
+
+    fn take(&mut self, now: Monotonic) -> bool {
+        while self.owed > 0 && self.budget.take(now) {
+            self.owed -= 1;
+        }
+        self.owed == 0 && self.budget.take(now)
     }
 
     /// Forgets what a neighbour sent.
@@ -304,7 +301,7 @@ impl Router {
             return self.verify_flooded(from, Admitted { what, digest });
         }
         let known = self.is_kept(&what.origin());
-        self.verifier.push(from, Admitted { what: what.compacted(), digest }, known);
+        self.verifier.push(from, Admitted { what, digest }, known);
         self.run_verifier();
     }
 
@@ -312,8 +309,8 @@ impl Router {
     pub(super) fn run_verifier(&mut self) {
         while !self.verifier.is_empty() {
             let now = self.now.mono;
-            if !self.verifier.budget.take(now) {
-                self.timers.set(Timer::Verify, self.verifier.budget.ready(now));
+            if !self.verifier.take(now) {
+                self.timers.set(Timer::Verify, self.verifier.budget.ready_at(now));
                 return;
             }
             let Some((from, admitted)) = self.verifier.pop() else { return };
@@ -346,7 +343,7 @@ impl Router {
         match what {
             Flooded::Find(find, record) => {
                 if self.directory.compare(record) != Compared::Same {
-                    self.verifier.owe(self.now.mono);
+                    self.verifier.owe();
                     if !is_signed(record) {
                         return false;
                     }
@@ -389,13 +386,13 @@ impl Router {
     /// Our courier wants an envelope flooded. A newer attempt takes the place of an older one, and
     /// goes on with the fragment that the older one came to: those of all attempts fit together.
     pub(super) fn on_own_flood(&mut self, envelope: Envelope) {
-        let key = envelope.key();
-        let commitment = envelope.header.commitment;
+        let (commitment, attempt) = (envelope.header.commitment, envelope.attempt);
         if self.revealed(&commitment).is_some() {
             return self.output(Output::Receipt { commitment });
         }
         if self.neighbours.is_empty() || envelope.tail.is_empty() {
-            return self.output(Output::Rejected { key, reason: RejectReason::NoRoute });
+            let reason = RejectReason::NoRoute;
+            return self.output(Output::Rejected { commitment, attempt, reason });
         }
         self.flood_log.insert(envelope.header, self.now.mono);
         let queue = &mut self.own_floods.queue;
@@ -409,7 +406,8 @@ impl Router {
                 queue.push_back(OwnFlood { envelope, signed: Vec::new(), next: 0, sent: 0 });
             }
             None => {
-                return self.output(Output::Rejected { key, reason: RejectReason::Congested });
+                let reason = RejectReason::Congested;
+                return self.output(Output::Rejected { commitment, attempt, reason });
             }
         }
         self.run_own_floods();
@@ -428,7 +426,7 @@ impl Router {
             }
             let now = self.now.mono;
             if !self.own_floods.bucket.take(now) {
-                self.timers.set(Timer::OwnFloods, self.own_floods.bucket.ready(now));
+                self.timers.set(Timer::OwnFloods, self.own_floods.bucket.ready_at(now));
                 return;
             }
             let find = finds && (self.own_floods.find_next || !floods);
@@ -445,8 +443,9 @@ impl Router {
     /// The last link is down: nothing of this will leave.
     fn give_up_own_floods(&mut self) {
         for own in std::mem::take(&mut self.own_floods.queue) {
+            let (commitment, attempt) = (own.envelope.header.commitment, own.envelope.attempt);
             let reason = RejectReason::NoRoute;
-            self.output(Output::Rejected { key: own.envelope.key(), reason });
+            self.output(Output::Rejected { commitment, attempt, reason });
         }
         self.give_up_searches();
     }
@@ -468,7 +467,7 @@ impl Router {
         }
         self.seen.insert(self.now.mono, flood_digest(signed));
         if own.sent == 0 {
-            self.output(Output::Departed { key: own.envelope.key() });
+            self.output(Output::Departed { commitment: own.envelope.header.commitment });
         }
         let header = own.envelope.header;
         self.observe(Action::Flooded, &header, own.envelope.attempt, None, &next, frame.len());

@@ -28,13 +28,13 @@ impl Router {
         let id = self.flights.insert(flight, Some(&envelope.encoded));
         match self.send_on(id, avoid) {
             Ok(hop) => {
-                self.output(Output::Departed { key });
+                self.output(Output::Departed { commitment });
                 let length = envelope.encoded.len();
                 self.observe(Action::Originated, &header, key.attempt, None, &[hop], length);
             }
             Err(reason) => {
                 self.flights.remove(id);
-                self.output(Output::Rejected { key, reason });
+                self.output(Output::Rejected { commitment, attempt: key.attempt, reason });
             }
         }
     }
@@ -176,7 +176,8 @@ impl Router {
         let (header, key) = (flight.header, flight.key());
         if flight.arrivals().is_empty() {
             self.flights.settle(id);
-            return self.output(Output::Rejected { key, reason });
+            let (commitment, attempt) = (header.commitment, key.attempt);
+            return self.output(Output::Rejected { commitment, attempt, reason });
         }
         let arrivals = flight.arrivals().to_vec();
         self.flights.settle(id);

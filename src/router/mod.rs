@@ -34,10 +34,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::crypto::{Identity, Random};
-use crate::model::{Limits, Monotonic, NetworkId, Now, PeerId, SignedRecord, Span};
-use crate::wire::{CloseReason, Envelope, EnvelopeKey, Frame, Header, NoticeKind, RejectReason};
+use crate::model::{Bucket, Limits, Monotonic, NetworkId, Now, PeerId, SignedRecord, Span};
+use crate::wire::{CloseReason, Envelope, Frame, Header, NoticeKind, RejectReason};
 
-use budget::{Bucket, Origins};
+use budget::Origins;
 use directory::Directory;
 use exchange::Exchange;
 use find::Finds;
@@ -162,8 +162,8 @@ pub enum Output {
     },
     /// A fragment or attempt of ours left on at least one link: what `--wait sent` waits for.
     Departed {
-        /// Which envelope.
-        key: EnvelopeKey,
+        /// The envelope's commitment.
+        commitment: [u8; 32],
     },
     /// A receipt for one of our envelopes, checked against its commitment.
     Receipt {
@@ -172,8 +172,10 @@ pub enum Output {
     },
     /// Nobody took this envelope of ours: every next hop rejected it, or there is none.
     Rejected {
-        /// Which envelope.
-        key: EnvelopeKey,
+        /// The envelope's commitment.
+        commitment: [u8; 32],
+        /// Which attempt.
+        attempt: u16,
         /// The last reason.
         reason: RejectReason,
     },

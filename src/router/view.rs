@@ -1,5 +1,7 @@
 //! What operators may read of a router's tables.
 
+use std::ops::RangeInclusive;
+
 use super::Router;
 use super::neighbour::Neighbour;
 use super::route::Hop;
@@ -18,7 +20,7 @@ pub struct RouteView {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct NextHopView {
     /// The neighbour.
-    pub peer: PeerId,
+    pub neighbour: PeerId,
     /// Links to the destination, by hearsay; 1 is the neighbour itself.
     pub hops: u8,
     /// From 0 (only misses) to 1 (only verified receipts).
@@ -58,6 +60,11 @@ impl Router {
         self.directory.after(after).take(count).collect()
     }
 
+    /// At most so many peers of a range of IDs whose records there are.
+    pub fn records_in(&self, range: RangeInclusive<PeerId>, count: usize) -> Vec<PeerId> {
+        self.directory.within(range).take(count).collect()
+    }
+
     /// How many records there are, our own not counted.
     pub fn records_len(&self) -> usize {
         self.directory.len()
@@ -77,6 +84,11 @@ impl Router {
     /// The link to a neighbour.
     pub fn neighbour(&self, peer: &PeerId) -> Option<NeighbourView> {
         self.neighbours.get(peer).map(|neighbour| neighbour.view(*peer))
+    }
+
+    /// Moving average of a neighbour's round trips.
+    pub fn rtt(&self, peer: &PeerId) -> Option<Span> {
+        self.neighbours.get(peer)?.rtt_smoothed
     }
 
     /// All links, in order of their peers' IDs.
@@ -99,7 +111,7 @@ impl Neighbour {
 
 fn view_of(hop: &Hop) -> NextHopView {
     NextHopView {
-        peer: hop.via,
+        neighbour: hop.via,
         hops: hop.hops,
         score: hop.score(),
         receipts: hop.receipts,

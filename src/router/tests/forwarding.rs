@@ -35,7 +35,7 @@ fn an_envelope_crosses_a_line_and_its_receipt_comes_back() {
     net.run(SECOND);
     assert_eq!(net.delivered(3), [(1, 1)]);
     assert_eq!(net.receipts(0, &envelope), 1);
-    assert_eq!(net.outputs[0][0], Output::Departed { key: envelope.key() });
+    assert_eq!(net.outputs[0][0], Output::Departed { commitment: envelope.header.commitment });
     assert_eq!(net.count(is_envelope), 3);
     for (from, via) in [(0, 1), (1, 2), (2, 3)] {
         let ways = net.ways(from, 3);
@@ -58,8 +58,8 @@ fn without_a_way_an_envelope_is_rejected_at_once() {
         &[0],
     );
     net.send_envelope(0, &stranger);
-    let (key, reason) = (stranger.key(), RejectReason::NoRoute);
-    assert_eq!(net.outputs[0], [Output::Rejected { key, reason }]);
+    let (commitment, reason) = (stranger.header.commitment, RejectReason::NoRoute);
+    assert_eq!(net.outputs[0], [Output::Rejected { commitment, attempt: 1, reason }]);
     assert_eq!(net.routers[0].flights.size(), (0, 0));
 }
 
@@ -99,7 +99,8 @@ fn when_every_next_hop_rejects_the_source_is_told_the_last_reason() {
     net.send_envelope(0, &envelope);
     net.run(SECOND);
     assert_eq!(rejects(&net, RejectReason::NoRoute), 2, "2 to 1, 1 to 0");
-    let rejected = Output::Rejected { key: envelope.key(), reason: RejectReason::NoRoute };
+    let (commitment, reason) = (envelope.header.commitment, RejectReason::NoRoute);
+    let rejected = Output::Rejected { commitment, attempt: 1, reason };
     assert!(net.outputs[0].contains(&rejected));
 }
 

@@ -298,7 +298,7 @@ impl Net {
         let routes = self.routers[from].routes_after(None, usize::MAX);
         let route = routes.into_iter().find(|route| route.destination == self.ids[to]);
         let hops = route.map_or(Vec::new(), |route| route.next_hops);
-        hops.into_iter().map(|hop| (self.index(&hop.peer), hop)).collect()
+        hops.into_iter().map(|hop| (self.index(&hop.neighbour), hop)).collect()
     }
 
     /// How many frames of a kind were sent.
