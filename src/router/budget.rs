@@ -3,66 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
 
-use crate::model::{Monotonic, PeerId, Span};
-
-/// Tokens are counted in millionths: so many come in a microsecond as tokens in a second.
-const TOKEN: i64 = 1_000_000;
-
-/// A token bucket: so many a second, so many at once.
-#[derive(Debug, Clone)]
-pub(super) struct Bucket {
-    /// Millionths of tokens now; below zero after [`Bucket::owe`].
-    level: i64,
-    /// Millionths of tokens when full.
-    full: i64,
-    per_second: i64,
-    /// When `level` was true.
-    at: Monotonic,
-}
-
-impl Bucket {
-    /// A full bucket.
-    pub(super) fn new(per_second: u32, burst: u32, now: Monotonic) -> Self {
-        let full = i64::from(burst).saturating_mul(TOKEN);
-        Self { level: full, full, per_second: i64::from(per_second), at: now }
-    }
-
-    /// Takes a token if there is one.
-    pub(super) fn take(&mut self, now: Monotonic) -> bool {
-        self.refill(now);
-        if self.level < TOKEN {
-            return false;
-        }
-        self.level -= TOKEN;
-        true
-    }
-
-    /// Takes a token even if there is none: later takers wait for it.
-    pub(super) fn owe(&mut self, now: Monotonic) {
-        self.refill(now);
-        self.level = self.level.saturating_sub(TOKEN);
-    }
-
-    /// When there will be a token.
-    pub(super) fn ready(&self, now: Monotonic) -> Monotonic {
-        let missing = TOKEN.saturating_sub(self.level);
-        if missing <= 0 {
-            return now;
-        }
-        let micros = match self.per_second {
-            0 => i64::MAX,
-            rate => missing.saturating_add(rate - 1) / rate,
-        };
-        self.at + Span::from_micros(u64::try_from(micros).unwrap_or(0))
-    }
-
-    fn refill(&mut self, now: Monotonic) {
-        let passed = i64::try_from(now.since(self.at).as_micros()).unwrap_or(i64::MAX);
-        let gained = passed.saturating_mul(self.per_second);
-        self.level = self.level.saturating_add(gained).min(self.full);
-        self.at = self.at.max(now);
-    }
-}
+use crate::model::{Bucket, Monotonic, PeerId};
 
 /// Origins whose floods are counted at once. An origin's bucket is full again after ten seconds (by
 /// default) without floods, and may then be forgotten without loss; at 200 verifications a second
@@ -171,22 +112,10 @@ impl<T> Lanes<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Span;
 
     fn at(millis: u64) -> Monotonic {
         Monotonic::START + Span::from_millis(millis)
-    }
-
-    #[test]
-    fn a_bucket_allows_its_burst_and_then_its_rate() {
-        let mut bucket = Bucket::new(2, 3, at(0));
-        assert_eq!((0..5).filter(|_| bucket.take(at(0))).count(), 3);
-        assert_eq!(bucket.ready(at(0)), at(500));
-        assert!(!bucket.take(at(499)));
-        assert!(bucket.take(at(500)));
-        bucket.owe(at(500));
-        assert_eq!(bucket.ready(at(500)), at(1500));
-        assert_eq!((0..9).filter(|_| bucket.take(at(60_000))).count(), 3);
-        assert_eq!(Bucket::new(0, 0, at(0)).ready(at(0)).max(at(u64::MAX)), Monotonic::NEVER);
     }
 
     #[test]

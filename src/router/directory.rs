@@ -116,12 +116,11 @@ impl Directory {
         self.entries.range((from, Bound::Unbounded)).map(|(_, entry)| &entry.record)
     }
 
-    /// Records of peers in a range, in order.
-    pub(super) fn within(
-        &self,
-        range: RangeInclusive<PeerId>,
-    ) -> impl Iterator<Item = &SignedRecord> {
-        self.entries.range(range).map(|(_, entry)| &entry.record)
+    /// Peers of a range of IDs, in order.
+    pub(super) fn within(&self, range: RangeInclusive<PeerId>) -> impl Iterator<Item = PeerId> {
+        // A map refuses a range that ends before it begins.
+        let range = (!range.is_empty()).then_some(range);
+        range.into_iter().flat_map(|range| self.entries.range(range)).map(|(peer, _)| *peer)
     }
 
     /// How a record compares with the table's.
@@ -219,11 +218,9 @@ pub(super) fn is_signed(record: &ParsedRecord) -> bool {
 }
 
 impl Router {
-    /// Reads a record and checks everything but its signature. It is copied first: a slice would
-    /// keep the whole frame, or more, in memory for as long as the record is known.
-    pub(super) fn read_record(&self, bytes: &[u8]) -> Result<ParsedRecord, Refusal> {
-        let parsed = wire::decode_record(Bytes::copy_from_slice(bytes));
-        let parsed = parsed.map_err(|_| Refusal::Malformed)?;
+    /// Reads a record and checks everything but its signature.
+    pub(super) fn read_record(&self, bytes: &Bytes) -> Result<ParsedRecord, Refusal> {
+        let parsed = wire::decode_record(bytes.clone()).map_err(|_| Refusal::Malformed)?;
         check(&parsed.record, self.network, self.now.wall)?;
         Ok(parsed)
     }

@@ -6,12 +6,12 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use super::budget::{Bucket, Lanes};
+use super::budget::Lanes;
 use super::directory::{Compared, Origin, is_signed};
 use super::timers::Timer;
 use super::{DiscoverOutcome, Output, Router};
 use crate::model::limits::{CLOCK_SKEW_MAX, DIGESTS_MAX, RECORDS_PER_FRAME_MAX};
-use crate::model::{Monotonic, PeerId, Span};
+use crate::model::{Bucket, Monotonic, PeerId, Span};
 use crate::wire::{CloseReason, Digest, Frame, ParsedRecord};
 
 /// How often tables are compared with all neighbours, plus up to a quarter.
@@ -347,7 +347,7 @@ impl Router {
         while !self.exchange.arrived.is_empty() {
             let now = self.now.mono;
             if !self.exchange.budget.take(now) {
-                self.timers.set(Timer::Records, self.exchange.budget.ready(now));
+                self.timers.set(Timer::Records, self.exchange.budget.ready_at(now));
                 return;
             }
             let Some((from, record)) = self.exchange.arrived.pop() else { return };

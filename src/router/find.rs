@@ -18,7 +18,7 @@ const FIND_PATIENCE: Span = Span::from_secs(3);
 const SEARCHES_MAX: usize = 1_024;
 /// How long answers to a find are passed back.
 const ASKED_LIFETIME: Span = Span::from_secs(60);
-/// Finds whose answers are passed back: more than 200 verifications a second can bring in that time.
+/// Finds whose answers are passed back: more than 200 verifications a second bring in that time.
 const ASKED_MAX: usize = 16_384;
 /// Answers to one find that are passed back, and that we take for a find of our own; each from
 /// another neighbour, so that one alone cannot use them up.
@@ -314,7 +314,7 @@ impl Router {
     fn is_found_verified(&mut self, found: &Found, record: &ParsedRecord) -> bool {
         let peer = &record.record.peer;
         if self.directory.compare(record) != Compared::Same {
-            self.verifier.owe(self.now.mono);
+            self.verifier.owe();
             if !is_signed(record) {
                 return false;
             }
@@ -322,7 +322,7 @@ impl Router {
         if !found.direct {
             return true;
         }
-        self.verifier.owe(self.now.mono);
+        self.verifier.owe();
         verify(peer, Domain::Found, &[&found.signed], &found.signature)
     }
 

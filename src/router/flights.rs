@@ -21,9 +21,6 @@ pub(super) const PATIENCE: Span = Span::from_secs(5);
 const FLIGHTS_PER_COMMITMENT_MAX: usize = 4;
 /// Neighbours that brought the same attempt and get its receipt.
 const ARRIVALS_MAX: usize = 4;
-/// Envelopes smaller than this are copied to be held: a slice would keep a whole read of the link
-/// in memory, which is fair only for one that filled most of it.
-const COPY_BELOW_BYTES: usize = 16 * 1024;
 
 /// How a flight stands, what can be spared first coming first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -265,10 +262,7 @@ impl Flights {
     fn hold(&mut self, id: u64, frame: &Bytes) {
         let length = frame.len();
         let Some(flight) = self.flights.get_mut(&id) else { return };
-        flight.frame = Some(match length < COPY_BELOW_BYTES {
-            true => Bytes::copy_from_slice(frame),
-            false => frame.clone(),
-        });
+        flight.frame = Some(frame.clone());
         self.held.insert(id, length);
         self.held_bytes += length;
         // The oldest are let go: they only lose their chance of another next hop.

@@ -3,21 +3,21 @@
 //! Finds and floods take the same way in, and the order of its checks is what keeps liars cheap:
 //! form and expiry; the neighbour's allowance, before anything costs much; whether it was here
 //! before; then a place in the queue for verification, shared fairly among neighbours. Only what is
-//! verified is remembered (else a forged copy would suppress the true one) and charged to its origin
-//! (else a spoofer would spend the victim's allowance).
+//! verified is remembered (else a forged copy would suppress the true one) and charged to its
+//! origin (else a spoofer would spend the victim's allowance).
 
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 
-use super::budget::{Bucket, Lanes};
+use super::budget::Lanes;
 use super::directory::{Compared, is_signed};
 use super::seen::Digest16;
 use super::timers::Timer;
 use super::{Action, Output, Router};
 use crate::crypto::{Domain, short_digest, verify};
 use crate::model::limits::{CLOCK_SKEW_MAX, FLOOD_LIFETIME};
-use crate::model::{Limits, Monotonic, PeerId, Span, Timestamp};
+use crate::model::{Bucket, Limits, Monotonic, PeerId, Span, Timestamp};
 use crate::wire::{Envelope, Find, Flood, Frame, Header, ParsedRecord, RejectReason};
 
 /// Finds and floods of one neighbour that wait for their verification.
@@ -61,19 +61,6 @@ impl Flooded {
             Self::Flood(flood) => flood.header.source,
         }
     }
-
-    /// Copies what is to wait: slices would keep whole reads of the link in memory.
-    fn compacted(self) -> Self {
-        let frame = match &self {
-            Self::Find(find, _) => Frame::Find((**find).clone()).encode(),
-            Self::Flood(flood) => Bytes::copy_from_slice(&flood.encoded),
-        };
-        match (Frame::decode(frame), self) {
-            (Ok(Frame::Find(find)), Self::Find(_, record)) => Self::Find(Box::new(find), record),
-            (Ok(Frame::Flood(flood)), Self::Flood(_)) => Self::Flood(Box::new(flood)),
-            (_, same) => same,
-        }
-    }
 }
 
 fn digest_of(what: &Flooded) -> Digest16 {
@@ -97,6 +84,8 @@ fn flood_digest(signed: &[u8]) -> Digest16 {
 pub(super) struct Verifier {
     /// Verifications in all.
     budget: Bucket,
+    /// Verifications that could not wait: they are paid for before the next one that can.
+    owed: u32,
     /// Floods whose claimed origin is known by receipts, to the operator, or a neighbour.
     known: Lanes<Admitted>,
     /// All others.
@@ -110,6 +99,7 @@ impl Verifier {
         let rate = limits.verifications_per_second;
         Self {
             budget: Bucket::new(rate, rate, now),
+            owed: 0,
             known: Lanes::default(),
             unknown: Lanes::default(),
             known_in_a_row: 0,
@@ -117,13 +107,20 @@ impl Verifier {
     }
 
     /// Charges a verification that cannot wait.
-    pub(super) fn owe(&mut self, now: Monotonic) {
-        self.budget.owe(now);
+    pub(super) const fn owe(&mut self) {
+        self.owed = self.owed.saturating_add(1);
     }
 
     /// Whether there is a verification left that nobody waits for.
     pub(super) fn take_spare(&mut self, now: Monotonic) -> bool {
-        self.is_empty() && self.budget.take(now)
+        self.is_empty() && self.take(now)
+    }
+
+    fn take(&mut self, now: Monotonic) -> bool {
+        while self.owed > 0 && self.budget.take(now) {
+            self.owed -= 1;
+        }
+        self.owed == 0 && self.budget.take(now)
     }
 
     /// Forgets what a neighbour sent.
@@ -304,7 +301,7 @@ impl Router {
             return self.verify_flooded(from, Admitted { what, digest });
         }
         let known = self.is_kept(&what.origin());
-        self.verifier.push(from, Admitted { what: what.compacted(), digest }, known);
+        self.verifier.push(from, Admitted { what, digest }, known);
         self.run_verifier();
     }
 
@@ -312,8 +309,8 @@ impl Router {
     pub(super) fn run_verifier(&mut self) {
         while !self.verifier.is_empty() {
             let now = self.now.mono;
-            if !self.verifier.budget.take(now) {
-                self.timers.set(Timer::Verify, self.verifier.budget.ready(now));
+            if !self.verifier.take(now) {
+                self.timers.set(Timer::Verify, self.verifier.budget.ready_at(now));
                 return;
             }
             let Some((from, admitted)) = self.verifier.pop() else { return };
@@ -346,7 +343,7 @@ impl Router {
         match what {
             Flooded::Find(find, record) => {
                 if self.directory.compare(record) != Compared::Same {
-                    self.verifier.owe(self.now.mono);
+                    self.verifier.owe();
                     if !is_signed(record) {
                         return false;
                     }
@@ -429,7 +426,7 @@ impl Router {
             }
             let now = self.now.mono;
             if !self.own_floods.bucket.take(now) {
-                self.timers.set(Timer::OwnFloods, self.own_floods.bucket.ready(now));
+                self.timers.set(Timer::OwnFloods, self.own_floods.bucket.ready_at(now));
                 return;
             }
             let find = finds && (self.own_floods.find_next || !floods);
@@ -446,8 +443,8 @@ impl Router {
     /// The last link is down: nothing of this will leave.
     fn give_up_own_floods(&mut self) {
         for own in std::mem::take(&mut self.own_floods.queue) {
-            let reason = RejectReason::NoRoute;
             let (commitment, attempt) = (own.envelope.header.commitment, own.envelope.attempt);
+            let reason = RejectReason::NoRoute;
             self.output(Output::Rejected { commitment, attempt, reason });
         }
         self.give_up_searches();

@@ -30,13 +30,36 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 
+mod budget;
+mod directory;
+mod exchange;
+mod find;
+mod flights;
+mod flood;
+mod forward;
+mod neighbour;
+mod reassembly;
+mod receipt;
+mod route;
+mod seen;
+mod shares;
+mod timers;
+mod view;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fmt;
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use crate::crypto::{Identity, Random};
-use crate::model::{Limits, Monotonic, NetworkId, Now, PeerId, SignedRecord, Span};
+use crate::model::{Bucket, Limits, Monotonic, NetworkId, Now, PeerId, SignedRecord, Span};
 use crate::wire::{CloseReason, Envelope, Frame, Header, NoticeKind, RejectReason};
 
-use budget::{Bucket, Origins};
+use budget::Origins;
 use directory::Directory;
 use exchange::Exchange;
 use find::Finds;
@@ -190,7 +213,8 @@ pub enum Output {
         /// The peer.
         peer: PeerId,
     },
-    /// Nobody answered for the peer in time: the other answer to [`Input::Locate`].
+    /// Nobody answered for the peer in time: the other answer to [`Input::Locate`]. If an answer
+    /// comes late, [`Output::Located`] follows.
     NotFound {
         /// The peer.
         peer: PeerId,

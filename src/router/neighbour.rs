@@ -2,13 +2,12 @@
 
 use bytes::Bytes;
 
-use super::budget::Bucket;
 use super::directory::{Compared, Origin, Refusal, is_signed};
 use super::exchange::Dialogue;
 use super::timers::Timer;
 use super::{Output, Router};
 use crate::model::limits::{LINK_SILENCE_MAX, PING_INTERVAL};
-use crate::model::{Monotonic, PeerId, Span};
+use crate::model::{Bucket, Monotonic, PeerId, Span};
 use crate::wire::{CloseReason, Frame, ParsedRecord};
 
 /// Control frames (pings, receipts, rejects) may wait beyond the link's queue by this many bytes,
@@ -62,7 +61,7 @@ pub(super) struct Neighbour {
 }
 
 impl Router {
-    pub(super) fn on_link_up(&mut self, id: PeerId, record: &[u8]) {
+    pub(super) fn on_link_up(&mut self, id: PeerId, record: &Bytes) {
         self.remove_neighbour(&id);
         let (reason, text) = match self.read_hello(id, record) {
             _ if id == self.me => (CloseReason::Myself, CloseReason::Myself.to_string()),
@@ -76,7 +75,7 @@ impl Router {
     }
 
     /// The record of a hello, if it is news; it must be the neighbour's own in any case.
-    fn read_hello(&self, id: PeerId, record: &[u8]) -> Result<Option<ParsedRecord>, Refusal> {
+    fn read_hello(&self, id: PeerId, record: &Bytes) -> Result<Option<ParsedRecord>, Refusal> {
         let parsed = self.read_record(record)?;
         if parsed.record.peer != id {
             return Err(Refusal::OtherPeer);

@@ -5,15 +5,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 
 use crate::model::{Monotonic, PeerId, Span};
-use crate::wire::{Envelope, Flood, Header};
+use crate::wire::{Envelope, Flood, Header, Tail};
 
 /// Envelopes of which some fragments are there, in all and of one source.
 const PARTIALS_MAX: usize = 64;
 const PARTIALS_PER_SOURCE_MAX: usize = 8;
-/// Bytes of their fragments in all.
-const PARTIAL_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// How long the other fragments are waited for.
 const PARTIAL_LIFETIME: Span = Span::from_secs(600);
+
+// What is kept of them is bounded by their number.
+const _: () = assert!(PARTIALS_MAX * Tail::BYTES_MAX <= 4 * 1024 * 1024);
 
 /// What tells an envelope from all others: every field of its header but the destination.
 type PartialKey = (PeerId, u64, u64, [u8; 32]);
@@ -22,8 +23,6 @@ type PartialKey = (PeerId, u64, u64, [u8; 32]);
 #[derive(Debug, Default)]
 pub(super) struct Reassembly {
     partials: BTreeMap<PartialKey, Partial>,
-    /// Bytes of all fragments.
-    bytes: usize,
 }
 
 /// An envelope of which some fragments are there. Fragments of all attempts fit together: only the
@@ -35,7 +34,6 @@ struct Partial {
     attempt: u16,
     parts: Vec<Option<Bytes>>,
     missing: usize,
-    bytes: usize,
 }
 
 impl Reassembly {
@@ -53,7 +51,7 @@ impl Reassembly {
         let key = key_of(&flood.header);
         let count = usize::from(flood.fragments);
         if self.partials.get(&key).is_some_and(|partial| partial.parts.len() != count) {
-            self.remove(&key);
+            self.partials.remove(&key);
         }
         if !self.partials.contains_key(&key) {
             self.make_room(&key, known);
@@ -63,78 +61,39 @@ impl Reassembly {
             attempt: flood.attempt,
             parts: vec![None; count],
             missing: count,
-            bytes: 0,
         });
         partial.attempt = partial.attempt.max(flood.attempt);
         let slot = partial.parts.get_mut(usize::from(flood.fragment))?;
         if slot.is_none() {
-            // A copy: the slice would keep a whole read of the link in memory.
-            *slot = Some(Bytes::copy_from_slice(&flood.part));
+            *slot = Some(flood.part.clone());
             partial.missing -= 1;
-            partial.bytes += flood.part.len();
-            self.bytes += flood.part.len();
         }
         if partial.missing > 0 {
-            self.make_room_for_bytes(&key, known);
             return None;
         }
-        let partial = self.remove(&key)?;
-        let tail = partial.parts.iter().flatten().fold(
-            Vec::with_capacity(partial.bytes),
-            |mut tail, part| {
-                tail.extend_from_slice(part);
-                tail
-            },
-        );
+        let partial = self.partials.remove(&key)?;
+        let tail: Vec<u8> = partial.parts.into_iter().flatten().flatten().collect();
         Some(Envelope::new(flood.header, partial.attempt, &tail))
     }
 
     /// Forgets what is too old.
     pub(super) fn sweep(&mut self, now: Monotonic) {
-        let is_old = |partial: &Partial| now.since(partial.began) > PARTIAL_LIFETIME;
-        let old = self.partials.iter().filter(|(_, partial)| is_old(partial));
-        let old: Vec<PartialKey> = old.map(|(key, _)| *key).collect();
-        for key in old {
-            self.remove(&key);
-        }
-    }
-
-    #[cfg(test)]
-    pub(super) fn size(&self) -> (usize, usize) {
-        (self.partials.len(), self.bytes)
-    }
-
-    fn remove(&mut self, key: &PartialKey) -> Option<Partial> {
-        let partial = self.partials.remove(key)?;
-        self.bytes = self.bytes.saturating_sub(partial.bytes);
-        Some(partial)
+        self.partials.retain(|_, partial| now.since(partial.began) <= PARTIAL_LIFETIME);
     }
 
     fn make_room(&mut self, key: &PartialKey, known: &BTreeSet<PeerId>) {
         let of_source = || self.partials.iter().filter(|(other, _)| other.0 == key.0);
         if of_source().count() >= PARTIALS_PER_SOURCE_MAX {
             let oldest = of_source().min_by_key(|(_, partial)| partial.began).map(|(k, _)| *k);
-            oldest.and_then(|oldest| self.remove(&oldest));
+            oldest.and_then(|oldest| self.partials.remove(&oldest));
         }
         while self.partials.len() >= PARTIALS_MAX {
-            let Some(victim) = self.victim(key, known) else { return };
-            self.remove(&victim);
+            // The oldest of a source that is not known, else the oldest.
+            let by_worth =
+                |(key, partial): &(&PartialKey, &Partial)| (known.contains(&key.0), partial.began);
+            let victim = self.partials.iter().min_by_key(by_worth).map(|(key, _)| *key);
+            victim.and_then(|victim| self.partials.remove(&victim));
         }
-    }
-
-    fn make_room_for_bytes(&mut self, key: &PartialKey, known: &BTreeSet<PeerId>) {
-        while self.bytes > PARTIAL_BYTES_MAX {
-            let Some(victim) = self.victim(key, known) else { return };
-            self.remove(&victim);
-        }
-    }
-
-    /// Who has to go: the oldest of a source that is not known, else the oldest.
-    fn victim(&self, except: &PartialKey, known: &BTreeSet<PeerId>) -> Option<PartialKey> {
-        let others = self.partials.iter().filter(|(key, _)| *key != except);
-        others
-            .min_by_key(|(key, partial)| (known.contains(&key.0), partial.began))
-            .map(|(key, _)| *key)
     }
 }
 
@@ -187,7 +146,7 @@ mod tests {
             .filter_map(|flood| reassembly.add(flood, Monotonic::START, &known))
             .collect();
         assert_eq!(done, [second]);
-        assert_eq!(reassembly.size(), (0, 0));
+        assert!(reassembly.partials.is_empty());
     }
 
     #[test]
@@ -199,18 +158,16 @@ mod tests {
             let flood = &fragments(&envelope(0, counter, 2 * FRAGMENT_BYTES_MAX))[0];
             assert_eq!(reassembly.add(flood, at(counter), &known), None);
         }
-        assert_eq!(reassembly.size().0, PARTIALS_PER_SOURCE_MAX);
+        assert_eq!(reassembly.partials.len(), PARTIALS_PER_SOURCE_MAX);
         for n in 1..200 {
-            for flood in &fragments(&envelope(n, 0, 17 * FRAGMENT_BYTES_MAX))[1..] {
+            for flood in &fragments(&envelope(n, 0, 16 * FRAGMENT_BYTES_MAX))[1..] {
                 assert_eq!(reassembly.add(flood, at(100 + u64::from(n)), &known), None);
             }
         }
-        let (envelopes, bytes) = reassembly.size();
-        assert_eq!(envelopes, PARTIALS_MAX);
-        assert!(bytes <= PARTIAL_BYTES_MAX);
+        assert_eq!(reassembly.partials.len(), PARTIALS_MAX);
         let last = &fragments(&envelope(0, 19, 2 * FRAGMENT_BYTES_MAX))[1];
         assert!(reassembly.add(last, at(500), &known).is_some(), "the known one was spared");
         reassembly.sweep(at(500) + PARTIAL_LIFETIME);
-        assert_eq!(reassembly.size(), (0, 0));
+        assert!(reassembly.partials.is_empty());
     }
 }

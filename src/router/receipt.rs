@@ -3,11 +3,10 @@
 //! A receipt proves itself: whoever knows the preimage of the commitment has it from the
 //! destination. So it is believed from anybody, but credited only to the next hop that was asked.
 
-use super::budget::Bucket;
 use super::flights::Stage;
 use super::{Output, Router};
 use crate::crypto::{Domain, commitment_of, verify};
-use crate::model::{Monotonic, PeerId};
+use crate::model::{Bucket, Monotonic, PeerId};
 use crate::wire::{Frame, Header, Notice, NoticeKind};
 
 /// Notices that we sign in a second, and at once.

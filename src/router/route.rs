@@ -127,7 +127,7 @@ impl Routes {
         }
     }
 
-    /// The ways to a destination, the best first; whether their neighbours are up, the caller knows.
+    /// The ways to a destination, the best first, also through neighbours that are gone.
     pub(super) fn hops(&self, destination: &PeerId, now: Monotonic) -> impl Iterator<Item = &Hop> {
         let hops = self.table.get(destination).map_or(&[][..], |route| &route.hops);
         hops.iter().filter(move |hop| hop.is_fresh(now))

@@ -20,7 +20,7 @@ pub struct RouteView {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct NextHopView {
     /// The neighbour.
-    pub peer: PeerId,
+    pub neighbour: PeerId,
     /// Links to the destination, by hearsay; 1 is the neighbour itself.
     pub hops: u8,
     /// From 0 (only misses) to 1 (only verified receipts).
@@ -60,8 +60,8 @@ impl Router {
         self.directory.after(after).take(count).collect()
     }
 
-    /// At most so many records of peers in a range of IDs, in order.
-    pub fn records_in(&self, range: RangeInclusive<PeerId>, count: usize) -> Vec<&SignedRecord> {
+    /// At most so many peers of a range of IDs whose records there are.
+    pub fn records_in(&self, range: RangeInclusive<PeerId>, count: usize) -> Vec<PeerId> {
         self.directory.within(range).take(count).collect()
     }
 
@@ -86,6 +86,11 @@ impl Router {
         self.neighbours.get(peer).map(|neighbour| neighbour.view(*peer))
     }
 
+    /// Moving average of a neighbour's round trips.
+    pub fn rtt(&self, peer: &PeerId) -> Option<Span> {
+        self.neighbours.get(peer)?.rtt_smoothed
+    }
+
     /// All links, in order of their peers' IDs.
     pub fn neighbours(&self) -> impl Iterator<Item = NeighbourView> {
         self.neighbours.iter().map(|(peer, neighbour)| neighbour.view(*peer))
@@ -106,7 +111,7 @@ impl Neighbour {
 
 fn view_of(hop: &Hop) -> NextHopView {
     NextHopView {
-        peer: hop.via,
+        neighbour: hop.via,
         hops: hop.hops,
         score: hop.score(),
         receipts: hop.receipts,

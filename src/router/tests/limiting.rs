@@ -1,0 +1,155 @@
+//! What hostile neighbours can make a router remember.
+
+use super::net::{BEGIN, Net, identity, record_of};
+use crate::crypto::{Domain, commitment_of};
+use crate::model::limits::FLOOD_LIFETIME;
+use crate::model::{Limits, PeerId, SessionId, Span};
+use crate::router::Input;
+use crate::router::flights::FLIGHTS_MAX;
+use crate::wire::{Digest, Envelope, EnvelopeKey, Find, Flood, Frame, Header, RejectReason};
+
+fn minted(net: &Net, n: u64, destination: usize) -> Envelope {
+    let mut source = [0xee; 32];
+    source[..8].copy_from_slice(&n.to_be_bytes());
+    let header = Header {
+        source: PeerId::from_bytes(source),
+        destination: net.ids[destination],
+        session: SessionId(n),
+        counter: n,
+        commitment: commitment_of(&source),
+    };
+    Envelope::new(header, 1, &[0; 20])
+}
+
+#[test]
+fn a_flood_of_envelopes_is_bounded_and_spares_what_others_have_under_way() {
+    let limits = Limits { link_queue_bytes_max: usize::MAX / 2, ..Limits::default() };
+    let mut net = Net::with_limits(4, &limits);
+    for (a, b) in [(0, 1), (1, 2), (3, 1)] {
+        net.link(a, b);
+    }
+    net.reveals = false;
+    net.run(Span::from_secs(1));
+    let honest = net.envelope(0, 2, 1, 10);
+    net.inject(0, 1, &Frame::Envelope(honest.clone()));
+    // Straight into the router: the network around would remember all of it.
+    let count = FLIGHTS_MAX as u64 + 5_000;
+    for n in 0..count {
+        let destination = if n % 2 == 0 { 2 } else { 0 };
+        let frame = Frame::Envelope(minted(&net, n, destination));
+        let from = net.ids[3];
+        net.routers[1].handle(net.now, Input::Frame { from, frame });
+        while net.routers[1].poll_output().is_some() {}
+    }
+    let (flights, bytes) = net.routers[1].flights.size();
+    assert_eq!(flights, FLIGHTS_MAX);
+    assert!(bytes <= limits.relay_bytes_max);
+    net.inject(2, 1, &Frame::Receipt { preimage: net.preimage(&honest) });
+    assert_eq!(net.count(|_, to, f| to == 0 && matches!(f, Frame::Receipt { .. })), 1);
+}
+
+#[test]
+fn minted_origins_fill_no_table_beyond_its_bound() {
+    let limits = Limits {
+        seen_entries_max: 100,
+        records_max: 50,
+        link_floods_burst: 1_000_000,
+        verifications_per_second: 1_000_000,
+        ..Limits::default()
+    };
+    let mut net = Net::with_limits(3, &limits);
+    net.link(0, 1);
+    net.link(1, 2);
+    net.reveals = false;
+    net.run(Span::from_secs(1));
+    for n in 0..1_000 {
+        let origin = identity(10_000 + n);
+        let record = record_of(&origin, BEGIN).bytes;
+        let expires = net.now.wall + FLOOD_LIFETIME;
+        let target = PeerId::from_bytes([n as u8; 32]);
+        let signed = Find::to_sign(false, n, &target, expires, &record);
+        let signature = origin.sign(Domain::Find, &[&signed]);
+        let find = Frame::decode(Find::encode(&signed, &signature, 0)).expect("a find");
+        net.inject(0, 1, &find);
+        let envelope = minted(&net, n, 2);
+        let header = Header { source: origin.peer(), ..envelope.header };
+        let envelope = Envelope::new(header, 1, &[0; 20]);
+        let signed = &Flood::to_sign(&envelope, expires)[0];
+        let signature = origin.sign(Domain::Flood, &[signed]);
+        net.inject(0, 1, &Frame::decode(Flood::encode(signed, &signature)).expect("a flood"));
+        if n % 100 == 0 {
+            net.run(Span::from_millis(100));
+        }
+    }
+    let router = &net.routers[1];
+    assert_eq!(router.seen.len(), 100);
+    assert!(router.records_len() <= 52);
+    assert!(router.routes.len() <= 50);
+    assert!(router.finds.len().1 <= 1_000 && router.flood_log.len() <= 1_000);
+    assert!(router.record(&net.ids[0]).is_some() && router.record(&net.ids[2]).is_some());
+    net.run(Span::from_secs(1_900));
+    let router = &net.routers[1];
+    assert_eq!((router.finds.len(), router.flood_log.len()), ((0, 0), 0));
+    assert_eq!(router.seen.len(), 0);
+}
+
+#[test]
+fn answers_about_nothing_cost_nothing() {
+    let mut net = Net::line(2);
+    for n in 0..10_000_u64 {
+        let key = EnvelopeKey { source: net.ids[0], session: SessionId(n), counter: n, attempt: 1 };
+        let frames = [
+            Frame::Receipt { preimage: [n as u8; 32] },
+            Frame::Reject { key, reason: RejectReason::Loop },
+            Frame::Pong { nonce: n },
+            Frame::Records { records: Vec::new() },
+        ];
+        for frame in &frames {
+            net.inject(0, 1, frame);
+        }
+    }
+    assert_eq!(net.frames.len(), 0);
+    assert_eq!(net.routers[1].flights.size(), (0, 0));
+}
+
+#[test]
+fn claims_to_have_records_are_bounded_and_asking_is_too() {
+    let mut net = Net::line(2);
+    net.loss = Box::new(|_, _, _| true);
+    for n in 0..20_u8 {
+        let digests = (0..1_000_u32)
+            .map(|m| {
+                let mut peer = [n; 32];
+                peer[..4].copy_from_slice(&m.to_be_bytes());
+                Digest { peer: PeerId::from_bytes(peer), sequence: 5 }
+            })
+            .collect();
+        net.inject(0, 1, &Frame::Digests { exchange: 0, more: false, digests });
+    }
+    assert_eq!(net.count(|from, _, f| from == 1 && matches!(f, Frame::RecordRequest { .. })), 1);
+    net.run(Span::from_secs(31));
+    assert_eq!(net.routers[1].exchange.fetching(), 0, "given up");
+    net.forget();
+    for n in 1..1_000 {
+        net.inject(0, 1, &Frame::DigestRequest { exchange: n, after: None });
+        net.inject(0, 1, &Frame::RecordRequest { peers: vec![net.ids[1]] });
+    }
+    let answers = |is: fn(&Frame) -> bool| net.count(|from, _, f| from == 1 && is(f));
+    assert_eq!(answers(|f| matches!(f, Frame::Digests { .. })), 256);
+    assert_eq!(answers(|f| matches!(f, Frame::Records { .. })), 256);
+}
+
+#[test]
+fn many_searches_are_bounded() {
+    let mut net = Net::line(2);
+    for n in 0..2_000 {
+        let peer = identity(5_000 + n).peer();
+        net.input(0, Input::Locate { peer, anew: false });
+    }
+    assert_eq!(net.routers[0].finds.len(), (1_024, 18), "the rest was told that it is not found");
+    assert_eq!(net.outputs[0].len(), 2_000 - 1_024);
+    net.unlink(0, 1);
+    net.run(Span::from_secs(4));
+    assert_eq!(net.routers[0].finds.len().0, 0);
+    assert_eq!(net.outputs[0].len(), 2_000);
+}
