@@ -5,30 +5,8 @@
 //! [`Router::poll_output`] says what to do about it.
 //!
 //! The contract: after every call of `handle` or `tick`, drain `poll_output` until it returns
-//! `None`; then read `deadline` and call `tick` when it has come. Nothing is lost if `tick` is late.
-
-mod budget;
-mod directory;
-mod exchange;
-mod find;
-mod flights;
-mod flood;
-mod forward;
-mod neighbour;
-mod reassembly;
-mod receipt;
-mod route;
-mod seen;
-mod shares;
-mod timers;
-mod view;
-
-#[cfg(test)]
-mod tests;
-
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::fmt;
-use std::sync::Arc;
+//! `None`; then read `deadline` and call `tick` when it has come. Nothing is lost if `tick` is
+//! late.
 
 mod budget;
 mod directory;

@@ -53,6 +53,7 @@ struct Node {
     identity: Arc<Identity>,
     core: Option<Core>,
     disk: Disk,
+    disk_busy: Monotonic,
     /// Counts starts: what was meant for an earlier run is void.
     run: u64,
     woken: Monotonic,
@@ -96,6 +97,7 @@ impl World {
                 identity: Arc::new(Identity::generate(&mut random)),
                 core: None,
                 disk: Disk::default(),
+                disk_busy: Monotonic::START,
                 run: 0,
                 woken: Monotonic::NEVER,
                 links: BTreeMap::new(),
@@ -336,14 +338,12 @@ impl World {
             let after = deadline.since(self.now);
             self.at(after, Event::Wake(node));
         }
-        // The disk works in order.
-        let mut latency = Span::from_micros(50 + self.random.below(2_000));
         for effect in effects {
-            self.execute(node, effect, &mut latency);
+            self.execute(node, effect);
         }
     }
 
-    fn execute(&mut self, node: usize, effect: Effect, latency: &mut Span) {
+    fn execute(&mut self, node: usize, effect: Effect) {
         if std::env::var_os("DISTMSG_SIM_TRACE").is_some() {
             let text = format!("    -> {node} {effect:?}");
             eprintln!("{}", text.chars().take(300).collect::<String>());
@@ -356,17 +356,25 @@ impl World {
                 self.dial(node, dial, &address, expected);
             }
             Effect::Transact(transaction) => {
-                self.at(*latency, Event::Commit(node, run, transaction));
-                *latency = *latency + Span::from_micros(1);
+                let latency = self.disk_latency(node);
+                self.at(latency, Event::Commit(node, run, transaction));
             }
             Effect::Ask(query) => {
-                self.at(*latency, Event::Answer(node, run, query));
-                *latency = *latency + Span::from_micros(1);
+                let latency = self.disk_latency(node);
+                self.at(latency, Event::Answer(node, run, query));
             }
             Effect::Tell { what, .. } => what.into_iter().for_each(|told| self.hear(told)),
             Effect::Record(bytes) => self.nodes[node].record = bytes,
             Effect::Stop { reason } => panic!("node {node} stopped: {reason}"),
         }
+    }
+
+    /// How long the disk takes. It works in order.
+    fn disk_latency(&mut self, node: usize) -> Span {
+        let done = self.now + Span::from_micros(50 + self.random.below(2_000));
+        let node = &mut self.nodes[node];
+        node.disk_busy = node.disk_busy.max(done);
+        node.disk_busy.since(self.now)
     }
 
     fn transmit(&mut self, node: usize, link: LinkId, frames: Vec<Bytes>) {

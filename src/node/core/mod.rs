@@ -419,7 +419,7 @@ impl Core {
             Output::Deliver { envelope } => {
                 self.courier.handle(now, courier::Input::Envelope(envelope));
             }
-            Output::Departed { commitment, .. } => {
+            Output::Departed { commitment } => {
                 self.courier.handle(now, courier::Input::Departed { commitment });
             }
             Output::Receipt { commitment } => {

@@ -119,7 +119,7 @@ impl Core {
             .take(CANDIDATES_MAX)
             .collect();
         let records = self.router.records_in(range, CANDIDATES_MAX);
-        found.extend(records.iter().map(|record| record.record.peer));
+        found.extend(records);
         found.sort_unstable();
         found.dedup();
         match found.as_slice() {

@@ -67,7 +67,7 @@ impl Core {
             direction: if link.outbound { "outbound" } else { "inbound" }.to_owned(),
             address: link.address.to_string(),
             up_s: now.mono.since(link.since).as_millis() / 1000,
-            rtt_ms: self.router.neighbour(&peer).and_then(|n| n.rtt_last).map(micros_as_ms),
+            rtt_ms: self.router.rtt(&peer).map(micros_as_ms),
         });
         Peer {
             peer: peer.to_string(),
@@ -105,8 +105,8 @@ impl Core {
                     .next_hops
                     .into_iter()
                     .map(|hop| NextHop {
-                        peer: hop.peer.to_string(),
-                        alias: self.alias_text(&hop.peer),
+                        peer: hop.neighbour.to_string(),
+                        alias: self.alias_text(&hop.neighbour),
                         hops: hop.hops,
                         score: hop.score,
                         receipts: hop.receipts,
