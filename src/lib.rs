@@ -7,10 +7,12 @@
 //! - [`wire`]: bytes to values and back.
 //! - [`router`]: pure: who our neighbours are and how to reach everybody else through them.
 //! - [`store`]: what survives, in SQLite.
+//! - [`link`]: authenticated, encrypted connections to neighbours.
 //! - [`control`]: the protocol that clients speak with the daemon.
 
 pub mod control;
 pub mod crypto;
+pub mod link;
 pub mod model;
 pub mod router;
 pub mod store;
