@@ -6,11 +6,13 @@
 //! - [`crypto`]: keys and what is done with them.
 //! - [`wire`]: bytes to values and back.
 //! - [`router`]: pure: who our neighbours are and how to reach everybody else through them.
+//! - [`courier`]: pure: end to end: sessions, ordering, receipts, retries.
 //! - [`store`]: what survives, in SQLite.
 //! - [`link`]: authenticated, encrypted connections to neighbours.
 //! - [`control`]: the protocol that clients speak with the daemon.
 
 pub mod control;
+pub mod courier;
 pub mod crypto;
 pub mod link;
 pub mod model;

@@ -1,3 +1,13 @@
 //! The control protocol: JSON-RPC 2.0, one object a line, over any byte stream.
+//!
+//! [`protocol`] defines every request, reply, event and error; [`codec`] turns them into lines and
+//! back; [`server`] and [`client`] are the two ends; [`socket`] is where they meet on one machine.
 
+pub mod client;
+pub mod codec;
 pub mod protocol;
+pub mod server;
+pub mod socket;
+mod upload;
+
+pub use codec::{Call, Outgoing, RequestId, SendRequest};

@@ -45,7 +45,7 @@ pub enum Request {
     /// Events as they happen, acknowledging nothing. Reply: [`Subscribed`].
     Subscribe(Subscribe),
     /// Ends a subscription or a listening. Reply: [`Done`].
-    Unsubscribe(Subscribed),
+    Unsubscribe(Unsubscribe),
     /// One page of the inbox. Reply: [`InboxPage`]. Acknowledges nothing.
     Inbox(InboxQuery),
     /// One page of the messages that are not delivered yet. Reply: [`OutboxPage`].
@@ -178,6 +178,7 @@ pub struct Done {}
 
 /// Names a peer: an alias, a full ID, or a unique prefix of one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct PeerRef {
     /// The alias, ID or prefix.
     pub peer: String,
@@ -235,6 +236,7 @@ pub struct ListenerStatus {
 
 /// Parameters of `probe`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Probe {
     /// `HOST:PORT`.
     pub address: String,
@@ -253,6 +255,7 @@ pub struct Probed {
 
 /// Parameters of `connect`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Connect {
     /// The full ID that must answer.
     pub peer: String,
@@ -280,6 +283,7 @@ pub struct Connected {
 
 /// Parameters of `alias`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct SetAlias {
     /// The peer: alias, full ID or unique prefix.
     pub peer: String,
@@ -289,6 +293,7 @@ pub struct SetAlias {
 
 /// Asks for one page of a list.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(deny_unknown_fields)]
 pub struct Page {
     /// The `next` of the page before; none for the first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -386,6 +391,7 @@ pub struct NextHop {
 
 /// Parameters of `ping`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Ping {
     /// The peer: alias, full ID or unique prefix.
     pub peer: String,
@@ -406,6 +412,7 @@ pub struct Pong {
 
 /// Parameters of `discover`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Discover {
     /// At most this long.
     pub timeout_ms: u64,
@@ -443,6 +450,7 @@ pub struct DiscoveredEvent {
 
 /// Parameters of `upload_begin`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct UploadBegin {
     /// The body's length.
     pub bytes: u64,
@@ -457,6 +465,7 @@ pub struct UploadBegun {
 
 /// Parameters of `upload_chunk`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct UploadChunk {
     /// Which upload.
     pub upload: u64,
@@ -466,6 +475,7 @@ pub struct UploadChunk {
 
 /// Parameters of `send`. Exactly one of `body`, `body_base64` and `upload`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Send {
     /// The recipient: alias, full ID (known or not) or unique prefix.
     pub peer: String,
@@ -519,6 +529,7 @@ pub struct Sent {
 
 /// Parameters of `listen`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Listen {
     /// The listener's name.
     pub name: String,
@@ -539,6 +550,7 @@ const fn window_default() -> u32 {
 
 /// Parameters of `ack`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Ack {
     /// The listening that leased them.
     pub subscription: u64,
@@ -548,6 +560,7 @@ pub struct Ack {
 
 /// Parameters of `subscribe`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Subscribe {
     /// What to be told of.
     pub topics: Vec<Topic>,
@@ -572,13 +585,20 @@ pub struct Subscribed {
     pub subscription: u64,
 }
 
+/// Parameters of `unsubscribe`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Unsubscribe {
+    /// Which subscription or listening of this connection.
+    pub subscription: u64,
+}
+
 /// A message for one subscription.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MessageEvent {
     /// Which subscription or listening it is for.
     pub subscription: u64,
     /// The message.
-    #[serde(flatten)]
     pub message: Message,
 }
 
@@ -659,6 +679,7 @@ pub enum TrafficAction {
 
 /// Parameters of `inbox`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(deny_unknown_fields)]
 pub struct InboxQuery {
     /// Only messages after this cursor.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -712,6 +733,7 @@ pub struct QueuedMessage {
 
 /// Parameters of `read`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Read {
     /// Which message of the inbox.
     pub cursor: u64,

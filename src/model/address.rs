@@ -93,7 +93,8 @@ impl fmt::Debug for Address {
 pub enum AddressError {
     /// Neither an IP address nor a DNS name.
     #[error(
-        "'{0}' is neither an IP address nor a host name; write HOST:PORT, with IPv6 addresses in brackets"
+        "'{0}' is neither an IP address nor a host name; write HOST:PORT, with IPv6 addresses in \
+         brackets"
     )]
     Host(String),
     /// The port is missing.

@@ -5,20 +5,27 @@
 //! (parse, don't validate), so the rooms that receive it need not check it again.
 
 mod address;
+mod bucket;
 mod message;
 mod name;
 mod network;
 mod peer_id;
 mod record;
+mod stored;
 mod time;
 
 pub mod limits;
 
 pub use address::{Address, AddressError};
+pub use bucket::Bucket;
 pub use limits::Limits;
 pub use message::{Incarnation, MessageId, Sequence, SessionId, Uid};
 pub use name::{Name, NameError, escaped};
 pub use network::NetworkId;
 pub use peer_id::{PeerId, PeerIdError};
 pub use record::{Prekey, PrekeyId, Record, SignedRecord};
+pub use stored::{
+    Cursor, HeldRow, Incoming, IncomingChunk, Outgoing, PartialRow, PrekeyRow, ReceivedKey, Row,
+    SessionRow, WindowRow,
+};
 pub use time::{Monotonic, Now, Span, Timestamp};

@@ -1,6 +1,7 @@
 //! Peer IDs: an Ed25519 public key, written as bech32m (BIP 350) with the prefix `dm`.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use bech32::primitives::decode::CheckedHrpstring;
@@ -12,6 +13,9 @@ const PREFIX: Hrp = Hrp::parse_unchecked("dm");
 
 /// Characters of a full peer ID: `dm`, the separator, 52 of key and 6 of checksum.
 const TEXT_LEN: usize = 61;
+
+/// Characters that hold the key itself.
+const KEY_CHARS: usize = 52;
 
 /// Characters of the short form that people read in tables and logs.
 const SHORT_LEN: usize = 11;
@@ -35,6 +39,28 @@ impl PeerId {
     /// The Ed25519 public key.
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
+    }
+
+    /// All IDs whose text begins with this, if it is the beginning of an ID (`dm1` and then some).
+    pub fn range_of_prefix(text: &str) -> Option<RangeInclusive<Self>> {
+        const CHARSET: &str = "qpzry9x8gf2tvdw0s3jn54khce6mua7l";
+        let text = text.to_ascii_lowercase();
+        let data = text.strip_prefix("dm1").filter(|data| (1..=KEY_CHARS).contains(&data.len()))?;
+        let (mut low, mut high) = ([0; 32], [0xff; 32]);
+        for (at, c) in data.chars().enumerate() {
+            let value = CHARSET.find(c)?;
+            // Each character holds five bits, the first one the highest; the last of an ID has one
+            // bit of padding.
+            for bit in 0..5 {
+                let (place, set) = (at * 5 + bit, value >> (4 - bit) & 1 == 1);
+                let mask = 0x80_u8 >> (place % 8);
+                if let (Some(low), Some(high)) = (low.get_mut(place / 8), high.get_mut(place / 8)) {
+                    *low = if set { *low | mask } else { *low & !mask };
+                    *high = if set { *high | mask } else { *high & !mask };
+                }
+            }
+        }
+        Some(Self(low)..=Self(high))
     }
 
     /// The first characters of the text form: enough for a person to tell peers apart, not to name
@@ -120,6 +146,20 @@ mod tests {
             let typo = String::from_utf8(typo).expect("ascii");
             assert_eq!(typo.parse::<PeerId>(), Err(PeerIdError::Checksum), "at {at}");
         }
+    }
+
+    #[test]
+    fn a_prefix_names_exactly_the_ids_that_begin_with_it() {
+        let other = PeerId::from_bytes([0x5a; 32]);
+        for length in 4..=55 {
+            let text = sample().to_string();
+            let range = PeerId::range_of_prefix(&text[..length]).expect("a prefix");
+            assert!(range.contains(&sample()), "{length}");
+            assert_eq!(range.contains(&other), other.to_string().starts_with(&text[..length]));
+        }
+        assert_eq!(PeerId::range_of_prefix("dm1"), None);
+        assert_eq!(PeerId::range_of_prefix("dm1b"), None, "b is not in the alphabet");
+        assert_eq!(PeerId::range_of_prefix("alice"), None);
     }
 
     #[test]

@@ -5,7 +5,8 @@
 //! [`Router::poll_output`] says what to do about it.
 //!
 //! The contract: after every call of `handle` or `tick`, drain `poll_output` until it returns
-//! `None`; then read `deadline` and call `tick` when it has come. Nothing is lost if `tick` is late.
+//! `None`; then read `deadline` and call `tick` when it has come. Nothing is lost if `tick` is
+//! late.
 
 use bytes::Bytes;
 

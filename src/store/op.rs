@@ -2,8 +2,10 @@
 
 use bytes::Bytes;
 
-use crate::model::{
-    Address, Incarnation, MessageId, Name, PeerId, PrekeyId, Sequence, SessionId, Timestamp,
+use crate::model::{Address, Incarnation, MessageId, Name, PeerId, PrekeyId, SessionId, Timestamp};
+pub use crate::model::{
+    Cursor, HeldRow, Incoming, IncomingChunk, Outgoing, PartialRow, PrekeyRow, ReceivedKey, Row,
+    SessionRow, WindowRow,
 };
 
 /// Changes that become durable together or not at all.
@@ -80,7 +82,7 @@ pub enum Op {
     Prekey(Box<PrekeyRow>),
     /// A prekey that nobody may use any more; its secret is overwritten.
     DropPrekey(PrekeyId),
-    /// What is known of a peer, all of it.
+    /// What is known of a peer, all of it. An alias must be free, by then, of any other peer.
     Peer(Box<PeerRow>),
     /// A peer to forget.
     DropPeer(PeerId),
@@ -91,7 +93,7 @@ pub enum Op {
         /// Everything up to here is acknowledged.
         position: Cursor,
     },
-    /// Messages acknowledged beyond the listener's position.
+    /// Messages acknowledged beyond the position of a listener that exists.
     Acknowledge {
         /// The listener's name.
         name: Box<str>,
@@ -101,7 +103,9 @@ pub enum Op {
         last: Cursor,
     },
     /// Drops messages from the inbox, oldest first, while they are at or before the cursor and
-    /// either were received before the time or the inbox holds more than that many bytes.
+    /// either were received before the time or the inbox holds more than that many bytes (held
+    /// ones and chunks included). At most 20,000 at once, so that others are not kept waiting;
+    /// [`Pruned`] tells how many went, and asking again continues.
     Prune {
         /// Everything up to here is acknowledged by every listener.
         through: Cursor,
@@ -115,50 +119,6 @@ pub enum Op {
         /// The time.
         expired_before: Timestamp,
     },
-}
-
-/// A message's place in the inbox: grows by one per message, never reused. The first is 1.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct Cursor(pub u64);
-
-/// A message's place in the outbox: grows by one per message, never reused. The first is 1.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct Row(pub u64);
-
-/// Identifies a message received, at its recipient.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ReceivedKey {
-    /// Who wrote it.
-    pub sender: PeerId,
-    /// The sender's run.
-    pub incarnation: Incarnation,
-    /// Its place in that run.
-    pub sequence: Sequence,
-}
-
-/// A message in the outbox.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Outgoing {
-    /// Its place in the outbox.
-    pub row: Row,
-    /// Its ID.
-    pub id: MessageId,
-    /// Who it is for.
-    pub recipient: PeerId,
-    /// The run it was queued in.
-    pub incarnation: Incarnation,
-    /// Its place in that run.
-    pub sequence: Sequence,
-    /// When it was queued.
-    pub queued: Timestamp,
-    /// When it is given up.
-    pub expires: Timestamp,
-    /// What it is about.
-    pub subject: Option<Box<str>>,
-    /// The client's key, if it gave one.
-    pub key: Option<Box<str>>,
-    /// The body.
-    pub body: Bytes,
 }
 
 /// What became of a message that was sent with a key.
@@ -185,116 +145,6 @@ pub struct KeyRow {
     pub state: KeyState,
     /// Its place in the outbox.
     pub row: Row,
-}
-
-/// A message received whole.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Incoming {
-    /// Which message.
-    pub key: ReceivedKey,
-    /// Its place in the inbox; ignored while held.
-    pub cursor: Cursor,
-    /// Its ID.
-    pub id: MessageId,
-    /// When its sender queued it, by the sender's clock.
-    pub sent: Timestamp,
-    /// When it came.
-    pub received: Timestamp,
-    /// What it is about.
-    pub subject: Option<Box<str>>,
-    /// The body.
-    pub body: Bytes,
-}
-
-/// A chunk received.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct IncomingChunk {
-    /// Which message it is of.
-    pub key: ReceivedKey,
-    /// Which chunk, from 0.
-    pub index: u16,
-    /// Bytes of the whole body.
-    pub total: u64,
-    /// When its sender queued the message, by the sender's clock.
-    pub sent: Timestamp,
-    /// When the message expires.
-    pub expires: Timestamp,
-    /// What it is about.
-    pub subject: Option<Box<str>>,
-    /// The chunk's bytes.
-    pub bytes: Bytes,
-}
-
-/// The chunks that are there of a message that is not complete.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PartialRow {
-    /// Which message.
-    pub key: ReceivedKey,
-    /// Bytes of the whole body.
-    pub total: u64,
-    /// When the message expires.
-    pub expires: Timestamp,
-    /// The chunks that are there, ascending.
-    pub indexes: Vec<u16>,
-}
-
-/// The ordering window of one sender's incarnation.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct WindowRow {
-    /// The sender.
-    pub sender: PeerId,
-    /// Its run.
-    pub incarnation: Incarnation,
-    /// Everything before it is received, or will never come.
-    pub base: Sequence,
-    /// One bit per sequence number from `base` on: received. The lowest bit of the first byte is
-    /// `base`.
-    pub received: Bytes,
-    /// When it was last changed.
-    pub touched: Timestamp,
-}
-
-/// A session another opened with us.
-#[derive(Clone, PartialEq, Eq)]
-pub struct SessionRow {
-    /// Who opened it.
-    pub sender: PeerId,
-    /// Its name.
-    pub session: SessionId,
-    /// What keys are derived from.
-    pub secret: zeroize::Zeroizing<[u8; 32]>,
-    /// When it was opened.
-    pub created: Timestamp,
-}
-
-impl std::fmt::Debug for SessionRow {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("SessionRow")
-            .field("sender", &self.sender)
-            .field("session", &self.session)
-            .field("created", &self.created)
-            .finish_non_exhaustive()
-    }
-}
-
-/// A prekey of ours.
-#[derive(Clone, PartialEq, Eq)]
-pub struct PrekeyRow {
-    /// Its name.
-    pub id: PrekeyId,
-    /// The private half.
-    pub secret: zeroize::Zeroizing<[u8; 32]>,
-    /// When it was made.
-    pub created: Timestamp,
-}
-
-impl std::fmt::Debug for PrekeyRow {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("PrekeyRow")
-            .field("id", &self.id)
-            .field("created", &self.created)
-            .finish_non_exhaustive()
-    }
 }
 
 /// What is known of a peer.
@@ -329,17 +179,6 @@ pub struct OutboxSummary {
     /// How many.
     pub messages: u64,
     /// Bytes of their bodies.
-    pub bytes: u64,
-}
-
-/// A message held out of order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct HeldRow {
-    /// Which message.
-    pub key: ReceivedKey,
-    /// When it came.
-    pub received: Timestamp,
-    /// Bytes of its body.
     pub bytes: u64,
 }
 
@@ -402,7 +241,8 @@ pub enum Question {
         /// At most this many.
         messages_max: usize,
     },
-    /// Messages of the inbox, in order of cursor.
+    /// Messages of the inbox, in order of cursor. Looks at 20,000 at most; [`Answer::Inbox`] tells
+    /// how far it got.
     Inbox {
         /// Only those after it.
         after: Cursor,
@@ -495,8 +335,12 @@ pub enum Completion {
         /// What was pruned by it.
         pruned: Pruned,
     },
-    /// The transaction was undone: there is no room. Others are not affected. It may be tried
-    /// again.
+    /// The transaction was undone: there is no room. Others are not affected, except that what
+    /// builds on it (releases what it held, assembles its chunks, acknowledges for its listener)
+    /// is undone as well. It may be tried again.
+    ///
+    /// A later transaction that was already submitted may have been committed all the same: two
+    /// that write the same window must not be under way at once.
     Full {
         /// Its token.
         token: u64,

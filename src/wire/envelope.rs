@@ -4,13 +4,15 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 
 use super::frame::tag;
 use super::reader::{Reader, WireError};
-use crate::model::limits::SEALED_BYTES_MAX;
+use crate::model::limits::{FRAME_BYTES_MAX, SEALED_BYTES_MAX};
 use crate::model::{PeerId, PrekeyId, SessionId};
 
 /// Bytes of an opening.
 pub const OPENING_LEN: usize = 4 + ENCAPSULATION_LEN + 64;
 
 const ENCAPSULATION_LEN: usize = 1120;
+
+const _: () = assert!(1 + 1 + 2 + Header::LEN + Tail::BYTES_MAX <= FRAME_BYTES_MAX);
 
 /// Where the attempt stands in an encoded envelope: it is patched when it is sent again.
 const ATTEMPT_AT: usize = 2;
@@ -32,7 +34,7 @@ pub struct Header {
 
 impl Header {
     /// Bytes of an encoded header.
-    const LEN: usize = 32 + 32 + 8 + 8 + 32;
+    pub(super) const LEN: usize = 32 + 32 + 8 + 8 + 32;
 
     /// What the seal binds: version and header.
     pub fn aad(&self) -> Vec<u8> {
@@ -149,6 +151,9 @@ impl Envelope {
         if attempt == 0 {
             return Err(WireError::Invalid("attempt"));
         }
+        if tail.is_empty() {
+            return Err(WireError::Truncated("envelope"));
+        }
         if tail.len() > Tail::BYTES_MAX {
             return Err(WireError::TooLarge("envelope"));
         }
@@ -188,6 +193,7 @@ impl Tail {
             None => out.push(0),
             Some(opening) => {
                 out.push(1);
+                debug_assert_eq!(opening.encapsulation.len(), ENCAPSULATION_LEN);
                 out.put_u32(opening.prekey.0);
                 out.put_slice(&opening.encapsulation);
                 out.put_slice(&opening.signature);

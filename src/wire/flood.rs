@@ -13,8 +13,16 @@ const SIGNATURE_LEN: usize = 64;
 /// Bytes of an envelope's tail in one fragment: with header and signature it fits a flooded frame.
 pub const FRAGMENT_BYTES_MAX: usize = 3_900;
 
-const _: () = assert!(FRAGMENT_BYTES_MAX + 190 <= FLOOD_BYTES_MAX);
-const _: () = assert!(Tail::BYTES_MAX.div_ceil(FRAGMENT_BYTES_MAX) <= FRAGMENTS_MAX);
+/// Bytes of a find or found beside the record.
+const FIND_BARE_LEN: usize = 2 + 1 + 1 + 8 + 32 + 8 + 2 + SIGNATURE_LEN;
+/// Bytes of a flood beside the fragment.
+const FLOOD_BARE_LEN: usize = 1 + 1 + Header::LEN + 2 + 1 + 1 + 8 + SIGNATURE_LEN;
+/// Fragments of the longest tail.
+const TAIL_FRAGMENTS_MAX: usize = Tail::BYTES_MAX.div_ceil(FRAGMENT_BYTES_MAX);
+
+const _: () = assert!(FIND_BARE_LEN + RECORD_BYTES_MAX <= FLOOD_BYTES_MAX);
+const _: () = assert!(FLOOD_BARE_LEN + FRAGMENT_BYTES_MAX <= FLOOD_BYTES_MAX);
+const _: () = assert!(TAIL_FRAGMENTS_MAX <= FRAGMENTS_MAX);
 
 /// Asks the network for the way to a peer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -162,6 +170,7 @@ pub struct Flood {
 impl Flood {
     /// The bytes to sign for each fragment of an envelope.
     pub fn to_sign(envelope: &Envelope, expires: Timestamp) -> Vec<Bytes> {
+        debug_assert!((1..=Tail::BYTES_MAX).contains(&envelope.tail.len()));
         let parts = envelope.tail.chunks(FRAGMENT_BYTES_MAX);
         let fragments = u8::try_from(parts.len()).unwrap_or(u8::MAX);
         let mut out = Vec::with_capacity(parts.len());
@@ -196,10 +205,13 @@ impl Flood {
         let (attempt, fragment, fragments) = (reader.u16()?, reader.u8()?, reader.u8()?);
         let expires = Timestamp::from_millis(reader.u64()?);
         let part = reader.rest();
-        let counted = fragment < fragments && usize::from(fragments) <= FRAGMENTS_MAX;
+        let counted = fragment < fragments && usize::from(fragments) <= TAIL_FRAGMENTS_MAX;
         let last = fragment.saturating_add(1) == fragments;
         let sized = (1..=FRAGMENT_BYTES_MAX).contains(&part.len())
             && (last || part.len() == FRAGMENT_BYTES_MAX);
+        // Put together, the fragments are a tail that an envelope may have.
+        let end = usize::from(fragment).saturating_mul(FRAGMENT_BYTES_MAX) + part.len();
+        let sized = sized && end <= Tail::BYTES_MAX;
         if attempt == 0 || !counted || !sized {
             return Err(WireError::Invalid("fragment"));
         }

@@ -14,6 +14,12 @@ use crate::model::limits::{
     DIGESTS_MAX, FRAME_BYTES_MAX, REASON_BYTES_MAX, RECORD_BYTES_MAX, RECORDS_PER_FRAME_MAX,
 };
 
+/// Bytes of a digest.
+const DIGEST_LEN: usize = PeerId::LEN + 8;
+
+const _: () = assert!(1 + 4 + 1 + 2 + DIGESTS_MAX * DIGEST_LEN <= FRAME_BYTES_MAX);
+const _: () = assert!(1 + 2 + RECORDS_PER_FRAME_MAX * (2 + RECORD_BYTES_MAX) <= FRAME_BYTES_MAX);
+
 /// The first byte of each kind of frame.
 pub(super) mod tag {
     pub(crate) const HELLO: u8 = 0x01;
@@ -135,7 +141,11 @@ impl Notice {
 }
 
 macro_rules! byte_enum {
-    ($(#[$meta:meta])* $name:ident, $what:literal { $($(#[$doc:meta])* $variant:ident = $byte:literal, $text:literal;)+ }) => {
+    (
+        $(#[$meta:meta])* $name:ident, $what:literal {
+            $($(#[$doc:meta])* $variant:ident = $byte:literal, $text:literal;)+
+        }
+    ) => {
         $(#[$meta])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         #[repr(u8)]
@@ -271,6 +281,7 @@ impl Frame {
             Self::Digests { exchange, more, digests } => {
                 put_tagged(&mut out, tag::DIGESTS, &exchange.to_be_bytes());
                 out.push(u8::from(*more));
+                debug_assert!(digests.len() <= DIGESTS_MAX);
                 put_count(&mut out, digests.len());
                 for digest in digests {
                     out.extend_from_slice(digest.peer.as_bytes());
@@ -279,13 +290,16 @@ impl Frame {
             }
             Self::RecordRequest { peers } => {
                 out.push(tag::RECORD_REQUEST);
+                debug_assert!(peers.len() <= RECORDS_PER_FRAME_MAX);
                 put_count(&mut out, peers.len());
                 out.extend(peers.iter().flat_map(|peer| peer.as_bytes()));
             }
             Self::Records { records } => {
                 out.push(tag::RECORDS);
+                debug_assert!(records.len() <= RECORDS_PER_FRAME_MAX);
                 put_count(&mut out, records.len());
                 for record in records {
+                    debug_assert!(record.len() <= RECORD_BYTES_MAX);
                     put_count(&mut out, record.len());
                     out.extend_from_slice(record);
                 }
@@ -315,6 +329,9 @@ fn read_small(kind: u8, reader: &mut Reader) -> Result<Frame, WireError> {
         }),
         tag::DIGEST_REQUEST => {
             let exchange = reader.u32()?;
+            if exchange == 0 {
+                return Err(WireError::Invalid("exchange"));
+            }
             let after = if read_flag(reader)? { Some(reader.peer()?) } else { None };
             Frame::DigestRequest { exchange, after }
         }
@@ -347,19 +364,24 @@ fn read_small(kind: u8, reader: &mut Reader) -> Result<Frame, WireError> {
 
 /// Takes the next whole frame from the front of what a link has read, if it is there.
 ///
+/// It is a copy: whoever keeps a frame or a part of it keeps just that, not the read buffer, and
+/// the buffer is used again. Else a neighbour could pin a whole buffer with each little envelope
+/// that waits here for its receipt.
+///
 /// # Errors
 /// When the next frame is empty or longer than a frame may be: the link is of no use any more.
 pub fn split_frames(read: &mut BytesMut) -> Result<Option<Bytes>, WireError> {
     let Some(prefix) = read.first_chunk::<4>() else { return Ok(None) };
     let length = usize::try_from(u32::from_be_bytes(*prefix)).unwrap_or(usize::MAX);
-    if length == 0 || length > FRAME_BYTES_MAX {
+    if length == 0 {
+        return Err(WireError::Truncated("frame"));
+    }
+    if length > FRAME_BYTES_MAX {
         return Err(WireError::TooLarge("frame"));
     }
-    if read.len() - 4 < length {
-        return Ok(None);
-    }
-    read.advance(4);
-    Ok(Some(read.split_to(length).freeze()))
+    let Some(frame) = read.get(4..4 + length).map(Bytes::copy_from_slice) else { return Ok(None) };
+    read.advance(4 + length);
+    Ok(Some(frame))
 }
 
 fn put_tagged(out: &mut Vec<u8>, tag: u8, content: &[u8]) {

@@ -14,13 +14,16 @@ mod payload;
 mod reader;
 mod record;
 
+#[cfg(test)]
+mod tests;
+
 pub use envelope::{Envelope, EnvelopeKey, Header, OPENING_LEN, Opening, Tail};
 pub use flood::{FRAGMENT_BYTES_MAX, Find, Flood, Found};
 pub use frame::{CloseReason, Digest, Frame, Notice, NoticeKind, RejectReason, split_frames};
 pub use hello::Hello;
 pub use payload::{Item, Payload, PayloadWriter};
 pub use reader::WireError;
-pub use record::{ParsedRecord, decode_record, encode_record, record_with_signature};
+pub use record::{ParsedRecord, decode_record, encode_record, fit_record, record_with_signature};
 
 /// The protocol's version. Peers that speak another refuse each other's hello.
 pub const VERSION: u8 = 1;

@@ -121,9 +121,12 @@ impl PayloadWriter {
         self.out.len()
     }
 
-    /// Adds an item; false, and nothing is added, if there is no room.
+    /// Adds an item; false, and nothing is added, if there is no room, or if it is one that no
+    /// recipient would read: sealing it would lose everything else in the envelope.
     pub fn push(&mut self, item: &Item) -> bool {
-        if self.items >= ITEMS_MAX || self.out.len() + size_of_item(item) > PAYLOAD_BYTES_MAX {
+        let full =
+            self.items >= ITEMS_MAX || self.out.len() + size_of_item(item) > PAYLOAD_BYTES_MAX;
+        if full || !is_readable(item) {
             return false;
         }
         put_item(&mut self.out, item);
@@ -142,7 +145,24 @@ impl PayloadWriter {
     }
 }
 
-/// Bytes of an item, rounded up a little.
+/// Whether the other end would read the item back.
+fn is_readable(item: &Item) -> bool {
+    match item {
+        Item::Ping => true,
+        Item::Message { sequence, subject, body, .. } => {
+            is_common(*sequence, subject.as_deref()) && body.len() <= CHUNK_BYTES
+        }
+        Item::Chunk { sequence, subject, total, index, bytes, .. } => {
+            is_common(*sequence, subject.as_deref()) && is_chunk(*total, *index, bytes.len())
+        }
+    }
+}
+
+fn is_common(sequence: Sequence, subject: Option<&str>) -> bool {
+    sequence >= Sequence::FIRST && subject.is_none_or(|text| text.len() <= SUBJECT_BYTES_MAX)
+}
+
+/// Bytes of an item.
 fn size_of_item(item: &Item) -> usize {
     let subject_len = |subject: &Option<Box<str>>| subject.as_ref().map_or(0, |s| s.len());
     match item {

@@ -3,7 +3,9 @@
 use bytes::Bytes;
 
 use super::reader::{Reader, WireError, as_text};
-use crate::model::limits::{RECORD_ADDRESSES_MAX, RECORD_BYTES_MAX, RECORD_PREKEYS_MAX};
+use crate::model::limits::{
+    HOST_BYTES_MAX, NAME_BYTES_MAX, RECORD_ADDRESSES_MAX, RECORD_BYTES_MAX, RECORD_PREKEYS_MAX,
+};
 use crate::model::{Address, NetworkId, Prekey, PrekeyId, Record, Timestamp};
 
 const SIGNATURE_LEN: usize = 64;
@@ -21,24 +23,65 @@ pub struct ParsedRecord {
     pub bytes: Bytes,
 }
 
-/// The bytes of a record that its peer signs.
+/// Bytes of a record with its signature, but without name, addresses and prekeys.
+const BARE_LEN: usize = 1 + 16 + 32 + 8 + 8 + 1 + 1 + 1 + SIGNATURE_LEN;
+/// Bytes of a prekey.
+const PREKEY_LEN: usize = 4 + 8 + Prekey::PUBLIC_LEN;
+/// Bytes of an address beside its host.
+const ADDRESS_BARE_LEN: usize = 1 + 2;
+
+/// Addresses that fit in any case, however long their hosts, the name and however many prekeys.
+const ADDRESSES_MIN: usize = 4;
+
+const _: () = assert!(
+    BARE_LEN
+        + NAME_BYTES_MAX
+        + RECORD_PREKEYS_MAX * PREKEY_LEN
+        + ADDRESSES_MIN * (ADDRESS_BARE_LEN + HOST_BYTES_MAX)
+        <= RECORD_BYTES_MAX
+);
+
+/// Drops from a record what would make others refuse it: prekeys after the second, addresses that
+/// nobody can dial (port 0), and those that are too many or for which no room is left. The earlier
+/// an address stands, the surer it stays.
+///
+/// Call it on a record before signing, so that it says what its bytes say.
+pub fn fit_record(record: &mut Record) {
+    record.prekeys.truncate(RECORD_PREKEYS_MAX);
+    let name_len = record.name.as_ref().map_or(0, |name| name.as_str().len());
+    let mut length = BARE_LEN + name_len + record.prekeys.len() * PREKEY_LEN;
+    let mut count = 0;
+    record.addresses.retain(|address| {
+        let longer = length + ADDRESS_BARE_LEN + address.host().len();
+        let fits = longer <= RECORD_BYTES_MAX && count < RECORD_ADDRESSES_MAX;
+        let kept = fits && address.port() != 0;
+        if kept {
+            (length, count) = (longer, count + 1);
+        }
+        kept
+    });
+}
+
+/// The bytes of a record that its peer signs. What [`fit_record`] drops is left out, so that the
+/// bytes with their signature are always a record.
 pub fn encode_record(record: &Record) -> Vec<u8> {
-    let mut out = Vec::with_capacity(2048);
+    let mut record = record.clone();
+    fit_record(&mut record);
+    let mut out = Vec::with_capacity(RECORD_BYTES_MAX);
     out.push(super::VERSION);
     out.extend_from_slice(record.network.as_bytes());
     out.extend_from_slice(record.peer.as_bytes());
     out.extend_from_slice(&record.sequence.to_be_bytes());
     out.extend_from_slice(&record.expires.as_millis().to_be_bytes());
     put_short_text(&mut out, record.name.as_ref().map_or("", |name| name.as_str()));
-    let addresses = record.addresses.get(..RECORD_ADDRESSES_MAX).unwrap_or(&record.addresses);
-    put_count(&mut out, addresses.len());
-    for address in addresses {
+    put_count(&mut out, record.addresses.len());
+    for address in &record.addresses {
         put_short_text(&mut out, address.host());
         out.extend_from_slice(&address.port().to_be_bytes());
     }
-    let prekeys = record.prekeys.get(..RECORD_PREKEYS_MAX).unwrap_or(&record.prekeys);
-    put_count(&mut out, prekeys.len());
-    for prekey in prekeys {
+    put_count(&mut out, record.prekeys.len());
+    for prekey in &record.prekeys {
+        debug_assert_eq!(prekey.public.len(), Prekey::PUBLIC_LEN, "only crypto makes prekeys");
         out.extend_from_slice(&prekey.id.0.to_be_bytes());
         out.extend_from_slice(&prekey.expires.as_millis().to_be_bytes());
         out.extend_from_slice(&prekey.public);
@@ -54,12 +97,16 @@ pub fn record_with_signature(mut signed: Vec<u8>, signature: &[u8; SIGNATURE_LEN
 
 /// Reads a record.
 ///
+/// The result has memory of its own: records are kept for days, and must not keep alive the frame
+/// that they came in, which may be many times their size.
+///
 /// # Errors
 /// When the bytes are no record.
 pub fn decode_record(bytes: Bytes) -> Result<ParsedRecord, WireError> {
     if bytes.len() > RECORD_BYTES_MAX {
         return Err(WireError::TooLarge("record"));
     }
+    let bytes = Bytes::copy_from_slice(&bytes);
     let content = bytes.len().checked_sub(SIGNATURE_LEN).ok_or(WireError::Truncated("record"))?;
     let signed = bytes.slice(..content);
     let signature = Reader::new(bytes.slice(content..), "record").array()?;

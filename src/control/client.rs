@@ -1,0 +1,293 @@
+//! A client's end of a control connection.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::marker::PhantomData;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::BytesMut;
+use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
+use thiserror::Error;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::sync::{Notify, mpsc, oneshot};
+
+use super::codec::{ServerLine, decode_server_line, encode_request};
+use super::protocol::{
+    BodyPiece, Event, Failure, Read, Request, Send, Sent, UploadBegin, UploadBegun, UploadChunk,
+};
+use super::socket;
+use crate::model::limits::CONTROL_BODY_BYTES_MAX;
+
+/// Bytes of a line that a daemon may send.
+const LINE_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Bytes read at once.
+const READ_BYTES: usize = 64 * 1024;
+/// Events that wait for their reader; beyond, the daemon is not read from.
+const EVENTS_MAX: usize = 4_096;
+
+/// Why there is no connection.
+#[derive(Debug, Error)]
+#[error("cannot reach the daemon at {path}: {error}")]
+pub struct ConnectError {
+    /// Where it was tried.
+    pub path: PathBuf,
+    /// Why not.
+    pub error: io::Error,
+}
+
+/// Why a call came to nothing.
+#[derive(Debug, Error)]
+pub enum CallError {
+    /// The daemon says no.
+    #[error("{}", .0.message)]
+    Failure(Failure),
+    /// The daemon closed the connection.
+    #[error("the daemon closed the connection")]
+    Closed,
+    /// The daemon says something that is no reply.
+    #[error("the daemon does not speak the protocol: {0}")]
+    Protocol(String),
+}
+
+type Answer = Result<Box<RawValue>, CallError>;
+
+#[derive(Debug, Default)]
+struct State {
+    /// Requests that wait to be written.
+    out: Vec<u8>,
+    waiting: BTreeMap<i64, oneshot::Sender<Answer>>,
+    last: i64,
+    closed: bool,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    state: Mutex<State>,
+    /// There is something to write.
+    written: Notify,
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Nobody will be answered any more.
+    fn close(&self) {
+        let mut state = self.state();
+        state.closed = true;
+        state.waiting.clear();
+        self.written.notify_one();
+    }
+}
+
+/// A connection to a daemon. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Client {
+    shared: Arc<Shared>,
+}
+
+/// The events of a connection.
+#[derive(Debug)]
+pub struct Events(mpsc::Receiver<Event>);
+
+/// A reply that is on its way.
+#[derive(Debug)]
+pub struct Pending<R> {
+    answer: oneshot::Receiver<Answer>,
+    reply: PhantomData<fn() -> R>,
+}
+
+impl Client {
+    /// Connects to the daemon that listens at a path.
+    ///
+    /// # Errors
+    /// When nobody listens there, or may not be spoken to.
+    pub async fn connect(path: &Path) -> Result<(Self, Events), ConnectError> {
+        let failed = |error| ConnectError { path: path.to_owned(), error };
+        Ok(Self::over(socket::connect(path).await.map_err(failed)?))
+    }
+
+    /// Speaks with a daemon over any byte stream.
+    pub fn over(
+        stream: impl AsyncRead + AsyncWrite + std::marker::Send + 'static,
+    ) -> (Self, Events) {
+        let shared = Arc::new(Shared::default());
+        let (events, received) = mpsc::channel(EVENTS_MAX);
+        let (reader, writer) = tokio::io::split(stream);
+        tokio::spawn(read_all(reader, Arc::clone(&shared), events));
+        tokio::spawn(write_all(writer, Arc::clone(&shared)));
+        (Self { shared }, Events(received))
+    }
+
+    /// Makes a request; its reply can be awaited later. Requests go out in the order of these calls.
+    pub fn start<R>(&self, request: &Request) -> Pending<R> {
+        let (sender, answer) = oneshot::channel();
+        let mut state = self.shared.state();
+        if !state.closed {
+            state.last += 1;
+            let id = state.last;
+            encode_request(id, request, &mut state.out);
+            state.waiting.insert(id, sender);
+            self.shared.written.notify_one();
+        }
+        Pending { answer, reply: PhantomData }
+    }
+
+    /// Makes a request and waits for its reply.
+    ///
+    /// # Errors
+    /// When the daemon says no, or goes away.
+    pub async fn call<R: DeserializeOwned>(&self, request: &Request) -> Result<R, CallError> {
+        self.start(request).await
+    }
+
+    /// Sends a message with a body of any size; the `body` fields of `request` are filled in.
+    ///
+    /// # Errors
+    /// When the daemon does not take the body; the fate of the message is the pending reply's.
+    pub async fn send_body(
+        &self,
+        mut request: Send,
+        body: Vec<u8>,
+    ) -> Result<Pending<Sent>, CallError> {
+        if body.len() <= CONTROL_BODY_BYTES_MAX {
+            match String::from_utf8(body) {
+                Ok(text) => request.body = Some(text),
+                Err(error) => request.body_base64 = Some(STANDARD.encode(error.as_bytes())),
+            }
+            return Ok(self.start(&Request::Send(request)));
+        }
+        let begin = Request::UploadBegin(UploadBegin { bytes: body.len() as u64 });
+        let UploadBegun { upload } = self.call(&begin).await?;
+        for chunk in body.chunks(CONTROL_BODY_BYTES_MAX) {
+            let data_base64 = STANDARD.encode(chunk);
+            let chunk = Request::UploadChunk(UploadChunk { upload, data_base64 });
+            let _: super::protocol::Done = self.call(&chunk).await?;
+        }
+        request.upload = Some(upload);
+        Ok(self.start(&Request::Send(request)))
+    }
+
+    /// The body of a message in the inbox, whatever its size.
+    ///
+    /// # Errors
+    /// When there is no such message, or the daemon goes away.
+    pub async fn body(&self, cursor: u64, bytes: u64) -> Result<Vec<u8>, CallError> {
+        let mut body = Vec::new();
+        while (body.len() as u64) < bytes {
+            let piece_max = u32::try_from(CONTROL_BODY_BYTES_MAX).unwrap_or(u32::MAX);
+            let read = Read { cursor, offset: body.len() as u64, bytes: piece_max };
+            let piece: BodyPiece = self.call(&Request::Read(read)).await?;
+            let piece = STANDARD.decode(piece.data_base64);
+            let piece = piece.map_err(|error| CallError::Protocol(error.to_string()))?;
+            if piece.is_empty() {
+                return Err(CallError::Protocol("a body is shorter than it should be".to_owned()));
+            }
+            body.extend_from_slice(&piece);
+        }
+        Ok(body)
+    }
+}
+
+impl Events {
+    /// The next event; none once the connection is closed.
+    pub async fn next(&mut self) -> Option<Event> {
+        self.0.recv().await
+    }
+
+    /// The next event, if it is here already.
+    pub fn try_next(&mut self) -> Option<Event> {
+        self.0.try_recv().ok()
+    }
+}
+
+impl<R: DeserializeOwned> Future for Pending<R> {
+    type Output = Result<R, CallError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.answer).poll(cx).map(|answer| {
+            let raw = answer.map_err(|_| CallError::Closed)??;
+            serde_json::from_str(raw.get()).map_err(|error| CallError::Protocol(error.to_string()))
+        })
+    }
+}
+
+async fn write_all(mut writer: impl AsyncWrite + Unpin, shared: Arc<Shared>) {
+    loop {
+        let out = {
+            let mut state = shared.state();
+            if state.closed && state.out.is_empty() {
+                return;
+            }
+            std::mem::take(&mut state.out)
+        };
+        if out.is_empty() {
+            // The reader keeps one, this task another: with no third there are no clients left.
+            if Arc::strong_count(&shared) <= 2 && shared.state().waiting.is_empty() {
+                let _ = writer.shutdown().await;
+            }
+            shared.written.notified().await;
+        } else if writer.write_all(&out).await.is_err() || writer.flush().await.is_err() {
+            return shared.close();
+        }
+    }
+}
+
+async fn read_all(
+    mut reader: impl AsyncRead + Unpin,
+    shared: Arc<Shared>,
+    events: mpsc::Sender<Event>,
+) {
+    let mut buffer = BytesMut::new();
+    loop {
+        buffer.reserve(READ_BYTES);
+        match reader.read_buf(&mut buffer).await {
+            Ok(0) | Err(_) => break,
+            Ok(_) => {}
+        }
+        let mut from = 0;
+        while let Some(length) =
+            buffer.get(from..).and_then(|rest| rest.iter().position(|byte| *byte == b'\n'))
+        {
+            let line = buffer.get(from..from + length).unwrap_or_default();
+            from += length + 1;
+            match decode_server_line(line) {
+                Ok(ServerLine::Reply(id, result)) => {
+                    if let Some(waiting) = shared.state().waiting.remove(&id) {
+                        let _ = waiting.send(result.map_err(CallError::Failure));
+                    }
+                }
+                Ok(ServerLine::Event(event)) => {
+                    // Whoever does not want events has dropped the other end.
+                    let _ = events.send(event).await;
+                }
+                Ok(ServerLine::Fault(failure)) => {
+                    fail_all(&shared, || CallError::Failure(failure.clone()))
+                }
+                Err(error) => {
+                    fail_all(&shared, || CallError::Protocol(error.clone()));
+                    return shared.close();
+                }
+            }
+        }
+        let _ = buffer.split_to(from);
+        if buffer.len() > LINE_BYTES_MAX {
+            fail_all(&shared, || CallError::Protocol("a line is too long".to_owned()));
+            break;
+        }
+    }
+    shared.close();
+}
+
+fn fail_all(shared: &Shared, error: impl Fn() -> CallError) {
+    for (_, waiting) in std::mem::take(&mut shared.state().waiting) {
+        let _ = waiting.send(Err(error()));
+    }
+}

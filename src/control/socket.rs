@@ -1,0 +1,135 @@
+//! The Unix domain socket that clients on this machine use.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{
+    DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, PermissionsExt as _,
+};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use interprocess::local_socket::tokio::{Listener, Stream, prelude::*};
+use interprocess::local_socket::{GenericFilePath, ListenerOptions};
+use interprocess::os::unix::local_socket::ListenerOptionsExt as _;
+use thiserror::Error;
+use tracing::warn;
+
+use super::server::Server;
+
+/// After an accept failed for want of resources.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+
+/// A listening control socket. Its file is removed when this is dropped, if it is still ours.
+#[derive(Debug)]
+pub struct ControlSocket {
+    listener: Listener,
+    path: PathBuf,
+    /// Device and inode of our file: another daemon's is not ours to remove.
+    file: (u64, u64),
+}
+
+/// Why there is no control socket.
+#[derive(Debug, Error)]
+pub enum SocketError {
+    /// Another daemon answers there.
+    #[error(
+        "{0} is in use: another daemon answers there; stop it, or set another socket in the \
+         configuration"
+    )]
+    InUse(PathBuf),
+    /// Something else than a socket is there.
+    #[error("{0} is not a socket; remove it, or set another socket in the configuration")]
+    NotASocket(PathBuf),
+    /// The system refuses.
+    #[error("cannot make the control socket {path}: {error}")]
+    Io {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+}
+
+impl ControlSocket {
+    /// Listens at a path, with exactly this mode whatever the umask is. A socket that nobody
+    /// answers at is replaced. A missing directory is made, for its owner only.
+    ///
+    /// # Errors
+    /// When another daemon answers there, when something else is in the way, or when the system
+    /// refuses.
+    pub fn bind(path: &Path, mode: u32) -> Result<Self, SocketError> {
+        let failed = |error| SocketError::Io { path: path.to_owned(), error };
+        if let Some(parent) = path.parent() {
+            fs::DirBuilder::new().recursive(true).mode(0o700).create(parent).map_err(failed)?;
+        }
+        remove_stale(path)?;
+        let name = path.to_fs_name::<GenericFilePath>().map_err(failed)?;
+        // The mode is set before the name exists, so nobody gets in between.
+        let options = ListenerOptions::new().name(name).reclaim_name(false).mode(mode);
+        let listener = options.create_tokio().map_err(failed)?;
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(failed)?;
+        let file = fs::symlink_metadata(path).map_err(failed)?;
+        Ok(Self { listener, path: path.to_owned(), file: (file.dev(), file.ino()) })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Serves every client that comes, until it is dropped.
+    pub async fn serve(self, server: Server) {
+        let mut troubled = false;
+        loop {
+            match self.listener.accept().await {
+                Ok(stream) => {
+                    troubled = false;
+                    let server = server.clone();
+                    tokio::spawn(async move { server.serve(stream).await });
+                }
+                Err(error) => {
+                    if !troubled {
+                        warn!(%error, "cannot accept control clients for now");
+                    }
+                    troubled = true;
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+}
+
+impl Drop for ControlSocket {
+    fn drop(&mut self) {
+        let ours = fs::symlink_metadata(&self.path)
+            .is_ok_and(|file| (file.dev(), file.ino()) == self.file);
+        if ours {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Connects to a daemon.
+pub(super) async fn connect(path: &Path) -> io::Result<Stream> {
+    Stream::connect(path.to_fs_name::<GenericFilePath>()?).await
+}
+
+/// Removes a socket that nobody answers at.
+fn remove_stale(path: &Path) -> Result<(), SocketError> {
+    let failed = |error| SocketError::Io { path: path.to_owned(), error };
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(failed(error)),
+        Ok(file) if !file.file_type().is_socket() => {
+            return Err(SocketError::NotASocket(path.to_owned()));
+        }
+        Ok(_) => {}
+    }
+    match std::os::unix::net::UnixStream::connect(path) {
+        Ok(_) => Err(SocketError::InUse(path.to_owned())),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            fs::remove_file(path).map_err(failed)
+        }
+        Err(error) => Err(failed(error)),
+    }
+}

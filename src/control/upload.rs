@@ -1,0 +1,151 @@
+//! Bodies that come in pieces, and the one form in which all bodies reach the node.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+
+use super::codec::SendRequest;
+use super::protocol::{ErrorCode, Failure, Send, UploadBegin, UploadBegun, UploadChunk};
+use crate::model::limits::{CONTROL_BODY_BYTES_MAX, KEY_BYTES_MAX, SUBJECT_BYTES_MAX};
+
+/// Uploads of one client at once.
+const UPLOADS_MAX: usize = 4;
+
+/// Bytes of all clients' unfinished uploads together.
+const TOTAL_BYTES_MAX: u64 = 256 * 1024 * 1024;
+
+/// One client's uploads.
+#[derive(Debug)]
+pub(super) struct Uploads {
+    message_bytes_max: usize,
+    uploads: BTreeMap<u64, Upload>,
+    last: u64,
+    total: Arc<AtomicU64>,
+}
+
+#[derive(Debug)]
+struct Upload {
+    expected: usize,
+    data: Vec<u8>,
+    /// Gives the room back when it is dropped.
+    _room: Room,
+}
+
+/// Room that an upload takes in the total of all clients.
+#[derive(Debug)]
+struct Room {
+    bytes: u64,
+    total: Arc<AtomicU64>,
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.total.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+impl Uploads {
+    pub(super) const fn new(message_bytes_max: usize, total: Arc<AtomicU64>) -> Self {
+        Self { message_bytes_max, uploads: BTreeMap::new(), last: 0, total }
+    }
+
+    pub(super) fn begin(&mut self, request: UploadBegin) -> Result<UploadBegun, Failure> {
+        let expected = self.check_size(request.bytes)?;
+        let room = Room { bytes: request.bytes, total: Arc::clone(&self.total) };
+        let total = self.total.fetch_add(request.bytes, Ordering::Relaxed);
+        if self.uploads.len() >= UPLOADS_MAX || total.saturating_add(room.bytes) > TOTAL_BYTES_MAX {
+            let text = "too many uploads at once; finish one and try again";
+            return Err(Failure::new(ErrorCode::Busy, text));
+        }
+        self.last += 1;
+        // Grown as data comes: announcing costs the client nothing, so it costs us nothing.
+        let upload = Upload { expected, data: Vec::new(), _room: room };
+        self.uploads.insert(self.last, upload);
+        Ok(UploadBegun { upload: self.last })
+    }
+
+    pub(super) fn chunk(&mut self, request: &UploadChunk) -> Result<(), Failure> {
+        let invalid = |text: &str| Failure::new(ErrorCode::InvalidParams, text);
+        let upload = self.uploads.get_mut(&request.upload);
+        let upload = upload.ok_or_else(|| invalid("there is no such upload on this connection"))?;
+        let data = decode_base64("data_base64", &request.data_base64)?;
+        if data.len() > CONTROL_BODY_BYTES_MAX {
+            let text = format!("a chunk has at most {CONTROL_BODY_BYTES_MAX} bytes");
+            return Err(Failure::new(ErrorCode::TooLarge, text));
+        }
+        if upload.data.len() + data.len() > upload.expected {
+            return Err(invalid("the chunks are longer than what was announced"));
+        }
+        upload.data.extend_from_slice(&data);
+        Ok(())
+    }
+
+    /// Resolves a send: its body, wherever it is.
+    pub(super) fn resolve(&mut self, request: Send) -> Result<SendRequest, Failure> {
+        let too_long = |what: &str, max: usize| {
+            Failure::new(ErrorCode::TooLarge, format!("the {what} has at most {max} bytes"))
+        };
+        if request.subject.as_ref().is_some_and(|subject| subject.len() > SUBJECT_BYTES_MAX) {
+            return Err(too_long("subject", SUBJECT_BYTES_MAX));
+        }
+        if request.key.as_ref().is_some_and(|key| key.is_empty() || key.len() > KEY_BYTES_MAX) {
+            let text = format!("a key has 1 to {KEY_BYTES_MAX} bytes");
+            return Err(Failure::new(ErrorCode::InvalidParams, text));
+        }
+        let body = match (request.body, request.body_base64, request.upload) {
+            (Some(text), None, None) => Bytes::from(text),
+            (None, Some(packed), None) => decode_base64("body_base64", &packed)?.into(),
+            (None, None, Some(number)) => self.take(number)?,
+            _ => {
+                let text = "give exactly one of body, body_base64 and upload";
+                return Err(Failure::new(ErrorCode::InvalidParams, text));
+            }
+        };
+        self.check_size(body.len() as u64)?;
+        Ok(SendRequest {
+            peer: request.peer,
+            body,
+            subject: request.subject.map(Into::into),
+            wait: request.wait,
+            timeout_ms: request.timeout_ms,
+            key: request.key.map(Into::into),
+        })
+    }
+
+    fn take(&mut self, number: u64) -> Result<Bytes, Failure> {
+        let invalid = |text: String| Failure::new(ErrorCode::InvalidParams, text);
+        let missing = || invalid("there is no such upload on this connection".to_owned());
+        let upload = self.uploads.get(&number).ok_or_else(missing)?;
+        if upload.data.len() < upload.expected {
+            let (have, expected) = (upload.data.len(), upload.expected);
+            return Err(invalid(format!("the upload has {have} of {expected} bytes so far")));
+        }
+        let upload = self.uploads.remove(&number).ok_or_else(missing)?;
+        Ok(upload.data.into())
+    }
+
+    fn check_size(&self, bytes: u64) -> Result<usize, Failure> {
+        match usize::try_from(bytes) {
+            Ok(bytes) if bytes <= self.message_bytes_max => Ok(bytes),
+            _ => {
+                let max = self.message_bytes_max;
+                let text = format!(
+                    "a message has at most {max} bytes, this has {bytes}; send it in parts, or \
+                     raise message_bytes_max at both ends"
+                );
+                Err(Failure::new(ErrorCode::TooLarge, text))
+            }
+        }
+    }
+}
+
+fn decode_base64(what: &str, text: &str) -> Result<Vec<u8>, Failure> {
+    STANDARD.decode(text).map_err(|error| {
+        let text = format!("{what} is no base64: {error}");
+        Failure::new(ErrorCode::InvalidParams, text)
+    })
+}

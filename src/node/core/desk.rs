@@ -1,0 +1,364 @@
+//! The counter where messages are handed in: numbering, keys, and who waits for what.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::storage::Asked;
+use super::{Caller, Core};
+use crate::control::SendRequest;
+use crate::control::protocol::{ErrorCode, Failure, Reply, Sent, Wait};
+use crate::courier::{self, GivenUp};
+use crate::crypto::message_id;
+use crate::model::limits::MESSAGE_LIFETIME_MAX;
+use crate::model::{
+    Incarnation, Limits, MessageId, Monotonic, Now, Outgoing, PeerId, Row, Sequence, Span, Uid,
+};
+use crate::store::op::{KeyRow, KeyState, Op, OutboxSummary, Question};
+
+/// How long a send waits unless it says otherwise.
+const TIMEOUT_DEFAULT: Span = Span::from_secs(10);
+/// What a queued message costs beside its body.
+const OVERHEAD_BYTES: u64 = 256;
+
+/// A message on its way to the disk.
+#[derive(Debug)]
+pub(super) struct Queueing {
+    pub(super) message: Outgoing,
+    pub(super) caller: Caller,
+    wait: Wait,
+    timeout: Span,
+}
+
+/// Somebody waits for a message to get somewhere.
+#[derive(Debug)]
+struct Waiter {
+    caller: Caller,
+    wait: Wait,
+    deadline: Monotonic,
+    timeout: Span,
+    id: MessageId,
+    duplicate: bool,
+}
+
+/// Numbers and waiters of the outbox.
+#[derive(Debug)]
+pub(super) struct Desk {
+    incarnation: Incarnation,
+    last_row: Row,
+    /// The last number given to each recipient in this run.
+    sequences: BTreeMap<PeerId, Sequence>,
+    messages: u64,
+    bytes: u64,
+    bytes_max: u64,
+    message_bytes_max: usize,
+    queueing: Vec<Queueing>,
+    waiters: BTreeMap<Row, Vec<Waiter>>,
+    deadlines: BTreeSet<(Monotonic, Row)>,
+    /// Messages that were sent with a key: what becomes of them has to be kept.
+    keys: BTreeMap<Row, Box<str>>,
+    /// Keys that are being looked up or whose message is on its way to the disk.
+    keys_busy: BTreeSet<Box<str>>,
+}
+
+impl Desk {
+    pub(super) fn new(
+        incarnation: Incarnation,
+        last_row: Row,
+        outbox: &[OutboxSummary],
+        limits: &Limits,
+    ) -> Self {
+        let messages = outbox.iter().map(|row| row.messages).sum();
+        let bytes: u64 = outbox.iter().map(|row| row.bytes).sum();
+        Self {
+            incarnation,
+            last_row,
+            sequences: BTreeMap::new(),
+            messages,
+            bytes: bytes.saturating_add(OVERHEAD_BYTES.saturating_mul(messages)),
+            bytes_max: limits.outbox_bytes_max,
+            message_bytes_max: limits.message_bytes_max,
+            queueing: Vec::new(),
+            waiters: BTreeMap::new(),
+            deadlines: BTreeSet::new(),
+            keys: BTreeMap::new(),
+            keys_busy: BTreeSet::new(),
+        }
+    }
+
+    pub(super) fn deadline(&self) -> Monotonic {
+        self.deadlines.first().map_or(Monotonic::NEVER, |(when, _)| *when)
+    }
+
+    pub(super) const fn messages(&self) -> u64 {
+        self.messages
+    }
+
+    /// Bytes of the bodies.
+    pub(super) const fn bytes(&self) -> u64 {
+        self.bytes.saturating_sub(self.messages.saturating_mul(OVERHEAD_BYTES))
+    }
+
+    pub(super) fn take_queueing(&mut self) -> Vec<Queueing> {
+        std::mem::take(&mut self.queueing)
+    }
+
+    /// A message did not make it to the disk.
+    pub(super) fn withdraw(&mut self, queued: &Queueing) {
+        if let Some(key) = &queued.message.key {
+            self.keys_busy.remove(key);
+        }
+        self.leave(1, queued.message.body.len() as u64);
+    }
+
+    /// Messages were read back from the outbox.
+    pub(super) fn see(&mut self, messages: &[Outgoing]) {
+        for message in messages {
+            if let Some(key) = &message.key {
+                self.keys.insert(message.row, key.clone());
+            }
+        }
+    }
+
+    fn leave(&mut self, messages: u64, bytes: u64) {
+        self.messages = self.messages.saturating_sub(messages);
+        let bytes = bytes.saturating_add(OVERHEAD_BYTES.saturating_mul(messages));
+        self.bytes = self.bytes.saturating_sub(bytes);
+    }
+
+    fn wait(&mut self, row: Row, waiter: Waiter) {
+        self.deadlines.insert((waiter.deadline, row));
+        self.waiters.entry(row).or_default().push(waiter);
+    }
+
+    /// Everybody who waits for a message.
+    fn take_waiters(&mut self, row: Row) -> Vec<Waiter> {
+        let waiters = self.waiters.remove(&row).unwrap_or_default();
+        for waiter in &waiters {
+            self.deadlines.remove(&(waiter.deadline, row));
+        }
+        waiters
+    }
+}
+
+impl Core {
+    pub(super) fn on_send(&mut self, now: Now, caller: Caller, request: SendRequest) {
+        let recipient = match self.resolve(&request.peer) {
+            Ok(peer) if peer == self.me => {
+                let text = "that is this node itself; send to another peer";
+                return self.fail(caller, Failure::new(ErrorCode::InvalidParams, text));
+            }
+            Ok(peer) => peer,
+            Err(failure) => return self.fail(caller, failure),
+        };
+        if request.body.len() > self.desk.message_bytes_max {
+            let text = format!(
+                "a message has at most {} bytes, this has {}; send it in parts, or raise \
+                 message_bytes_max at both ends",
+                self.desk.message_bytes_max,
+                request.body.len()
+            );
+            return self.fail(caller, Failure::new(ErrorCode::TooLarge, text));
+        }
+        match &request.key {
+            None => self.queue(now, caller, request, recipient),
+            Some(key) if self.desk.keys_busy.contains(key) => {
+                let text = "a send with this key is being stored; try again";
+                self.fail(caller, Failure::new(ErrorCode::Busy, text));
+            }
+            Some(key) => {
+                let key = key.clone();
+                self.desk.keys_busy.insert(key.clone());
+                let asked = Asked::Key(caller, Box::new(request), recipient);
+                self.storage.ask(asked, Question::Key { key });
+            }
+        }
+    }
+
+    /// The store said whether a key was used before.
+    pub(super) fn on_key(
+        &mut self,
+        now: Now,
+        caller: Caller,
+        request: SendRequest,
+        recipient: PeerId,
+        known: Option<KeyRow>,
+    ) {
+        let Some(known) = known else { return self.queue(now, caller, request, recipient) };
+        if let Some(key) = &request.key {
+            self.desk.keys_busy.remove(key);
+        }
+        if known.recipient != recipient {
+            let text = "this key was used for a message to another peer; use another key";
+            return self.fail(caller, Failure::new(ErrorCode::InvalidParams, text));
+        }
+        match known.state {
+            KeyState::Delivered => self.tell_sent(caller, known.id, Wait::Delivered, true),
+            KeyState::Expired => {
+                let text = "it expired before it was delivered; send it again with another key";
+                self.fail(caller, about(Failure::new(ErrorCode::Expired, text), known.id));
+            }
+            KeyState::Queued if request.wait == Wait::Queued => {
+                self.tell_sent(caller, known.id, Wait::Queued, true);
+            }
+            KeyState::Queued => {
+                let timeout = timeout_of(&request);
+                let waiter = Waiter {
+                    caller,
+                    wait: request.wait,
+                    deadline: now.mono + timeout,
+                    timeout,
+                    id: known.id,
+                    duplicate: true,
+                };
+                self.desk.wait(known.row, waiter);
+            }
+        }
+    }
+
+    fn queue(&mut self, now: Now, caller: Caller, request: SendRequest, recipient: PeerId) {
+        let timeout = timeout_of(&request);
+        let desk = &mut self.desk;
+        let bytes = request.body.len() as u64 + OVERHEAD_BYTES;
+        if desk.bytes.saturating_add(bytes) > desk.bytes_max {
+            if let Some(key) = &request.key {
+                desk.keys_busy.remove(key);
+            }
+            let text = "the outbox is full; wait until messages were delivered, or raise \
+                        outbox_bytes_max";
+            return self.fail(caller, Failure::new(ErrorCode::OutboxFull, text));
+        }
+        desk.messages += 1;
+        desk.bytes += bytes;
+        desk.last_row = Row(desk.last_row.0 + 1);
+        let last = desk.sequences.entry(recipient).or_insert(Sequence(0));
+        *last = last.next();
+        let (incarnation, sequence) = (desk.incarnation, *last);
+        let uid = Uid { sender: self.me, recipient, incarnation, sequence };
+        let message = Outgoing {
+            row: desk.last_row,
+            id: message_id(&uid),
+            recipient,
+            incarnation,
+            sequence,
+            queued: now.wall,
+            expires: now.wall + MESSAGE_LIFETIME_MAX,
+            subject: request.subject,
+            key: request.key,
+            body: request.body,
+        };
+        desk.queueing.push(Queueing { message, caller, wait: request.wait, timeout });
+    }
+
+    /// Messages are in the outbox, on disk.
+    pub(super) fn on_queued(&mut self, now: Now, queueing: Vec<Queueing>) {
+        let mut messages = Vec::with_capacity(queueing.len());
+        for Queueing { message, caller, wait, timeout } in queueing {
+            if let Some(key) = &message.key {
+                self.desk.keys_busy.remove(key);
+                self.desk.keys.insert(message.row, key.clone());
+            }
+            if wait == Wait::Queued {
+                self.tell_sent(caller, message.id, Wait::Queued, false);
+            } else {
+                let deadline = now.mono + timeout;
+                let (id, duplicate) = (message.id, false);
+                let waiter = Waiter { caller, wait, deadline, timeout, id, duplicate };
+                self.desk.wait(message.row, waiter);
+            }
+            messages.push(message);
+        }
+        self.courier.handle(now, courier::Input::Queued(messages));
+    }
+
+    pub(super) fn on_sent(&mut self, row: Row) {
+        let Some(waiters) = self.desk.waiters.get(&row) else { return };
+        if !waiters.iter().any(|waiter| waiter.wait == Wait::Sent) {
+            return;
+        }
+        for waiter in self.desk.take_waiters(row) {
+            if waiter.wait == Wait::Sent {
+                self.tell_sent(waiter.caller, waiter.id, Wait::Sent, waiter.duplicate);
+            } else {
+                self.desk.wait(row, waiter);
+            }
+        }
+    }
+
+    /// The recipient has these messages. That is told at once: should it be forgotten with a crash,
+    /// the recipient says it again.
+    pub(super) fn on_delivered(&mut self, rows: &[Row], bytes: u64) {
+        self.leave_outbox(rows, bytes, KeyState::Delivered);
+        for row in rows {
+            for waiter in self.desk.take_waiters(*row) {
+                self.tell_sent(waiter.caller, waiter.id, Wait::Delivered, waiter.duplicate);
+            }
+        }
+    }
+
+    pub(super) fn on_given_up(&mut self, rows: &[Row], bytes: u64, why: GivenUp) {
+        self.leave_outbox(rows, bytes, KeyState::Expired);
+        let (code, text) = match why {
+            GivenUp::Expired => {
+                (ErrorCode::Expired, "it expired before it was delivered, and was given up")
+            }
+            GivenUp::TooLarge => (
+                ErrorCode::TooLarge,
+                "the recipient does not accept messages of this size; send it in parts",
+            ),
+        };
+        for row in rows {
+            for waiter in self.desk.take_waiters(*row) {
+                self.fail(waiter.caller, about(Failure::new(code, text), waiter.id));
+            }
+        }
+    }
+
+    pub(super) fn tick_desk(&mut self, now: Now) {
+        while let Some((when, row)) = self.desk.deadlines.first().copied()
+            && when <= now.mono
+        {
+            for waiter in self.desk.take_waiters(row) {
+                if waiter.deadline > now.mono {
+                    self.desk.wait(row, waiter);
+                    continue;
+                }
+                let text = format!(
+                    "not delivered within {}; it stays queued and goes out when there is a way",
+                    seconds(waiter.timeout)
+                );
+                let failure = Failure::new(ErrorCode::NotDelivered, text);
+                self.fail(waiter.caller, about(failure, waiter.id));
+            }
+        }
+    }
+
+    fn leave_outbox(&mut self, rows: &[Row], bytes: u64, state: KeyState) {
+        self.desk.leave(rows.len() as u64, bytes);
+        self.storage.later(Op::Unqueue { rows: rows.to_vec() });
+        for row in rows {
+            if let Some(key) = self.desk.keys.remove(row) {
+                self.storage.later(Op::KeyState { key, state });
+            }
+        }
+    }
+
+    fn tell_sent(&mut self, caller: Caller, id: MessageId, state: Wait, duplicate: bool) {
+        self.reply(caller, Reply::Sent(Sent { id: id.to_string(), state, duplicate }));
+    }
+}
+
+fn timeout_of(request: &SendRequest) -> Span {
+    request.timeout_ms.map_or(TIMEOUT_DEFAULT, Span::from_millis)
+}
+
+fn about(failure: Failure, id: MessageId) -> Failure {
+    Failure { id: Some(id.to_string()), ..failure }
+}
+
+/// A span as people write it: `10 s`, `0.5 s`.
+pub(super) fn seconds(span: Span) -> String {
+    let millis = span.as_millis();
+    match millis % 1000 {
+        0 => format!("{} s", millis / 1000),
+        rest => format!("{}.{} s", millis / 1000, format!("{rest:03}").trim_end_matches('0')),
+    }
+}

@@ -1,0 +1,535 @@
+//! Named listeners: each gets every message, one leaseholder at a time, until it acknowledges.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use super::storage::Asked;
+use super::{Caller, ClientId, Core, views};
+use crate::control::Outgoing as ToClient;
+use crate::control::protocol::{
+    Ack, ErrorCode, Event, Failure, Listen, ListenerStatus, MessageEvent, Reply, Subscribed,
+};
+use crate::courier::Arrival;
+use crate::model::limits::{CONTROL_BODY_BYTES_MAX, KEY_BYTES_MAX};
+use crate::model::{Cursor, Incoming, Monotonic, Now, PeerId, Span, Timestamp, escaped};
+use crate::store::op::{ListenerRow, Op, Question, Stored};
+
+/// Bytes of recent messages kept in memory, so that those who keep up need not read the disk.
+const RECENT_BYTES_MAX: usize = 1024 * 1024;
+/// Messages that may be leased to one client at once.
+const WINDOW_MAX: u32 = 1_024;
+/// Bytes of bodies read from the inbox at once.
+const READ_BYTES_MAX: usize = 1024 * 1024;
+/// Named listeners.
+const LISTENERS_MAX: usize = 256;
+/// Messages offered to one client before the next client of the same listener.
+const TURN: usize = 16;
+/// How often what everybody acknowledged is pruned.
+const PRUNE_INTERVAL: Span = Span::from_secs(3600);
+
+/// A listening of one client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Listening {
+    pub(super) client: ClientId,
+    pub(super) subscription: u64,
+}
+
+/// Who a question about the inbox was asked for.
+#[derive(Debug)]
+pub(super) enum AskedBy {
+    /// A listening that catches up.
+    Listening(Listening),
+    /// A listing.
+    Page(Caller),
+    /// Subscribers, of a message that has to be read from disk.
+    Subscribers,
+}
+
+/// A named listener.
+#[derive(Debug, Default)]
+struct Listener {
+    /// Everything up to here is acknowledged.
+    position: Cursor,
+    /// Acknowledged beyond: first to last, not touching each other.
+    acknowledged: BTreeMap<Cursor, Cursor>,
+    /// Leased to some client.
+    leased: BTreeSet<Cursor>,
+    /// Who listens, in turn.
+    clients: VecDeque<Listening>,
+}
+
+/// What one client wants of a listener.
+#[derive(Debug)]
+struct Attached {
+    name: Box<str>,
+    from: Option<PeerId>,
+    since: Option<Timestamp>,
+    window: usize,
+    leased: BTreeSet<Cursor>,
+    /// Everything up to here was offered to it, or is not for it.
+    scan: Cursor,
+    asking: bool,
+}
+
+/// All listeners.
+#[derive(Debug)]
+pub(super) struct Listeners {
+    listeners: BTreeMap<Box<str>, Listener>,
+    attached: BTreeMap<Listening, Attached>,
+    /// The newest messages, without a gap, up to `last`.
+    recent: VecDeque<Incoming>,
+    recent_bytes: usize,
+    last: Cursor,
+    messages: u64,
+    /// Acknowledged since the last commit, and who waits for that.
+    acks: BTreeMap<Box<str>, Vec<(Cursor, Cursor)>>,
+    ack_callers: Vec<Caller>,
+    /// Listeners that have something to do.
+    dirty: BTreeSet<Box<str>>,
+    next_prune: Monotonic,
+}
+
+impl Listeners {
+    pub(super) fn new(rows: &[ListenerRow], last: Cursor, messages: u64) -> Self {
+        let listeners = rows.iter().map(|row| {
+            let acknowledged = row.acknowledged.iter().copied().collect();
+            let listener =
+                Listener { position: row.position, acknowledged, ..Listener::default() };
+            (row.name.clone(), listener)
+        });
+        Self {
+            listeners: listeners.collect(),
+            attached: BTreeMap::new(),
+            recent: VecDeque::new(),
+            recent_bytes: 0,
+            last,
+            messages,
+            acks: BTreeMap::new(),
+            ack_callers: Vec::new(),
+            dirty: BTreeSet::new(),
+            next_prune: Monotonic::START,
+        }
+    }
+
+    pub(super) const fn deadline(&self) -> Monotonic {
+        self.next_prune
+    }
+
+    pub(super) const fn messages(&self) -> u64 {
+        self.messages
+    }
+
+    pub(super) const fn on_pruned(&mut self, messages: u64) {
+        self.messages = self.messages.saturating_sub(messages);
+    }
+
+    pub(super) fn status(&self) -> Vec<ListenerStatus> {
+        let first_kept = self.last.0.saturating_sub(self.messages);
+        self.listeners
+            .iter()
+            .map(|(name, listener)| {
+                let read: u64 = listener
+                    .acknowledged
+                    .iter()
+                    .map(|(first, last)| last.0.saturating_sub(first.0) + 1)
+                    .sum();
+                let position = listener.position.0.max(first_kept);
+                ListenerStatus {
+                    name: name.to_string(),
+                    unread: self.last.0.saturating_sub(position).saturating_sub(read),
+                    clients: listener.clients.len() as u64,
+                }
+            })
+            .collect()
+    }
+
+    fn remember(&mut self, message: &Incoming) {
+        self.recent_bytes += message.body.len();
+        self.recent.push_back(message.clone());
+        while self.recent_bytes > RECENT_BYTES_MAX
+            && let Some(old) = self.recent.pop_front()
+        {
+            self.recent_bytes -= old.body.len();
+        }
+    }
+
+    fn forget_recent(&mut self) {
+        self.recent.clear();
+        self.recent_bytes = 0;
+    }
+
+    /// The message after a cursor, if it is in memory.
+    fn recent_after(&self, cursor: Cursor) -> Option<&Incoming> {
+        let first = self.recent.front()?.cursor.0;
+        let at = (cursor.0 + 1).checked_sub(first)?;
+        self.recent.get(usize::try_from(at).ok()?)
+    }
+
+    fn release(&mut self, listening: Listening) {
+        let Some(attached) = self.attached.remove(&listening) else { return };
+        let Some(listener) = self.listeners.get_mut(&attached.name) else { return };
+        listener.clients.retain(|client| *client != listening);
+        for cursor in &attached.leased {
+            listener.leased.remove(cursor);
+        }
+        // What it did not acknowledge is for the others.
+        if let Some(first) = attached.leased.first() {
+            for other in &listener.clients {
+                if let Some(other) = self.attached.get_mut(other) {
+                    other.scan = other.scan.min(Cursor(first.0.saturating_sub(1)));
+                }
+            }
+        }
+        self.dirty.insert(attached.name);
+    }
+}
+
+impl Listener {
+    fn has(&self, cursor: Cursor) -> bool {
+        cursor <= self.position
+            || self.acknowledged.range(..=cursor).next_back().is_some_and(|(_, l)| *l >= cursor)
+    }
+
+    /// Notes one acknowledgement.
+    fn acknowledge(&mut self, cursor: Cursor) {
+        if self.has(cursor) {
+            return;
+        }
+        let mut range = (cursor, cursor);
+        let before = self.acknowledged.range(..cursor).next_back().map(|(f, l)| (*f, *l));
+        if let Some((first, last)) = before
+            && last.0 + 1 == cursor.0
+        {
+            self.acknowledged.remove(&first);
+            range.0 = first;
+        }
+        let after = Cursor(cursor.0.saturating_add(1));
+        if let Some(last) = self.acknowledged.remove(&after) {
+            range.1 = last;
+        }
+        if range.0.0 == self.position.0 + 1 {
+            self.position = range.1;
+        } else {
+            self.acknowledged.insert(range.0, range.1);
+        }
+    }
+}
+
+impl Core {
+    pub(super) fn on_listen(&mut self, caller: Caller, request: &Listen) {
+        let listening =
+            Listening { client: caller.client, subscription: self.clients.next_subscription() };
+        match self.attach(listening, request) {
+            Ok(()) => {
+                let subscription = listening.subscription;
+                self.reply(caller, Reply::Subscribed(Subscribed { subscription }));
+            }
+            Err(failure) => self.fail(caller, failure),
+        }
+    }
+
+    fn attach(&mut self, listening: Listening, request: &Listen) -> Result<(), Failure> {
+        let invalid = |text: String| Failure::new(ErrorCode::InvalidParams, text);
+        let name: Box<str> = request.name.as_str().into();
+        let plain = |c: char| c.is_alphanumeric() || matches!(c, '.' | '_' | '-');
+        if name.is_empty() || name.len() > KEY_BYTES_MAX || !name.chars().all(plain) {
+            let shown = escaped(&name.chars().take(40).collect::<String>());
+            return Err(invalid(format!(
+                "'{shown}' is no listener name: use 1 to {KEY_BYTES_MAX} bytes of letters, \
+                 digits, '.', '_' and '-'"
+            )));
+        }
+        if !(1..=WINDOW_MAX).contains(&request.window) {
+            return Err(invalid(format!("window must be from 1 to {WINDOW_MAX}")));
+        }
+        let from = request.from.as_deref().map(|from| self.resolve(from)).transpose()?;
+        let since = request.since.as_deref().map(views::parse_time).transpose()?;
+        let listeners = &mut self.listeners;
+        if !listeners.listeners.contains_key(&name) {
+            if listeners.listeners.len() >= LISTENERS_MAX {
+                let text = format!("there are {LISTENERS_MAX} listeners already; use one of them");
+                return Err(Failure::new(ErrorCode::Busy, text));
+            }
+            let position = Cursor(0);
+            self.storage.later(Op::Listener { name: name.clone(), position });
+        }
+        let listener = listeners.listeners.entry(name.clone()).or_default();
+        listener.clients.push_back(listening);
+        let attached = Attached {
+            name: name.clone(),
+            from,
+            since,
+            window: usize::try_from(request.window).unwrap_or(1),
+            leased: BTreeSet::new(),
+            scan: listener.position,
+            asking: false,
+        };
+        listeners.attached.insert(listening, attached);
+        listeners.dirty.insert(name);
+        Ok(())
+    }
+
+    pub(super) fn detach(&mut self, listening: Listening) -> bool {
+        let known = self.listeners.attached.contains_key(&listening);
+        self.listeners.release(listening);
+        known
+    }
+
+    pub(super) fn detach_all(&mut self, client: ClientId) {
+        let from = Listening { client, subscription: 0 };
+        let to = Listening { client, subscription: u64::MAX };
+        let mine: Vec<_> = self.listeners.attached.range(from..=to).map(|(key, _)| *key).collect();
+        for listening in mine {
+            self.listeners.release(listening);
+        }
+    }
+
+    pub(super) fn on_ack(&mut self, caller: Caller, request: &Ack) {
+        let listening =
+            Listening { client: caller.client, subscription: request.subscription };
+        let listeners = &mut self.listeners;
+        let Some(attached) = listeners.attached.get_mut(&listening) else {
+            let text = "there is no such listening on this connection";
+            return self.fail(caller, Failure::new(ErrorCode::InvalidParams, text));
+        };
+        let Some(listener) = listeners.listeners.get_mut(&attached.name) else { return };
+        let acks = listeners.acks.entry(attached.name.clone()).or_default();
+        for cursor in request.cursors.iter().map(|cursor| Cursor(*cursor)) {
+            // Only what it was given: nobody acknowledges for others.
+            if !attached.leased.remove(&cursor) {
+                continue;
+            }
+            listener.leased.remove(&cursor);
+            listener.acknowledge(cursor);
+            match acks.last_mut() {
+                Some((_, last)) if last.0 + 1 == cursor.0 => *last = cursor,
+                _ => acks.push((cursor, cursor)),
+            }
+        }
+        listeners.dirty.insert(attached.name.clone());
+        listeners.ack_callers.push(caller);
+    }
+
+    /// Hands acknowledgements to the store: where a listener's position moved, that says it all.
+    pub(super) fn commit_acknowledgements(&mut self) {
+        for (name, ranges) in std::mem::take(&mut self.listeners.acks) {
+            let Some(listener) = self.listeners.listeners.get(&name) else { continue };
+            let position = listener.position;
+            if ranges.iter().any(|(first, _)| *first <= position) {
+                self.storage.later(Op::Listener { name: name.clone(), position });
+            }
+            for (first, last) in ranges {
+                if last > position {
+                    let first = first.max(Cursor(position.0 + 1));
+                    self.storage.later(Op::Acknowledge { name: name.clone(), first, last });
+                }
+            }
+        }
+        for caller in std::mem::take(&mut self.listeners.ack_callers) {
+            self.done_later(caller);
+        }
+    }
+
+    /// Messages are in the inbox, on disk.
+    pub(super) fn on_arrived(&mut self, _now: Now, arrivals: Vec<Arrival>) {
+        let subscribers = self.clients.message_watchers();
+        for arrival in arrivals {
+            self.listeners.last = self.listeners.last.max(arrival.cursor);
+            self.listeners.messages += 1;
+            match arrival.message {
+                Some(message) => {
+                    if !subscribers.is_empty() {
+                        let message = self.view_of(&message, message.body.len() as u64, true);
+                        self.tell_subscribers(&subscribers, &message);
+                    }
+                    self.listeners.remember(&message);
+                }
+                None => {
+                    self.listeners.forget_recent();
+                    if !subscribers.is_empty() {
+                        let after = Cursor(arrival.cursor.0 - 1);
+                        self.ask_inbox(AskedBy::Subscribers, (after, arrival.cursor), 1);
+                    }
+                }
+            }
+        }
+        let names: Vec<_> = self.listeners.listeners.keys().cloned().collect();
+        self.listeners.dirty.extend(names);
+    }
+
+    fn tell_subscribers(
+        &mut self,
+        subscribers: &[Listening],
+        message: &crate::control::protocol::Message,
+    ) {
+        for Listening { client, subscription } in subscribers {
+            let event = MessageEvent { subscription: *subscription, message: message.clone() };
+            self.out.tell(*client, ToClient::Event(Event::Message(event)));
+        }
+    }
+
+    fn ask_inbox(&mut self, by: AskedBy, (after, through): (Cursor, Cursor), max: usize) {
+        let question = Question::Inbox {
+            after,
+            through,
+            from: None,
+            since: None,
+            messages_max: max,
+            bytes_max: READ_BYTES_MAX,
+            body_bytes_max: CONTROL_BODY_BYTES_MAX,
+        };
+        self.storage.ask(Asked::Inbox(by), question);
+    }
+
+    /// Offers every listener with something to do what there is, a few messages to each client in
+    /// turn.
+    pub(super) fn pump_listeners(&mut self, _now: Now) {
+        for name in std::mem::take(&mut self.listeners.dirty) {
+            let Some(listener) = self.listeners.listeners.get(&name) else { continue };
+            let mut idle = 0;
+            let clients = listener.clients.len();
+            while idle < clients {
+                let Some(listener) = self.listeners.listeners.get_mut(&name) else { break };
+                let Some(listening) = listener.clients.pop_front() else { break };
+                listener.clients.push_back(listening);
+                idle = if self.offer(listening) { 0 } else { idle + 1 };
+            }
+        }
+    }
+
+    /// Offers one client a few messages; false if there was nothing to offer.
+    fn offer(&mut self, listening: Listening) -> bool {
+        let mut offered = false;
+        for _ in 0..TURN {
+            let listeners = &mut self.listeners;
+            let Some(attached) = listeners.attached.get(&listening) else { return false };
+            let room = attached.window.saturating_sub(attached.leased.len());
+            if room == 0 || attached.asking || attached.scan >= listeners.last {
+                return offered;
+            }
+            let scan = attached.scan;
+            let Some(message) = listeners.recent_after(scan).cloned() else {
+                self.read_on(listening, room);
+                return offered;
+            };
+            let wanted = attached.from.is_none_or(|from| from == message.key.sender)
+                && attached.since.is_none_or(|since| message.received >= since);
+            if let Some(attached) = self.listeners.attached.get_mut(&listening) {
+                attached.scan = message.cursor;
+            }
+            if wanted {
+                let bytes = message.body.len() as u64;
+                offered |= self.lease(listening, &message, bytes, true);
+            }
+        }
+        true
+    }
+
+    /// Reads on from where a client is.
+    fn read_on(&mut self, listening: Listening, room: usize) {
+        let Some(attached) = self.listeners.attached.get_mut(&listening) else { return };
+        attached.asking = true;
+        let question = Question::Inbox {
+            after: attached.scan,
+            through: self.listeners.last,
+            from: attached.from,
+            since: attached.since,
+            messages_max: room,
+            bytes_max: READ_BYTES_MAX,
+            body_bytes_max: CONTROL_BODY_BYTES_MAX,
+        };
+        self.storage.ask(Asked::Inbox(AskedBy::Listening(listening)), question);
+    }
+
+    pub(super) fn on_inbox(&mut self, by: AskedBy, messages: Vec<Stored>, through: Cursor) {
+        match by {
+            AskedBy::Page(caller) => {
+                let reply = self.inbox_page(&messages, through);
+                self.reply(caller, reply);
+            }
+            AskedBy::Subscribers => {
+                let subscribers = self.clients.message_watchers();
+                for stored in messages {
+                    let view = self.view_of(&stored.message, stored.bytes, stored.whole);
+                    self.tell_subscribers(&subscribers, &view);
+                }
+            }
+            AskedBy::Listening(listening) => {
+                let Some(attached) = self.listeners.attached.get_mut(&listening) else { return };
+                attached.asking = false;
+                attached.scan = attached.scan.max(through);
+                let name = attached.name.clone();
+                for stored in messages {
+                    self.lease(listening, &stored.message, stored.bytes, stored.whole);
+                }
+                self.listeners.dirty.insert(name);
+            }
+        }
+    }
+
+    /// Gives a client a message, unless another has it or the listener is done with it.
+    fn lease(
+        &mut self,
+        listening: Listening,
+        message: &Incoming,
+        bytes: u64,
+        whole: bool,
+    ) -> bool {
+        let listeners = &mut self.listeners;
+        let Some(attached) = listeners.attached.get_mut(&listening) else { return false };
+        let Some(listener) = listeners.listeners.get_mut(&attached.name) else { return false };
+        if listener.has(message.cursor) || !listener.leased.insert(message.cursor) {
+            return false;
+        }
+        attached.leased.insert(message.cursor);
+        let Listening { client, subscription } = listening;
+        let message = self.view_of(message, bytes, whole);
+        let event = Event::Message(MessageEvent { subscription, message });
+        self.out.tell(client, ToClient::Event(event));
+        true
+    }
+
+    /// Removes what every listener acknowledged and is old, or sooner if space is short. Without
+    /// any listener nothing was acknowledged.
+    pub(super) fn tick_listeners(&mut self, now: Now) {
+        let crowded = self.courier.inbox_bytes() > self.limits.inbox_bytes_max / 10 * 9;
+        let due = self.listeners.next_prune <= now.mono;
+        if !due {
+            return;
+        }
+        // When space is short it is looked for more often.
+        let interval = if crowded { PRUNE_INTERVAL.divided(60) } else { PRUNE_INTERVAL };
+        self.listeners.next_prune = now.mono + interval;
+        let position = self.listeners.listeners.values().map(|listener| listener.position).min();
+        if let Some(through) = position
+            && through > Cursor(0)
+        {
+            self.storage.later(Op::Prune {
+                through,
+                received_before: now.wall - self.limits.inbox_retention,
+                bytes_max: self.limits.inbox_bytes_max / 4 * 3,
+            });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn acknowledgements_merge_and_move_the_position() {
+        let mut listener = Listener::default();
+        for cursor in [3, 5, 4, 9, 2] {
+            listener.acknowledge(Cursor(cursor));
+        }
+        assert_eq!(listener.position, Cursor(0));
+        let ranges: Vec<_> = listener.acknowledged.iter().map(|(f, l)| (f.0, l.0)).collect();
+        assert_eq!(ranges, [(2, 5), (9, 9)]);
+        assert!(listener.has(Cursor(4)) && !listener.has(Cursor(6)));
+        listener.acknowledge(Cursor(1));
+        assert_eq!(listener.position, Cursor(5));
+        assert_eq!(listener.acknowledged.len(), 1);
+        listener.acknowledge(Cursor(1));
+        assert_eq!(listener.position, Cursor(5), "twice is once");
+    }
+}

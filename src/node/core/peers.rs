@@ -1,0 +1,274 @@
+//! What the operator knows of peers: aliases, and which ones are kept connected.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Caller, Core};
+use crate::control::protocol::{
+    DiscoverCounts, DiscoveredEvent, ErrorCode, Event, Failure, PeerRef, Reply, SetAlias,
+};
+use crate::control::Outgoing as ToClient;
+use crate::courier;
+use crate::model::{Address, Name, Now, PeerId, SignedRecord, escaped};
+use crate::router::{self, DiscoverOutcome};
+use crate::store::op::{Op, PeerRow};
+use crate::wire::{CloseReason, decode_record};
+
+/// Candidates that an ambiguous prefix is shown with.
+const CANDIDATES_MAX: usize = 4;
+/// Peers remembered as acquainted by their receipts.
+const ACQUAINTED_MAX: usize = 100_000;
+
+/// What the operator said of a peer.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Known {
+    pub(super) alias: Option<Name>,
+    /// Where it was connected: its link is kept.
+    pub(super) dial: Option<Address>,
+}
+
+/// The operator's table of peers.
+#[derive(Debug, Default)]
+pub(super) struct Peers {
+    known: BTreeMap<PeerId, Known>,
+    aliases: BTreeMap<Name, PeerId>,
+    acquainted: BTreeSet<PeerId>,
+    /// Who waits for a discover to end.
+    discovering: Vec<Caller>,
+}
+
+impl Peers {
+    pub(super) fn known(&self, peer: &PeerId) -> Option<&Known> {
+        self.known.get(peer)
+    }
+
+    pub(super) fn alias(&self, peer: &PeerId) -> Option<&Name> {
+        self.known.get(peer)?.alias.as_ref()
+    }
+
+    pub(super) fn dial(&self, peer: &PeerId) -> Option<&Address> {
+        self.known.get(peer)?.dial.as_ref()
+    }
+
+    /// Peers known by the operator or not, after one, in order.
+    pub(super) fn ids_after(&self, after: Option<PeerId>) -> impl Iterator<Item = PeerId> + '_ {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let from = after.map_or(Unbounded, Excluded);
+        self.known.range((from, Unbounded)).map(|(peer, _)| *peer)
+    }
+
+    pub(super) fn owner_of(&self, alias: &Name) -> Option<PeerId> {
+        self.aliases.get(alias).copied()
+    }
+
+    /// Notes that a peer sent a receipt; true if it had not before.
+    pub(super) fn acquaint(&mut self, peer: PeerId) -> bool {
+        self.acquainted.len() < ACQUAINTED_MAX && self.acquainted.insert(peer)
+    }
+
+    fn is_standing(&self, peer: &PeerId) -> bool {
+        self.known.contains_key(peer) || self.acquainted.contains(peer)
+    }
+}
+
+impl Core {
+    pub(super) fn restore_peers(&mut self, now: Now, rows: Vec<PeerRow>) {
+        for row in rows {
+            let PeerRow { peer, record, alias, dial } = row;
+            if alias.is_some() || dial.is_some() {
+                if let Some(alias) = &alias {
+                    self.peers.aliases.insert(alias.clone(), peer);
+                }
+                self.peers.known.insert(peer, Known { alias, dial: dial.clone() });
+                self.router.handle(now, router::Input::Standing { peer, known: true });
+            }
+            if let Some(parsed) = record.and_then(|bytes| decode_record(bytes).ok()) {
+                let record = SignedRecord { record: parsed.record, bytes: parsed.bytes };
+                self.router.handle(now, router::Input::StoredRecord(record));
+            }
+            if dial.is_some() {
+                self.links.keep(peer, now.mono);
+            }
+        }
+    }
+
+    /// The peer that a client means: an alias, a full ID, or the beginning of exactly one known ID.
+    pub(super) fn resolve(&self, text: &str) -> Result<PeerId, Failure> {
+        if let Ok(name) = text.parse::<Name>() {
+            return self.peers.owner_of(&name).ok_or_else(|| {
+                let text = format!(
+                    "no peer has the alias '{}'; see 'distmsgctl peers', or give a full peer ID",
+                    escaped(text)
+                );
+                Failure::new(ErrorCode::NoSuchPeer, text)
+            });
+        }
+        let error = match text.parse::<PeerId>() {
+            Ok(peer) => return Ok(peer),
+            Err(error) => error,
+        };
+        let Some(range) = PeerId::range_of_prefix(text) else {
+            let shown: String = text.chars().take(80).collect();
+            let text = format!("'{}' is no alias and no peer ID: {error}", escaped(&shown));
+            return Err(Failure::new(ErrorCode::NoSuchPeer, text));
+        };
+        let mut found: Vec<PeerId> =
+            self.peers.known.range(range.clone()).map(|(peer, _)| *peer).take(CANDIDATES_MAX).collect();
+        // The bound before the first: the table is read after an ID.
+        let records = self.router.records_in(range, CANDIDATES_MAX);
+        found.extend(records);
+        found.sort_unstable();
+        found.dedup();
+        match found.as_slice() {
+            [peer] => Ok(*peer),
+            [] => {
+                let text = "no known peer ID begins with this; give the full ID".to_owned();
+                Err(Failure::new(ErrorCode::NoSuchPeer, text))
+            }
+            _ => {
+                let text = format!("{} and others begin with this; give more of the ID", found_text(&found));
+                Err(Failure::new(ErrorCode::AmbiguousPeer, text))
+            }
+        }
+    }
+
+    /// Puts what the operator said of a peer into the table, and on disk.
+    pub(super) fn set_known(&mut self, now: Now, peer: PeerId, known: Known) {
+        if let Some(old) = self.peers.known.get(&peer).and_then(|old| old.alias.clone()) {
+            self.peers.aliases.remove(&old);
+        }
+        if let Some(alias) = &known.alias {
+            self.peers.aliases.insert(alias.clone(), peer);
+        }
+        if known.alias.is_some() || known.dial.is_some() {
+            self.peers.known.insert(peer, known);
+        } else {
+            self.peers.known.remove(&peer);
+        }
+        let standing = self.peers.is_standing(&peer);
+        self.router.handle(now, router::Input::Standing { peer, known: standing });
+        self.store_peer(peer);
+    }
+
+    /// Stores everything known of a peer.
+    fn store_peer(&mut self, peer: PeerId) {
+        let known = self.peers.known.get(&peer).cloned().unwrap_or_default();
+        let record = self.router.record(&peer).map(|record| record.bytes.clone());
+        let op = if record.is_none() && known.alias.is_none() && known.dial.is_none() {
+            Op::DropPeer(peer)
+        } else {
+            Op::Peer(Box::new(PeerRow { peer, record, alias: known.alias, dial: known.dial }))
+        };
+        self.storage.later(op);
+    }
+
+    pub(super) fn on_alias(&mut self, now: Now, caller: Caller, request: SetAlias) {
+        let peer = match self.resolve(&request.peer) {
+            Ok(peer) => peer,
+            Err(failure) => return self.fail(caller, failure),
+        };
+        let alias = match request.alias.as_deref().map(|alias| self.free_alias(alias, peer)) {
+            None => None,
+            Some(Ok(alias)) => Some(alias),
+            Some(Err(failure)) => return self.fail(caller, failure),
+        };
+        let mut known = self.peers.known(&peer).cloned().unwrap_or_default();
+        known.alias = alias;
+        self.set_known(now, peer, known);
+        self.done_later(caller);
+    }
+
+    /// An alias that the peer may have.
+    pub(super) fn free_alias(&self, alias: &str, peer: PeerId) -> Result<Name, Failure> {
+        let name: Name = alias.parse().map_err(|error| {
+            let text = format!("'{}' is no alias: {error}", escaped(alias));
+            Failure::new(ErrorCode::InvalidParams, text)
+        })?;
+        match self.peers.owner_of(&name) {
+            Some(owner) if owner != peer => {
+                let text = format!(
+                    "the alias '{name}' belongs to {owner}; take it away with \
+                     'distmsgctl alias {name} --remove', or choose another"
+                );
+                Err(Failure::new(ErrorCode::AliasTaken, text))
+            }
+            _ => Ok(name),
+        }
+    }
+
+    pub(super) fn on_forget(&mut self, now: Now, caller: Caller, request: &PeerRef) {
+        let peer = match self.resolve(&request.peer) {
+            Ok(peer) => peer,
+            Err(failure) => return self.fail(caller, failure),
+        };
+        if self.peers.known(&peer).is_none() && self.router.record(&peer).is_none() {
+            let text = "nothing is known of this peer; there is nothing to forget";
+            return self.fail(caller, Failure::new(ErrorCode::NoSuchPeer, text));
+        }
+        self.links.let_go(&peer);
+        self.close_link(now, &peer, CloseReason::Operator, "forgotten by the operator");
+        self.peers.acquainted.remove(&peer);
+        self.router.handle(now, router::Input::Forget(peer));
+        self.courier.handle(now, courier::Input::Forget(peer));
+        self.set_known(now, peer, Known::default());
+        self.storage.later(Op::DropPeer(peer));
+        self.done_later(caller);
+    }
+
+    pub(super) fn on_learned(
+        &mut self,
+        now: Now,
+        record: &SignedRecord,
+        via: PeerId,
+        new: bool,
+        discovered: bool,
+    ) {
+        let peer = record.record.peer;
+        if !self.storage.is_full() {
+            self.store_peer(peer);
+        }
+        self.courier.handle(now, courier::Input::Nudge { peer: Some(peer) });
+        if discovered {
+            let event = Event::Discovered(DiscoveredEvent {
+                peer: peer.to_string(),
+                name: record.record.name.as_ref().map(ToString::to_string),
+                addresses: record.record.addresses.iter().map(ToString::to_string).collect(),
+                via: via.to_string(),
+                new,
+            });
+            for caller in &self.peers.discovering {
+                self.out.tell(caller.client, ToClient::Event(event.clone()));
+            }
+        }
+    }
+
+    pub(super) fn on_record_dropped(&mut self, peer: &PeerId) {
+        self.store_peer(*peer);
+    }
+
+    pub(super) fn on_discover(&mut self, now: Now, caller: Caller) {
+        self.peers.discovering.push(caller);
+        self.router.handle(now, router::Input::Discover);
+    }
+
+    pub(super) fn on_discovered(&mut self, outcome: DiscoverOutcome) {
+        let counts = DiscoverCounts {
+            asked: outcome.asked,
+            answered: outcome.answered,
+            new: outcome.new,
+            updated: outcome.updated,
+            known: self.router.records_len() as u64,
+        };
+        for caller in std::mem::take(&mut self.peers.discovering) {
+            self.reply(caller, Reply::Discover(counts));
+        }
+    }
+
+    /// A client is gone: it waits for nothing any more.
+    pub(super) fn forget_discoverer(&mut self, client: super::ClientId) {
+        self.peers.discovering.retain(|caller| caller.client != client);
+    }
+}
+
+fn found_text(found: &[PeerId]) -> String {
+    found.iter().take(2).map(PeerId::short).collect::<Vec<_>>().join(", ")
+}

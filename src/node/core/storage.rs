@@ -1,0 +1,259 @@
+//! What waits for the store, and what to do when it answers.
+
+use std::collections::BTreeMap;
+
+use super::desk::Queueing;
+use super::listeners::AskedBy;
+use super::{Caller, Core, Effect};
+use crate::control::SendRequest;
+use crate::control::protocol::{Done, ErrorCode, Failure, Reply};
+use crate::courier::{self, Change};
+use crate::model::{Monotonic, Now, PeerId, Row, Span};
+use crate::store::op::{Answer, Completion, Op, Query, Question, Transaction};
+
+/// Between two tries to store what there was no room for.
+const RETRY_INTERVAL: Span = Span::from_secs(1);
+/// Messages loaded from the outbox at once.
+const LOAD_MESSAGES_MAX: usize = 1_024;
+/// Bytes loaded from the outbox at once.
+const LOAD_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// What to do when a transaction is on disk.
+#[derive(Debug)]
+enum Then {
+    /// Tell the courier.
+    Received,
+    /// New messages are in the outbox.
+    Queued(Vec<Queueing>),
+    /// Tell who waits. If there was no room, the same again later.
+    Later(Vec<Op>, Vec<(Caller, Reply)>),
+}
+
+/// What a question was for.
+#[derive(Debug)]
+pub(super) enum Asked {
+    /// The courier wants more messages for a recipient.
+    Outbox(PeerId),
+    /// A listing of the outbox.
+    OutboxPage(Caller),
+    /// Something about the inbox.
+    Inbox(AskedBy),
+    /// A piece of a body.
+    Body(Caller),
+    /// Whether a key was used before.
+    Key(Caller, Box<SendRequest>, PeerId),
+}
+
+/// What is on its way to the store.
+#[derive(Debug, Default)]
+pub(super) struct Storage {
+    token: u64,
+    /// What the courier wants stored.
+    received: Option<Vec<Change>>,
+    /// Changes that nothing has to wait for, and who waits for them all the same.
+    later: Vec<Op>,
+    waiting: Vec<(Caller, Reply)>,
+    then: BTreeMap<u64, Then>,
+    asked: BTreeMap<u64, Asked>,
+    asking: Vec<Query>,
+    /// Since when there is no room.
+    full: bool,
+    retry_at: Option<Monotonic>,
+}
+
+impl Storage {
+    pub(super) fn receive(&mut self, changes: Vec<Change>) {
+        self.received = Some(changes);
+    }
+
+    pub(super) fn later(&mut self, op: Op) {
+        self.later.push(op);
+    }
+
+    pub(super) fn later_all(&mut self, changes: Vec<Change>) {
+        self.later.extend(changes.into_iter().map(op_of));
+    }
+
+    /// Replies once everything asked for so far is on disk.
+    pub(super) fn reply_later(&mut self, caller: Caller, reply: Reply) {
+        self.waiting.push((caller, reply));
+    }
+
+    pub(super) fn ask(&mut self, asked: Asked, what: Question) {
+        self.token += 1;
+        self.asked.insert(self.token, asked);
+        self.asking.push(Query { token: self.token, what });
+    }
+
+    /// Whether the last thing the store said was that there is no room.
+    pub(super) const fn is_full(&self) -> bool {
+        self.full
+    }
+
+    pub(super) fn deadline(&self) -> Monotonic {
+        self.retry_at.unwrap_or(Monotonic::NEVER)
+    }
+
+    fn transact(&mut self, ops: Vec<Op>, then: Then) -> Effect {
+        self.token += 1;
+        self.then.insert(self.token, then);
+        Effect::Transact(Transaction { token: self.token, ops })
+    }
+}
+
+impl Core {
+    /// Hands everything that waits to the store. Questions go last: they see what was stored before.
+    pub(super) fn commit(&mut self) {
+        let queueing = self.desk.take_queueing();
+        if !queueing.is_empty() {
+            let ops = queueing.iter().map(|q| Op::Queue(Box::new(q.message.clone()))).collect();
+            let effect = self.storage.transact(ops, Then::Queued(queueing));
+            self.out.effects.push(effect);
+        }
+        if let Some(changes) = self.storage.received.take() {
+            let ops = changes.into_iter().map(op_of).collect();
+            let effect = self.storage.transact(ops, Then::Received);
+            self.out.effects.push(effect);
+        }
+        self.commit_acknowledgements();
+        let blocked = self.storage.retry_at.is_some();
+        if !blocked && !(self.storage.later.is_empty() && self.storage.waiting.is_empty()) {
+            let ops = std::mem::take(&mut self.storage.later);
+            let waiting = std::mem::take(&mut self.storage.waiting);
+            let effect = self.storage.transact(ops.clone(), Then::Later(ops, waiting));
+            self.out.effects.push(effect);
+        }
+        let asking = std::mem::take(&mut self.storage.asking);
+        self.out.effects.extend(asking.into_iter().map(Effect::Ask));
+    }
+
+    pub(super) fn tick_storage(&mut self, now: Now) {
+        if self.storage.retry_at.is_some_and(|at| at <= now.mono) {
+            self.storage.retry_at = None;
+        }
+    }
+
+    pub(super) fn on_completion(&mut self, now: Now, completion: Completion) {
+        match completion {
+            Completion::Committed { token, pruned } => {
+                self.storage.full = false;
+                if pruned.messages > 0 {
+                    self.listeners.on_pruned(pruned.messages);
+                    self.courier.handle(now, courier::Input::Pruned { bytes: pruned.bytes });
+                }
+                if let Some(then) = self.storage.then.remove(&token) {
+                    self.on_committed(now, then);
+                }
+            }
+            Completion::Full { token } => {
+                self.storage.full = true;
+                if let Some(then) = self.storage.then.remove(&token) {
+                    self.on_full(now, then);
+                }
+            }
+            Completion::Answered { token, answer } => {
+                if let Some(asked) = self.storage.asked.remove(&token) {
+                    self.on_answer(now, asked, answer);
+                }
+            }
+            Completion::Failed { reason } => self.out.effects.push(Effect::Stop { reason }),
+        }
+    }
+
+    fn on_committed(&mut self, now: Now, then: Then) {
+        match then {
+            Then::Received => {
+                self.courier.handle(now, courier::Input::Stored);
+                // The next batch should not wait for the rest of the inputs.
+                self.carry(now);
+            }
+            Then::Queued(queueing) => self.on_queued(now, queueing),
+            Then::Later(_, waiting) => {
+                for (caller, reply) in waiting {
+                    self.reply(caller, reply);
+                }
+            }
+        }
+    }
+
+    fn on_full(&mut self, now: Now, then: Then) {
+        match then {
+            Then::Received => self.courier.handle(now, courier::Input::StoreFull),
+            Then::Queued(queueing) => {
+                for queued in queueing {
+                    self.desk.withdraw(&queued);
+                    let text = "there is no room on the daemon's disk; free some and send again";
+                    self.fail(queued.caller, Failure::new(ErrorCode::StorageFull, text));
+                }
+            }
+            Then::Later(mut ops, mut waiting) => {
+                // Records can be learned again; what was delivered or acknowledged cannot.
+                ops.retain(|op| !matches!(op, Op::Peer(row) if row.alias.is_none() && row.dial.is_none()));
+                ops.append(&mut self.storage.later);
+                waiting.append(&mut self.storage.waiting);
+                self.storage.later = ops;
+                self.storage.waiting = waiting;
+                self.storage.retry_at = Some(now.mono + RETRY_INTERVAL);
+            }
+        }
+    }
+
+    fn on_answer(&mut self, now: Now, asked: Asked, answer: Answer) {
+        match (asked, answer) {
+            (Asked::Outbox(recipient), Answer::OutboxOf(messages)) => {
+                self.desk.see(&messages);
+                self.courier.handle(now, courier::Input::Loaded { recipient, messages });
+            }
+            (Asked::OutboxPage(caller), Answer::Outbox(heads)) => {
+                let reply = self.outbox_page(&heads);
+                self.reply(caller, reply);
+            }
+            (Asked::Inbox(by), Answer::Inbox { messages, through }) => {
+                self.on_inbox(by, messages, through);
+            }
+            (Asked::Body(caller), Answer::Body(body)) => self.on_body(caller, body),
+            (Asked::Key(caller, request, recipient), Answer::Key(known)) => {
+                self.on_key(now, caller, *request, recipient, known);
+            }
+            // The store answers the question that was asked.
+            (asked, _) => debug_assert!(false, "wrong answer to {asked:?}"),
+        }
+    }
+
+    pub(super) fn load_outbox(&mut self, recipient: PeerId, after: Row) {
+        self.storage.ask(
+            Asked::Outbox(recipient),
+            Question::OutboxOf {
+                recipient,
+                after,
+                messages_max: LOAD_MESSAGES_MAX,
+                bytes_max: LOAD_BYTES_MAX,
+            },
+        );
+    }
+
+    /// The reply to a request that is done once it is on disk.
+    pub(super) fn done_later(&mut self, caller: Caller) {
+        self.storage.reply_later(caller, Reply::Done(Done {}));
+    }
+}
+
+/// What the courier wants kept, in the store's words.
+fn op_of(change: Change) -> Op {
+    match change {
+        Change::Deliver(message) => Op::Deliver(message),
+        Change::Hold(message) => Op::Hold(message),
+        Change::Release { key, cursor } => Op::Release { key, cursor },
+        Change::Chunk(chunk) => Op::Chunk(chunk),
+        Change::Assemble { key, id, cursor, received } => {
+            Op::Assemble { key, id, cursor, received }
+        }
+        Change::DropChunks(key) => Op::DropChunks(key),
+        Change::Window(row) => Op::Window(row),
+        Change::DropWindow { sender, incarnation } => Op::DropWindow { sender, incarnation },
+        Change::Session(row) => Op::Session(row),
+        Change::DropSession { sender, session } => Op::DropSession { sender, session },
+        Change::Prekey(row) => Op::Prekey(row),
+        Change::DropPrekey(id) => Op::DropPrekey(id),
+    }
+}

@@ -1,0 +1,3 @@
+//! The only meeting point: a pure core that composes all rooms, and the loop that runs it.
+
+pub mod core;

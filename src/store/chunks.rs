@@ -1,0 +1,143 @@
+//! Messages that arrive in pieces.
+
+use rusqlite::blob::ZeroBlob;
+use rusqlite::{Connection, MAIN_DB, OptionalExtension as _, params};
+
+use crate::model::{MessageId, Timestamp};
+use crate::store::columns::{key_params, stored};
+use crate::store::error::Fault;
+use crate::store::op::{Cursor, IncomingChunk, ReceivedKey};
+
+/// Makes the row of a message whose chunks are there, with a body to be written.
+const INTO_INBOX: &str = "
+    INSERT INTO inbox (cursor, sender, incarnation, sequence, id, sent, received, subject, body)
+    SELECT ?1, sender, incarnation, sequence, ?5, sent, ?6, subject, ?7 FROM partials
+    WHERE sender = ?2 AND incarnation = ?3 AND sequence = ?4";
+/// The same for messages whose turn has not come.
+const INTO_HELD: &str = "
+    INSERT INTO held (slot, sender, incarnation, sequence, id, sent, received, subject, body)
+    SELECT ?1, sender, incarnation, sequence, ?5, sent, ?6, subject, ?7 FROM partials
+    WHERE sender = ?2 AND incarnation = ?3 AND sequence = ?4";
+
+/// Stores a chunk, unless it is there. Returns how many bytes were added.
+pub(super) fn put(connection: &Connection, chunk: &IncomingChunk) -> Result<u64, Fault> {
+    let key = &chunk.key;
+    connection
+        .prepare_cached(
+            "INSERT OR IGNORE INTO partials
+             (sender, incarnation, sequence, total, sent, expires, subject)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        )?
+        .execute(params![
+            key.sender.as_bytes(),
+            stored(key.incarnation.0),
+            stored(key.sequence.0),
+            stored(chunk.total),
+            stored(chunk.sent.as_millis()),
+            stored(chunk.expires.as_millis()),
+            chunk.subject,
+        ])?;
+    let added = connection
+        .prepare_cached(
+            "INSERT OR IGNORE INTO chunks (sender, incarnation, sequence, number, bytes)
+             VALUES (?1, ?2, ?3, ?4, ?5)",
+        )?
+        .execute(params![
+            key.sender.as_bytes(),
+            stored(key.incarnation.0),
+            stored(key.sequence.0),
+            chunk.index,
+            &chunk.bytes[..],
+        ])?;
+    Ok(if added == 0 { 0 } else { chunk.bytes.len() as u64 })
+}
+
+/// Makes one message of all chunks, in the inbox (with a cursor) or held. Its size stays the same.
+///
+/// The body is written piece by piece into a row that was made for it: no copy of it is in memory.
+pub(super) fn assemble(
+    connection: &Connection,
+    key: &ReceivedKey,
+    id: MessageId,
+    cursor: Option<Cursor>,
+    received: Timestamp,
+) -> Result<(), Fault> {
+    let total = checked_total(connection, key)?;
+    let (table, place) = match cursor {
+        Some(cursor) => ("inbox", Some(stored(cursor.0))),
+        None => ("held", None),
+    };
+    let sql = match cursor {
+        Some(_) => INTO_INBOX,
+        None => INTO_HELD,
+    };
+    let slot = connection.prepare_cached(sql)?.insert(params![
+        place,
+        key.sender.as_bytes(),
+        stored(key.incarnation.0),
+        stored(key.sequence.0),
+        &id.0[..],
+        stored(received.as_millis()),
+        ZeroBlob(total),
+    ])?;
+    let mut body = connection.blob_open(MAIN_DB, table, "body", slot, false)?;
+    let mut statement = connection.prepare_cached(
+        "SELECT bytes FROM chunks WHERE sender = ?1 AND incarnation = ?2 AND sequence = ?3
+         ORDER BY number",
+    )?;
+    let mut rows = statement.query(key_params(key))?;
+    let mut offset = 0;
+    while let Some(row) = rows.next()? {
+        let bytes = row.get_ref(0)?.as_blob().map_err(rusqlite::Error::from)?;
+        body.write_at(bytes, offset)?;
+        offset += bytes.len();
+    }
+    drop(rows);
+    body.close()?;
+    drop_all(connection, key)?;
+    Ok(())
+}
+
+/// The message's size, once its chunks are known to be all there.
+fn checked_total(connection: &Connection, key: &ReceivedKey) -> Result<i32, Fault> {
+    let total: Option<i64> = connection
+        .prepare_cached(
+            "SELECT total FROM partials
+             WHERE sender = ?1 AND incarnation = ?2 AND sequence = ?3",
+        )?
+        .query_row(key_params(key), |row| row.get(0))
+        .optional()?;
+    let Some(total) = total else {
+        return Err(Fault::Missing(format!("{key:?} is assembled but has no chunks")));
+    };
+    let (count, last, bytes): (i64, i64, i64) = connection
+        .prepare_cached(
+            "SELECT count(*), ifnull(max(number), 0), ifnull(sum(length(bytes)), 0) FROM chunks
+             WHERE sender = ?1 AND incarnation = ?2 AND sequence = ?3",
+        )?
+        .query_row(key_params(key), |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+    if bytes != total || count != last + 1 {
+        return Err(Fault::Missing(format!(
+            "{key:?} is assembled from {count} chunks up to number {last} \
+             with {bytes} bytes of {total}"
+        )));
+    }
+    i32::try_from(total).map_err(|_| Fault::Bug(format!("{key:?} has {total} bytes")))
+}
+
+/// Drops the chunks of a message. Returns how many bytes they had.
+pub(super) fn drop_all(connection: &Connection, key: &ReceivedKey) -> Result<u64, Fault> {
+    let bytes: i64 = connection
+        .prepare_cached(
+            "SELECT ifnull(sum(length(bytes)), 0) FROM chunks
+             WHERE sender = ?1 AND incarnation = ?2 AND sequence = ?3",
+        )?
+        .query_row(key_params(key), |row| row.get(0))?;
+    for sql in [
+        "DELETE FROM chunks WHERE sender = ?1 AND incarnation = ?2 AND sequence = ?3",
+        "DELETE FROM partials WHERE sender = ?1 AND incarnation = ?2 AND sequence = ?3",
+    ] {
+        connection.prepare_cached(sql)?.execute(key_params(key))?;
+    }
+    Ok(bytes.unsigned_abs())
+}
