@@ -6,7 +6,7 @@ use std::pin::pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, ReadHalf, WriteHalf};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsStream;
@@ -112,7 +112,7 @@ impl FrameReader {
     pub(super) async fn read_handshake_frame(&mut self) -> Result<Frame, ReadEnd> {
         loop {
             if let Some(frame) = split_frames(&mut self.buffer).map_err(ReadEnd::Malformed)? {
-                return decode(&frame).map_err(ReadEnd::Malformed);
+                return Frame::decode(frame).map_err(ReadEnd::Malformed);
             }
             if self.buffer.len() >= HANDSHAKE_BYTES_MAX {
                 return Err(ReadEnd::Malformed(WireError::TooLarge("hello")));
@@ -152,7 +152,7 @@ impl FrameReader {
             let frame = match split_frames(&mut self.buffer) {
                 Ok(Some(bytes)) => {
                     batch.bytes += 4 + bytes.len();
-                    decode(&bytes)
+                    Frame::decode(bytes)
                 }
                 Ok(None) => return,
                 Err(error) => Err(error),
@@ -177,12 +177,6 @@ impl FrameReader {
     }
 }
 
-/// A frame in memory of its own. As a slice of what was read, one small frame that waits in a queue
-/// would keep all of it alive, and no accounting would show it.
-fn decode(bytes: &[u8]) -> Result<Frame, WireError> {
-    Frame::decode(Bytes::copy_from_slice(bytes))
-}
-
 /// Writes frames.
 pub(super) struct FrameWriter {
     write: WriteHalf<TlsStream<Socket>>,
@@ -200,6 +194,12 @@ impl FrameWriter {
         let length = u32::try_from(frame.len()).unwrap_or(u32::MAX);
         self.batch.extend_from_slice(&length.to_be_bytes());
         self.batch.extend_from_slice(frame);
+    }
+
+    /// Adds bytes that are no frame.
+    #[cfg(test)]
+    pub(super) fn put_raw(&mut self, bytes: &[u8]) {
+        self.batch.extend_from_slice(bytes);
     }
 
     /// Whether a frame of this size still goes into the batch; the first always does.
@@ -246,7 +246,7 @@ impl FrameWriter {
     }
 
     /// Writes what is left and says that nothing follows.
-    async fn finish(&mut self) -> io::Result<()> {
+    pub(super) async fn finish(&mut self) -> io::Result<()> {
         self.flush().await?;
         self.write.shutdown().await
     }

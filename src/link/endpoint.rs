@@ -29,6 +29,8 @@ const HANDSHAKES_PER_SOURCE_MAX: usize = 16;
 /// Bytes that may wait for one link before it counts as congested: a second wall behind the bound
 /// that whoever sends keeps (`link_queue_bytes_max`), several times as far out.
 const QUEUE_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// How long a write to a neighbour may make no progress at all.
+const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// Connections that the kernel may hold for us before we accept them.
 const BACKLOG: u32 = 1_024;
 
@@ -53,6 +55,8 @@ pub struct EndpointConfig {
     pub handshakes_per_source_max: usize,
     /// Bytes that may wait for one link before it ends as congested.
     pub queue_bytes_max: usize,
+    /// How long a write may make no progress at all before its link ends.
+    pub stall_timeout: Duration,
 }
 
 impl EndpointConfig {
@@ -68,6 +72,7 @@ impl EndpointConfig {
             handshakes_max: HANDSHAKES_MAX,
             handshakes_per_source_max: HANDSHAKES_PER_SOURCE_MAX,
             queue_bytes_max: QUEUE_BYTES_MAX,
+            stall_timeout: STALL_TIMEOUT,
         }
     }
 }
@@ -130,6 +135,7 @@ pub(super) struct Context {
     pub(super) tls: Tls,
     pub(super) handshake_timeout: Duration,
     pub(super) queue_bytes_max: usize,
+    pub(super) stall_timeout: Duration,
     pub(super) events: mpsc::Sender<Event>,
     pub(super) gate: Arc<Gate>,
     pub(super) noise: Noise,
@@ -164,6 +170,7 @@ impl Endpoint {
             tls,
             handshake_timeout: config.handshake_timeout,
             queue_bytes_max: config.queue_bytes_max,
+            stall_timeout: config.stall_timeout,
             events,
             gate: Gate::new(config.handshakes_max, config.handshakes_per_source_max),
             noise: Noise::new(),

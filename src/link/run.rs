@@ -3,7 +3,6 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::{sleep, timeout};
@@ -17,9 +16,6 @@ use super::handshake::{Greeting, describe_loss};
 use super::queue::{Alarm, LinkHandle, Queue, Work};
 use crate::model::{PeerId, escaped};
 use crate::wire::CloseReason;
-
-/// How long a write may make no progress at all.
-const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A connection on which both ends are satisfied with each other.
 pub(super) struct Established {
@@ -129,10 +125,10 @@ async fn write_all(
         }
         while !frames.is_empty() {
             let bytes = fill(writer, &mut frames);
-            if let Err(error) = writer.flush_unless_stalled(STALL_TIMEOUT).await {
+            if let Err(error) = writer.flush_unless_stalled(context.stall_timeout).await {
                 let why = match error.kind() {
                     std::io::ErrorKind::TimedOut => {
-                        format!("the peer took nothing for {} s", STALL_TIMEOUT.as_secs())
+                        format!("the peer took nothing for {:?}", context.stall_timeout)
                     }
                     _ => describe_loss(&error),
                 };
