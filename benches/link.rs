@@ -59,7 +59,7 @@ fn split_and_decode(bencher: Bencher<'_, '_>, body: usize) {
 #[divan::bench(args = [200, 60 * 1024], sample_count = 20)]
 fn throughput(bencher: Bencher<'_, '_>, size: usize) {
     const TOTAL: usize = 24 * 1024 * 1024;
-    let mut pair = Pair::new();
+    let mut pair = Pair::new(2);
     let frame = envelope(size.saturating_sub(116));
     let count = TOTAL / frame.len();
     // Handed over as a node would: in batches of some frames.
@@ -75,10 +75,11 @@ fn throughput(bencher: Bencher<'_, '_>, size: usize) {
     });
 }
 
-/// One small frame there and one back: two wake-ups of each end.
-#[divan::bench(sample_count = 2_000)]
-fn round_trip(bencher: Bencher<'_, '_>) {
-    let mut pair = Pair::new();
+/// One small frame there and one back: two wake-ups of each end. With no worker threads, one
+/// thread does it all.
+#[divan::bench(sample_count = 2_000, args = [0, 1, 2])]
+fn round_trip(bencher: Bencher<'_, '_>, workers: usize) {
+    let mut pair = Pair::new(workers);
     let frame = envelope(128);
     bencher.bench_local(|| {
         pair.near.send(vec![frame.clone()]);
@@ -91,7 +92,7 @@ fn round_trip(bencher: Bencher<'_, '_>) {
 /// From connecting to `Up` at both ends.
 #[divan::bench(sample_count = 200)]
 fn handshake(bencher: Bencher<'_, '_>) {
-    let mut pair = Pair::new();
+    let mut pair = Pair::new(2);
     let mut id = 100;
     bencher.bench_local(|| {
         id += 1;
@@ -111,12 +112,13 @@ struct Pair {
 }
 
 impl Pair {
-    fn new() -> Self {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .enable_all()
-            .build()
-            .expect("a runtime");
+    fn new(workers: usize) -> Self {
+        let mut builder = match workers {
+            0 => tokio::runtime::Builder::new_current_thread(),
+            _ => tokio::runtime::Builder::new_multi_thread(),
+        };
+        let runtime = builder.worker_threads(workers.max(1)).enable_all().build();
+        let runtime = runtime.expect("a runtime");
         let (near_sender, mut near_events) = mpsc::channel(64);
         let (far_sender, mut far_events) = mpsc::channel(64);
         let (dialler, listener, near, far) = runtime.block_on(async {

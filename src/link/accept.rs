@@ -16,6 +16,7 @@ use super::event::{Direction, Event};
 use super::handshake::{Failure, describe_loss, greet_dialler};
 use super::run::{Established, run};
 use super::socket::Socket;
+use super::tls::is_of_tls;
 use crate::model::{PeerId, escaped};
 use crate::wire::CloseReason;
 
@@ -140,12 +141,12 @@ async fn shake_hands(
 }
 
 /// A failed TLS handshake in words.
-pub(super) fn describe_tls_failure(error: &io::Error) -> String {
-    if error.get_ref().is_some() && error.kind() != io::ErrorKind::UnexpectedEof {
+fn describe_tls_failure(error: &io::Error) -> String {
+    match is_of_tls(error) {
         // Parts of what the library says may come from the other end.
-        return format!("no distmsg: {}", escaped(&error.to_string()));
+        true => format!("no distmsg: {}", escaped(&error.to_string())),
+        false => describe_loss(error),
     }
-    describe_loss(error)
 }
 
 /// Tells of a connection that did not become a link: to the log and to the receiver of events.

@@ -11,14 +11,14 @@ use tokio::net::{TcpStream, lookup_host};
 use tokio::time::{Instant, timeout};
 use tracing::debug;
 
-use super::accept::describe_tls_failure;
 use super::channel::Channel;
 use super::endpoint::{Context, Purpose};
 use super::event::{DialId, Direction, Event};
-use super::handshake::{Failure, Greeting, Own, confirm, greet_listener};
+use super::handshake::{Failure, Greeting, Own, confirm, describe_loss, greet_listener};
 use super::run::{Established, run};
 use super::socket::Socket;
-use crate::model::{Address, PeerId};
+use super::tls::is_of_tls;
+use crate::model::{Address, PeerId, escaped};
 use crate::wire::CloseReason;
 
 /// Addresses of one name that are tried.
@@ -31,7 +31,7 @@ pub enum DialError {
     #[error("the name cannot be resolved ({0}); check its spelling, or give an IP address")]
     Resolve(String),
     /// Nobody listens there, or the network does not lead there.
-    #[error("cannot connect ({0}); check the address and whether distmsg runs there")]
+    #[error("{0}; check the address and whether distmsg runs there")]
     Connect(String),
     /// There was no answer in time.
     #[error("no answer in time; check the address and any firewall between")]
@@ -186,7 +186,10 @@ async fn attempt(
     let connected = TcpStream::connect(address).await;
     let tcp = connected.map_err(|error| DialError::Connect(describe_connect(&error)))?;
     let secured = context.tls.connect(Socket::new(tcp)).await;
-    let secured = secured.map_err(|error| DialError::NotDistmsg(describe_tls_failure(&error)))?;
+    let secured = secured.map_err(|error| match is_of_tls(&error) {
+        true => DialError::NotDistmsg(escaped(&error.to_string())),
+        false => DialError::Lost(describe_loss(&error)),
+    })?;
     let (peer, exporter) = (secured.peer, secured.exporter);
     // Before a single word: whoever is there, it is not whom we want to talk to.
     if dial.expected.is_some_and(|expected| expected != peer) {

@@ -10,6 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use thiserror::Error;
 use tokio::net::{TcpListener, TcpSocket, lookup_host};
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 
@@ -123,6 +124,7 @@ fn remedy(error: &io::Error) -> &'static str {
 pub struct Endpoint {
     context: Arc<Context>,
     listening: Vec<SocketAddr>,
+    runtime: Handle,
     /// Everything stops when this is dropped.
     _running: watch::Sender<()>,
 }
@@ -183,7 +185,7 @@ impl Endpoint {
         for listener in listeners {
             tokio::spawn(listen(Arc::clone(&context), listener));
         }
-        Ok(Self { context, listening, _running: running_sender })
+        Ok(Self { context, listening, runtime: Handle::current(), _running: running_sender })
     }
 
     /// Where it listens, with the ports that were chosen.
@@ -197,11 +199,11 @@ impl Endpoint {
     }
 
     /// Dials an address; a name is resolved anew each time. What comes of it is one event with this
-    /// dial's ID: `Up`, `Probed` or `DialFailed`. Must be called within the tokio runtime.
+    /// dial's ID: `Up`, `Probed` or `DialFailed`.
     pub fn dial(&self, id: DialId, address: Address, expected: Option<PeerId>, purpose: Purpose) {
         let order = Dial { id, address, expected, purpose };
         let mut dials = self.context.dials();
-        let task = tokio::spawn(dial(Arc::clone(&self.context), order));
+        let task = self.runtime.spawn(dial(Arc::clone(&self.context), order));
         dials.insert(id, task.abort_handle());
     }
 

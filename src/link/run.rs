@@ -58,8 +58,9 @@ pub(super) async fn run(context: Arc<Context>, established: Established) {
     let Greeting { instance, record } = greeting;
     let up = Event::Up { link, peer, direction, dial, address, instance, record, handle };
     debug!(link = link.0, peer = %peer, %address, ?direction, "link up");
-    if context.events.send(up).await.is_err() {
-        return;
+    tokio::select! {
+        sent = context.events.send(up) => if sent.is_err() { return },
+        () = context.stopped() => return,
     }
     drop(place);
     let exit = serve(&context, link, &mut channel, &queue).await;
@@ -84,8 +85,8 @@ pub(super) async fn run(context: Arc<Context>, established: Established) {
 /// Reads and writes until either comes to an end, or both are to be given up.
 async fn serve(context: &Context, link: LinkId, channel: &mut Channel, queue: &Queue) -> Exit {
     let Channel { reader, writer } = channel;
+    // In no fixed order: whichever comes first may use up what the runtime grants a task at once.
     tokio::select! {
-        biased;
         () = context.stopped() => Exit::telling(CloseReason::Stopping, String::new()),
         exit = give_up(queue) => exit,
         exit = write_all(context, link, writer, queue) => exit,

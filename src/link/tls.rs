@@ -107,6 +107,11 @@ impl Secured {
     }
 }
 
+/// Whether a handshake failed for what was said in it; otherwise the connection broke.
+pub(super) fn is_of_tls(error: &io::Error) -> bool {
+    error.get_ref().is_some() && error.kind() != io::ErrorKind::UnexpectedEof
+}
+
 pub(super) fn server_config(identity: &Identity) -> Result<ServerConfig, Error> {
     let provider = provider();
     let verifier = Arc::new(RawKeys(provider.signature_verification_algorithms));
