@@ -8,12 +8,18 @@
 //! - [`router`]: pure: who our neighbours are and how to reach everybody else through them.
 //! - [`courier`]: pure: end to end: sessions, ordering, receipts, retries.
 //! - [`store`]: what survives, in SQLite.
-//! - [`node`]: the only meeting point: a pure core that composes all rooms, and its loop.
+//! - [`link`]: authenticated, encrypted connections to neighbours.
 //! - [`control`]: the protocol that clients speak with the daemon.
+//! - [`node`]: the only meeting point: a pure core that composes all rooms, and its loop.
+//! - [`config`]: the configuration file and where things are.
+//! - [`daemon`]: arguments, secrets, logging, signals: what makes a node a daemon.
 
+pub mod config;
 pub mod control;
 pub mod courier;
 pub mod crypto;
+pub mod daemon;
+pub mod link;
 pub mod model;
 pub mod node;
 pub mod router;

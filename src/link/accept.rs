@@ -1,0 +1,295 @@
+//! Those who dial us: bounded before anything is known of them.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{Instant, sleep};
+use tracing::{debug, info, warn};
+
+use super::channel::{Channel, until};
+use super::endpoint::Context;
+use super::event::{Direction, Event};
+use super::handshake::{Failure, describe_loss, greet_dialler};
+use super::run::{Established, run};
+use super::socket::Socket;
+use super::tls::is_of_tls;
+use crate::model::{PeerId, escaped};
+use crate::wire::CloseReason;
+
+/// How long we wait when no connection can be accepted, at first and at most.
+const BACKOFF_MIN: Duration = Duration::from_millis(100);
+const BACKOFF_MAX: Duration = Duration::from_secs(1);
+
+/// Refusals told (logged, and reported as events) at once, and how long one more takes to be
+/// allowed.
+const NOISE_BURST: u32 = 20;
+const NOISE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Accepts connections until the endpoint stops.
+pub(super) async fn listen(context: Arc<Context>, listener: TcpListener) {
+    let mut backoff = BACKOFF_MIN;
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = context.stopped() => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((tcp, address)) => {
+                backoff = BACKOFF_MIN;
+                admit(&context, tcp, address);
+            }
+            // The connection was gone before we took it: that is its own problem.
+            Err(error) if is_of_one_connection(&error) => {}
+            // Out of descriptors or memory: trying at once would only spin, giving up would make
+            // us deaf for good.
+            Err(error) => {
+                if backoff == BACKOFF_MIN {
+                    warn!(
+                        "cannot accept connections for now: {error}; raise LimitNOFILE if it lasts"
+                    );
+                }
+                tokio::select! {
+                    () = context.stopped() => return,
+                    () = sleep(backoff) => {}
+                }
+                backoff = (backoff * 2).min(BACKOFF_MAX);
+            }
+        }
+    }
+}
+
+fn is_of_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::Interrupted
+    )
+}
+
+/// Begins a handshake if there is room for one more; closes the connection at once if not.
+fn admit(context: &Arc<Context>, tcp: TcpStream, address: SocketAddr) {
+    let Some(place) = context.gate.enter(address.ip()) else {
+        drop(tcp);
+        return refused(context, address, None, "too many handshakes are in progress".to_owned());
+    };
+    let context = Arc::clone(context);
+    tokio::spawn(async move {
+        let established = tokio::select! {
+            biased;
+            () = context.stopped() => None,
+            established = shake_hands(&context, tcp, address, place) => established,
+        };
+        if let Some(established) = established {
+            run(context, established).await;
+        }
+    });
+}
+
+async fn shake_hands(
+    context: &Context,
+    tcp: TcpStream,
+    address: SocketAddr,
+    place: Place,
+) -> Option<Established> {
+    let deadline = Instant::now() + context.handshake_timeout;
+    let too_slow = || format!("no handshake within {} ms", context.handshake_timeout.as_millis());
+    let secured = match until(deadline, context.tls.accept(Socket::new(tcp))).await {
+        Some(Ok(secured)) => secured,
+        Some(Err(error)) => {
+            refused(context, address, None, describe_tls_failure(&error));
+            return None;
+        }
+        None => {
+            refused(context, address, None, too_slow());
+            return None;
+        }
+    };
+    let (peer, exporter) = (secured.peer, secured.exporter);
+    let mut channel = Channel::new(secured);
+    // Ourselves: the dialling end says so to whoever dialled.
+    if peer == context.peer {
+        channel.close(CloseReason::Myself, "").await;
+        return None;
+    }
+    let own = context.own(&exporter);
+    let failure = match until(deadline, greet_dialler(&mut channel, &own)).await {
+        Some(Ok(greeting)) => {
+            let (direction, dial, place) = (Direction::Inbound, None, Some(place));
+            return Some(Established { channel, peer, direction, dial, address, greeting, place });
+        }
+        Some(Err(failure)) => failure,
+        None => Failure::Lost(too_slow()),
+    };
+    match failure {
+        Failure::Refused(CloseReason::Probe, _) => {
+            debug!(peer = %peer, %address, "probed");
+        }
+        failure => {
+            refused(context, address, Some(peer), failure.describe());
+            if let Failure::Refusing(reason, text) = failure {
+                channel.close(reason, &text).await;
+            }
+        }
+    }
+    None
+}
+
+/// A failed TLS handshake in words.
+fn describe_tls_failure(error: &io::Error) -> String {
+    match is_of_tls(error) {
+        // Parts of what the library says may come from the other end.
+        true => format!("no distmsg: {}", escaped(&error.to_string())),
+        false => describe_loss(error),
+    }
+}
+
+/// Tells of a connection that did not become a link: to the log and to the receiver of events.
+fn refused(context: &Context, address: SocketAddr, peer: Option<PeerId>, reason: String) {
+    let Some(unreported) = context.noise.allow() else { return };
+    match peer {
+        Some(peer) => info!(peer = %peer, %address, unreported, "refused: {reason}"),
+        None => info!(%address, unreported, "refused: {reason}"),
+    }
+    // Never waits: whoever is refused must not be able to hold anything up.
+    let _ = context.events.try_send(Event::Refused { address, peer, reason, unreported });
+}
+
+/// Counts handshakes in progress, in all and of each source.
+pub(super) struct Gate {
+    in_all_max: usize,
+    per_source_max: usize,
+    inside: Mutex<Inside>,
+}
+
+#[derive(Default)]
+struct Inside {
+    in_all: usize,
+    per_source: HashMap<IpAddr, usize>,
+}
+
+/// A place in a [`Gate`], until dropped.
+pub(super) struct Place {
+    gate: Arc<Gate>,
+    source: IpAddr,
+}
+
+impl Gate {
+    pub(super) fn new(in_all_max: usize, per_source_max: usize) -> Arc<Self> {
+        Arc::new(Self { in_all_max, per_source_max, inside: Mutex::default() })
+    }
+
+    fn enter(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
+        let source = source_of(address);
+        let mut inside = self.inside();
+        let of_source = inside.per_source.get(&source).copied().unwrap_or(0);
+        if inside.in_all >= self.in_all_max || of_source >= self.per_source_max {
+            return None;
+        }
+        inside.in_all += 1;
+        inside.per_source.insert(source, of_source + 1);
+        Some(Place { gate: Arc::clone(self), source })
+    }
+
+    fn leave(&self, source: &IpAddr) {
+        let mut inside = self.inside();
+        inside.in_all = inside.in_all.saturating_sub(1);
+        match inside.per_source.get_mut(source) {
+            Some(count) if *count > 1 => *count -= 1,
+            _ => drop(inside.per_source.remove(source)),
+        }
+    }
+
+    fn inside(&self) -> MutexGuard<'_, Inside> {
+        self.inside.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.gate.leave(&self.source);
+    }
+}
+
+/// Who counts as one: an IPv4 address, or the IPv6 network of 64 bits that one customer has.
+fn source_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(ip) => {
+            let network = u128::from(ip) >> 64 << 64;
+            IpAddr::V6(network.into())
+        }
+        v4 => v4,
+    }
+}
+
+/// Keeps what strangers do from filling the log.
+pub(super) struct Noise(Mutex<NoiseState>);
+
+struct NoiseState {
+    allowed: u32,
+    since: Instant,
+    withheld: u64,
+}
+
+impl Noise {
+    pub(super) fn new() -> Self {
+        let state = NoiseState { allowed: NOISE_BURST, since: Instant::now(), withheld: 0 };
+        Self(Mutex::new(state))
+    }
+
+    /// Whether one more may be told, and how many were withheld before it.
+    pub(super) fn allow(&self) -> Option<u64> {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        while state.allowed < NOISE_BURST && state.since.elapsed() >= NOISE_INTERVAL {
+            state.allowed += 1;
+            state.since += NOISE_INTERVAL;
+        }
+        if state.allowed == NOISE_BURST {
+            state.since = Instant::now();
+        }
+        if state.allowed == 0 {
+            state.withheld += 1;
+            return None;
+        }
+        state.allowed -= 1;
+        Some(std::mem::take(&mut state.withheld))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn handshakes_are_bounded_in_all_and_per_source() {
+        let gate = Gate::new(3, 2);
+        let ip = |text: &str| text.parse::<IpAddr>().expect("an address");
+        let first = gate.enter(ip("192.0.2.1")).expect("room");
+        let _second = gate.enter(ip("::ffff:192.0.2.1")).expect("room");
+        assert!(gate.enter(ip("192.0.2.1")).is_none(), "the third of one source");
+        let _other = gate.enter(ip("2001:db8::1")).expect("room");
+        assert!(gate.enter(ip("192.0.2.9")).is_none(), "the fourth in all");
+        drop(first);
+        let _neighbour = gate.enter(ip("2001:db8::2")).expect("room");
+        drop(_other);
+        drop(_neighbour);
+        drop(_second);
+        assert!(gate.inside().per_source.is_empty());
+        assert_eq!(gate.inside().in_all, 0);
+    }
+
+    #[test]
+    fn noise_is_withheld_and_counted() {
+        let noise = Noise::new();
+        assert!((0..NOISE_BURST).all(|_| noise.allow() == Some(0)));
+        assert_eq!(noise.allow(), None);
+        assert_eq!(noise.allow(), None);
+        noise.0.lock().expect("whole").allowed = 1;
+        assert_eq!(noise.allow(), Some(2));
+    }
+}
