@@ -9,10 +9,14 @@
 //! - [`courier`]: pure: end to end: sessions, ordering, receipts, retries.
 //! - [`store`]: what survives, in SQLite.
 //! - [`control`]: the protocol that clients speak with the daemon.
+//! - [`config`]: the configuration file, and where things are.
+//! - [`daemon`]: what the daemon is told, and the secrets and locks it starts with.
 
+pub mod config;
 pub mod control;
 pub mod courier;
 pub mod crypto;
+pub mod daemon;
 pub mod model;
 pub mod router;
 pub mod store;
