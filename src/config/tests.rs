@@ -1,0 +1,155 @@
+//! The configuration as people write it, rightly and wrongly.
+
+use std::path::Path;
+
+use super::*;
+
+fn parse(text: &str) -> Result<Config, Problems> {
+    Config::parse(text, Path::new("c.toml"))
+}
+
+/// The problems of a text, one line each.
+fn problems(text: &str) -> Vec<String> {
+    let problems = parse(text).expect_err(text);
+    problems.to_string().lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn an_empty_file_is_all_defaults() {
+    assert_eq!(parse(""), Ok(Config::default()));
+    assert_eq!(parse("\u{feff}# nothing\n[links]\n[limits]\n"), Ok(Config::default()));
+}
+
+#[test]
+fn every_key_is_read() {
+    let config = parse(
+        r#"
+        name = "alice"
+        listen = ["0.0.0.0", "[::]:4000"]
+        advertise = ["alice.example.org"]
+        network = "closed"
+        network_key_file = "/k"
+        log = "debug"
+        socket = "/s"
+        state_dir = "/d"
+        [links]
+        auto = 0
+        [limits]
+        message_bytes_max = 0x10_0000
+        seen_lifetime_s = 601
+        "#,
+    )
+    .expect("right");
+    assert_eq!(config.name.as_ref().map(Name::as_str), Some("alice"));
+    assert_eq!(format!("{:?}", config.listen), "[0.0.0.0:3000, [::]:4000]");
+    assert_eq!(format!("{:?}", config.advertise), "[alice.example.org:3000]");
+    assert_eq!(config.network, Network::Closed);
+    assert_eq!(config.network_key_file.as_deref(), Some(Path::new("/k")));
+    assert_eq!(config.log, Level::Debug);
+    assert_eq!(config.socket.as_deref(), Some(Path::new("/s")));
+    assert_eq!(config.state_dir.as_deref(), Some(Path::new("/d")));
+    assert_eq!(config.links_auto, 0);
+    assert_eq!(config.limits.message_bytes_max, 1024 * 1024);
+    assert_eq!(config.limits.seen_lifetime, crate::model::Span::from_secs(601));
+}
+
+#[test]
+fn each_mistake_is_named_with_its_line_its_key_and_its_remedy() {
+    for (text, expected) in [
+        ("nam = 1", "c.toml:1: nam: unknown key; did you mean name?"),
+        ("\n[links]\nautos = 1", "c.toml:3: links.autos: unknown key; did you mean auto?"),
+        ("auto = 1", "c.toml:1: auto: this key belongs under [links]; move it there"),
+        (
+            "[links]\nname = \"a\"",
+            "c.toml:2: links.name: this key belongs at the beginning of the file, before any \
+             [table]; move it there",
+        ),
+        (
+            "[links]\nrecords_max = 99",
+            "c.toml:2: links.records_max: this key belongs under [limits]; move it there",
+        ),
+        ("name = 7", "c.toml:1: name: expected text in quotes, found a whole number"),
+        ("name = \"\"", "c.toml:1: name: a name has at least one character"),
+        ("links = 3", "c.toml:1: links: expected a table, found a whole number; write [links]"),
+        ("listen = \"a:1\"", "c.toml:1: listen: expected a list, found text; write listen = ["),
+        ("listen = [\n\"localhost:1\",\n1]", "c.toml:3: listen: expected text in quotes"),
+        ("listen = [\"a:x\"]", "c.toml:1: listen: the port is not a number from 0 to 65535"),
+        ("listen = [\"[::1]:2\", \"[::1]:2\"]", "c.toml:1: listen: [::1]:2 stands here twice"),
+        ("advertise = [\"0.0.0.0:1\"]", "c.toml:1: advertise: nobody can dial 0.0.0.0:1;"),
+        ("advertise = [\"a:0\"]", "c.toml:1: advertise: nobody can dial port 0 of a:0;"),
+        ("network = \"private\"", "c.toml:1: network: write \"open\""),
+        ("log = \"loud\"", "c.toml:1: log: write \"error\", \"warn\", \"info\""),
+        ("socket = \"s\"", "c.toml:1: socket: 's' is not absolute; begin the path with /"),
+        ("state_dir = \"~/x\"", "c.toml:1: state_dir: '~/x' is not absolute"),
+        ("[links]\nauto = 65", "c.toml:2: links.auto: 65 is not possible; write a whole number"),
+        ("[links]\nauto = -1", "c.toml:2: links.auto: -1 is not possible"),
+        ("[links]\nauto = 1.5", "c.toml:2: links.auto: expected a whole number from 0 to 64"),
+        ("limits.links_max = 0", "c.toml:1: limits.links_max: 0 is not possible"),
+        (
+            "limits.links_max = 99999999999999999999",
+            "c.toml:1: limits.links_max: 99999999999999999999 is not possible",
+        ),
+        ("[limits]\nlinks_max = 4", "c.toml:1: links.auto: more than limits.links_max (4)"),
+        (
+            "[limits]\nmessage_bytes_max = 2000000\ninbox_bytes_max = 1500000",
+            "c.toml:2: limits.message_bytes_max: one message of 2000000 bytes would not fit",
+        ),
+        ("interface_port = 1", "c.toml:1: interface_port: this version has no TCP interface"),
+        ("\n[interface]\nport=1", "c.toml:2: interface: this version has no TCP interface"),
+        ("listen = [\"0.0.0.0:1\"]", "c.toml:1: listen: 0.0.0.0:1 can be reached from other"),
+        ("network_key_file = \"/k\"", "c.toml:1: network_key_file: an open network has no key"),
+        ("a = = 1", "c.toml:1: not TOML: extra `=`"),
+        ("name = \"a\"\nname = \"b\"", "c.toml:2: not TOML: duplicate key"),
+        ("\"a\\u001b\\n\" = 1", "c.toml:1: a\\u{1b}\\n: unknown key; take it out"),
+    ] {
+        let found = problems(text);
+        assert!(found.len() == 1, "{text}: {found:#?}");
+        assert!(found[0].starts_with(expected), "{text}:\n{}\n{expected}", found[0]);
+    }
+}
+
+#[test]
+fn all_mistakes_are_named_at_once_in_the_order_of_the_file() {
+    let found = problems("zzz = 1\nlisten = 1\n[limits]\nx = 1\nlinks_max = -1\n[links]\nauto=[]");
+    let lines: Vec<&str> = found.iter().filter_map(|line| line.split(':').nth(1)).collect();
+    assert_eq!(lines, ["1", "2", "4", "5", "7"], "{found:#?}");
+}
+
+#[test]
+fn a_public_address_is_fine_when_the_network_is_chosen() {
+    for network in ["open", "closed"] {
+        let text = format!("listen = [\"0.0.0.0:1\"]\nnetwork = \"{network}\"");
+        assert!(parse(&text).is_ok(), "{text}");
+    }
+    assert!(parse("listen = []").is_ok_and(|config| config.listen.is_empty()));
+    assert!(parse("listen = [\"[::1]:1\", \"localhost:2\"]").is_ok());
+}
+
+#[test]
+fn a_client_reads_the_socket_whatever_else_is_wrong() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("c.toml");
+    let socket_in = |text: &str| {
+        std::fs::write(&path, text).expect("written");
+        Config::socket_in(&path)
+    };
+    assert_eq!(socket_in("socket = \"/s\"\nzzz = 1"), Ok(Some("/s".into())));
+    assert_eq!(socket_in("zzz = 1"), Ok(None));
+    assert!(socket_in("socket = 7").is_err());
+    assert!(socket_in("socket =").is_err());
+}
+
+mod hostile {
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn no_text_panics_and_no_problem_has_two_lines(text in "(.|\n|[a-z_]{1,8} = |[\\[\\]\"=]){0,60}") {
+            if let Err(problems) = super::parse(&text) {
+                let shown = problems.to_string();
+                prop_assert_eq!(shown.lines().count(), problems.iter().count(), "{}", shown);
+                prop_assert!(!shown.contains('\x1b'), "{shown}");
+            }
+        }
+    }
+}

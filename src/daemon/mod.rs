@@ -1,0 +1,1 @@
+//! The daemon around the node: arguments, setup, secrets, the lock on its state, and logging.
