@@ -29,6 +29,8 @@ use crate::router::{self, Router};
 use crate::store::op::{Completion, Query, Snapshot, Transaction};
 use crate::wire::{CloseReason, Frame};
 
+pub use crate::link::{DialId, LinkId};
+
 use clients::Clients;
 use desk::Desk;
 use links::Links;
@@ -36,14 +38,6 @@ use listeners::Listeners;
 use peers::Peers;
 use record::OwnRecord;
 use storage::Storage;
-
-/// A link, for as long as it is up. Never used twice.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct LinkId(pub u64);
-
-/// An attempt to make a link. Never used twice.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct DialId(pub u64);
 
 /// A control client, for as long as it is connected. Never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

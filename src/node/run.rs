@@ -1,0 +1,402 @@
+//! The loop around the core: one `select!` collects inputs, one `match` executes effects.
+//!
+//! It never waits for a neighbour, a client or the disk: all of them have queues of their own, and
+//! what they have to say are inputs like any other.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use thiserror::Error;
+use tokio::sync::mpsc;
+use tracing::{debug, error, info, warn};
+
+use super::core::{ClientId, Core, DialFailure, Effect, Input, LinkUp, Settings};
+use crate::control::server::{ClientEvent, ClientHandle, ClientNews, Server};
+use crate::crypto::Identity;
+use crate::link::{
+    DialError, DialId, Endpoint, EndpointConfig, Event as LinkEvent, LinkHandle, LinkId,
+    ListenError, Membership, Purpose,
+};
+use crate::model::{Address, Limits, Monotonic, Name, NetworkId, Now, Timestamp};
+use crate::store::op::Completion;
+use crate::store::{OpenError, Request, Store};
+use crate::wire::CloseReason;
+
+/// Events of links that wait for the loop.
+const LINK_EVENTS_MAX: usize = 1_024;
+/// Events of clients that wait for the loop.
+const CLIENT_EVENTS_MAX: usize = 256;
+/// Inputs taken in before their effects are executed.
+const BATCH_MAX: usize = 512;
+/// Between two helpings of entropy from the operating system.
+const ENTROPY_INTERVAL: Duration = Duration::from_secs(3600);
+/// The longest sleep: calendar time may jump, which no timer notices.
+const SLEEP_MAX: Duration = Duration::from_secs(600);
+/// What links get to say goodbye.
+const GOODBYE: Duration = Duration::from_millis(500);
+
+/// What a node is made with.
+#[derive(Debug)]
+pub struct NodeConfig {
+    /// The identity key.
+    pub identity: Arc<Identity>,
+    /// Who may be a neighbour.
+    pub membership: Membership,
+    /// Its own name.
+    pub name: Option<Name>,
+    /// Where it accepts links.
+    pub listen: Vec<Address>,
+    /// What it tells others instead of where it listens.
+    pub advertise: Vec<Address>,
+    /// Links to peers that the operator did not connect.
+    pub links_auto: usize,
+    /// Its bounds.
+    pub limits: Limits,
+    /// Where state is kept.
+    pub state_dir: PathBuf,
+    /// What the operator should know.
+    pub warnings: Vec<String>,
+}
+
+/// Why a node does not start.
+#[derive(Debug, Error)]
+pub enum NodeError {
+    /// It cannot listen.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// Its database cannot be used.
+    #[error(transparent)]
+    Store(#[from] OpenError),
+    /// The operating system gives no random bytes.
+    #[error("the operating system gives no random bytes")]
+    Random,
+}
+
+/// Why a node stopped.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stopped {
+    /// It was asked to.
+    Asked,
+    /// Its database failed.
+    Failed(String),
+}
+
+/// A node that runs on this machine.
+#[derive(Debug)]
+pub struct Node {
+    core: Core,
+    clock: Clock,
+    endpoint: Endpoint,
+    store: Store,
+    server: Server,
+    links: BTreeMap<LinkId, LinkHandle>,
+    clients: BTreeMap<ClientId, ClientHandle>,
+    link_events: mpsc::Receiver<LinkEvent>,
+    client_events: mpsc::Receiver<ClientEvent>,
+    completions: mpsc::UnboundedReceiver<Vec<Completion>>,
+    next_entropy: Instant,
+}
+
+impl Node {
+    /// Opens the database, listens and begins to dial; nothing is answered before [`Node::run`].
+    ///
+    /// # Errors
+    /// When it cannot listen, or its database cannot be used.
+    pub async fn start(config: NodeConfig) -> Result<Self, NodeError> {
+        let clock = Clock { start: Instant::now() };
+        let (completed, completions) = mpsc::unbounded_channel();
+        let path = config.state_dir.join("distmsg.db");
+        let (store, snapshot) = Store::open(&path, move |completions| {
+            // Nobody is left to be told once the loop has ended.
+            let _ = completed.send(completions);
+        })?;
+        let instance = u64::from_be_bytes(random()?);
+        let network = match &config.membership {
+            Membership::Open => NetworkId::OPEN,
+            Membership::Closed(key) => key.network(),
+        };
+        let (link_sender, link_events) = mpsc::channel(LINK_EVENTS_MAX);
+        let endpoint_config = EndpointConfig {
+            listen: config.listen.clone(),
+            ..EndpointConfig::new(Arc::clone(&config.identity), config.membership, instance)
+        };
+        let endpoint = Endpoint::start(endpoint_config, link_sender).await?;
+        let listening = endpoint.listening().iter().map(|a| Address::from(*a));
+        let listening: Vec<Address> = listening.collect();
+        let (client_sender, client_events) = mpsc::channel(CLIENT_EVENTS_MAX);
+        let server = Server::new(&config.limits, client_sender);
+        let mut warnings = config.warnings;
+        let advertise = advertised(config.advertise, &listening, &mut warnings);
+        let settings = Settings {
+            identity: config.identity,
+            network,
+            name: config.name,
+            advertise,
+            links_auto: config.links_auto,
+            limits: config.limits,
+            about: super::core::About {
+                pid: std::process::id(),
+                state_dir: config.state_dir.display().to_string(),
+                listen: listening.iter().map(ToString::to_string).collect(),
+                warnings,
+            },
+        };
+        let core = Core::new(settings, snapshot, clock.now(), random()?);
+        Ok(Self {
+            core,
+            clock,
+            endpoint,
+            store,
+            server,
+            links: BTreeMap::new(),
+            clients: BTreeMap::new(),
+            link_events,
+            client_events,
+            completions,
+            next_entropy: Instant::now() + ENTROPY_INTERVAL,
+        })
+    }
+
+    /// What serves control connections of this node.
+    pub fn server(&self) -> Server {
+        self.server.clone()
+    }
+
+    /// Where it accepts links.
+    pub fn listening(&self) -> Vec<Address> {
+        self.endpoint.listening().iter().map(|address| Address::from(*address)).collect()
+    }
+
+    /// Runs until it is asked to stop, or its database fails.
+    pub async fn run(mut self, stop: impl Future<Output = ()>) -> Stopped {
+        tokio::pin!(stop);
+        let stopped = loop {
+            if let Some(reason) = self.execute() {
+                break Stopped::Failed(reason);
+            }
+            let now = self.clock.now();
+            let until_due = Duration::from(self.core.deadline().since(now.mono));
+            let until_entropy = self.next_entropy.saturating_duration_since(Instant::now());
+            let sleep = until_due.min(until_entropy).min(SLEEP_MAX);
+            tokio::select! {
+                biased;
+                () = &mut stop => break Stopped::Asked,
+                Some(completions) = self.completions.recv() => self.on_completions(completions),
+                Some(event) = self.link_events.recv() => self.on_link(event),
+                Some(event) = self.client_events.recv() => self.on_client(event),
+                () = tokio::time::sleep(sleep) => self.on_time(),
+            }
+            self.take_more();
+        };
+        self.say_goodbye().await;
+        stopped
+    }
+
+    /// Takes in what else has happened, so that effects are executed in batches.
+    fn take_more(&mut self) {
+        for _ in 0..BATCH_MAX {
+            let mut any = false;
+            if let Ok(completions) = self.completions.try_recv() {
+                self.on_completions(completions);
+                any = true;
+            }
+            if let Ok(event) = self.link_events.try_recv() {
+                self.on_link(event);
+                any = true;
+            }
+            if let Ok(event) = self.client_events.try_recv() {
+                self.on_client(event);
+                any = true;
+            }
+            if !any {
+                return;
+            }
+        }
+    }
+
+    fn input(&mut self, input: Input) {
+        self.core.handle(self.clock.now(), input);
+    }
+
+    fn on_completions(&mut self, completions: Vec<Completion>) {
+        for completion in completions {
+            self.input(Input::Store(completion));
+        }
+    }
+
+    fn on_time(&mut self) {
+        if self.next_entropy <= Instant::now() {
+            self.next_entropy = Instant::now() + ENTROPY_INTERVAL;
+            match random() {
+                Ok(entropy) => self.input(Input::Entropy(entropy)),
+                Err(error) => warn!(%error, "going on with what randomness there is"),
+            }
+        }
+    }
+
+    fn on_client(&mut self, event: ClientEvent) {
+        let client = ClientId(event.client);
+        match event.what {
+            ClientNews::Connected(handle) => {
+                self.clients.insert(client, handle);
+            }
+            ClientNews::Calls(calls) => self.input(Input::Calls { client, calls }),
+            ClientNews::Gone => {
+                self.clients.remove(&client);
+                self.input(Input::ClientGone(client));
+            }
+        }
+    }
+
+    fn on_link(&mut self, event: LinkEvent) {
+        match event {
+            LinkEvent::Up { link, peer, dial, address, instance, record, handle, .. } => {
+                info!(%peer, %address, outbound = dial.is_some(), "link up");
+                self.links.insert(link, handle);
+                let address = Address::from(address);
+                self.input(Input::LinkUp(LinkUp { link, peer, dial, address, instance, record }));
+            }
+            LinkEvent::Frames { link, frames } => self.input(Input::Frames { link, frames }),
+            LinkEvent::Written { link, bytes } => self.input(Input::Written { link, bytes }),
+            LinkEvent::Down { link, ended } => {
+                self.links.remove(&link);
+                let reason = ended.to_string();
+                info!(link = link.0, reason, "link down");
+                self.input(Input::LinkDown { link, reason });
+            }
+            LinkEvent::Probed { dial, peer, record, .. } => {
+                self.input(Input::Probed { dial, peer, record });
+            }
+            LinkEvent::DialFailed { dial, error } => {
+                debug!(dial = dial.0, %error, "dial failed");
+                self.input(Input::DialFailed { dial, failure: failure_of(error) });
+            }
+            LinkEvent::Refused { address, peer, reason, unreported } => {
+                let peer = peer.map_or_else(|| "unknown".to_owned(), |peer| peer.to_string());
+                warn!(%address, peer, reason, unreported, "refused a link");
+            }
+        }
+    }
+
+    /// Executes what the core wants done; the reason, if the daemon has to stop.
+    fn execute(&mut self) -> Option<String> {
+        let effects = self.core.finish(self.clock.now());
+        let mut requests = Vec::new();
+        let mut stop = None;
+        for effect in effects {
+            match effect {
+                Effect::Send { link, frames } => {
+                    if let Some(handle) = self.links.get(&link) {
+                        handle.send(frames);
+                    }
+                }
+                Effect::Close { link, reason, text } => {
+                    if let Some(handle) = self.links.get(&link) {
+                        handle.close(reason, text);
+                    }
+                }
+                Effect::Dial { dial, address, expected, probe } => {
+                    let purpose = if probe { Purpose::Probe } else { Purpose::Link };
+                    self.endpoint.dial(DialId(dial.0), address, expected, purpose);
+                }
+                Effect::Transact(transaction) => requests.push(Request::Transact(transaction)),
+                Effect::Ask(query) => requests.push(Request::Ask(query)),
+                Effect::Tell { client, what } => {
+                    if let Some(handle) = self.clients.get(&client) {
+                        handle.push(what);
+                    }
+                }
+                Effect::Record(record) => self.endpoint.set_record(record),
+                Effect::Stop { reason } => stop = Some(reason),
+            }
+        }
+        if !requests.is_empty() {
+            self.store.submit(requests);
+        }
+        if let Some(reason) = &stop {
+            error!(reason, "the database failed");
+        }
+        stop
+    }
+
+    /// Tells neighbours, and finishes what the store was asked.
+    async fn say_goodbye(mut self) {
+        let links = std::mem::take(&mut self.links);
+        for handle in links.values() {
+            handle.close(CloseReason::Stopping, "");
+        }
+        let mut left = links.len();
+        let farewell = async {
+            while left > 0
+                && let Some(event) = self.link_events.recv().await
+            {
+                left -= usize::from(matches!(event, LinkEvent::Down { .. }));
+            }
+        };
+        let _ = tokio::time::timeout(GOODBYE, farewell).await;
+        let store = self.store;
+        // Closing waits for the disk.
+        let closed = tokio::task::spawn_blocking(move || store.close()).await;
+        if let Err(error) = closed {
+            error!(%error, "the database was not closed");
+        }
+    }
+}
+
+/// The machine's clocks.
+#[derive(Debug)]
+struct Clock {
+    start: Instant,
+}
+
+impl Clock {
+    fn now(&self) -> Now {
+        let mono = u64::try_from(self.start.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let wall = u64::try_from(wall.as_millis()).unwrap_or(u64::MAX);
+        Now { mono: Monotonic::from_micros(mono), wall: Timestamp::from_millis(wall) }
+    }
+}
+
+/// Random bytes from the operating system.
+fn random<const N: usize>() -> Result<[u8; N], NodeError> {
+    let mut bytes = [0; N];
+    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| NodeError::Random)?;
+    Ok(bytes)
+}
+
+/// What to tell others: what the operator says, else where we listen, if that is an address.
+fn advertised(
+    advertise: Vec<Address>,
+    listening: &[Address],
+    warnings: &mut Vec<String>,
+) -> Vec<Address> {
+    if !advertise.is_empty() {
+        return advertise;
+    }
+    let unspecified = |address: &&Address| address.ip().is_some_and(|ip| ip.is_unspecified());
+    if listening.iter().any(|address| unspecified(&address)) {
+        warnings.push(
+            "listening on all addresses, but none is told to others; \
+             set advertise = [\"HOST:PORT\"] so that they can dial this node"
+                .to_owned(),
+        );
+    } else if listening.iter().all(Address::is_loopback) {
+        warnings.push(
+            "only this machine can reach this node; to be reachable set \
+             listen = [\"HOST:PORT\"] and network = \"open\" or \"closed\""
+                .to_owned(),
+        );
+    }
+    listening.iter().filter(|address| !unspecified(address)).cloned().collect()
+}
+
+fn failure_of(error: DialError) -> DialFailure {
+    match error {
+        DialError::Identity { found } => DialFailure::Identity { found },
+        DialError::Refused { reason, text, .. } => DialFailure::Refused { reason, text },
+        error => DialFailure::Unreachable { reason: error.to_string() },
+    }
+}
