@@ -38,7 +38,7 @@ impl Context {
     /// Asks the daemon one thing.
     pub(crate) async fn call<R>(&self, request: &Request) -> Result<R, Stop>
     where
-        R: DeserializeOwned + Send + 'static,
+        R: DeserializeOwned,
     {
         let (client, _events) = self.connect().await?;
         Ok(client.call::<R>(request).await.map_err(failed)?)

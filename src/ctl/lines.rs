@@ -164,7 +164,8 @@ impl<'a> Stream<'a> {
                 self.number += 1;
                 self.send.key = self.key.as_ref().map(|key| format!("{key}-{}", self.number));
                 let bytes = body.len();
-                let answer = self.client.send_body(self.send.clone(), body);
+                self.client.ready().await?;
+                let answer = self.client.send_body(self.send.clone(), &body);
                 self.outstanding.push_back(Outstanding { number: self.number, bytes, answer });
                 self.outstanding_bytes += bytes;
             }

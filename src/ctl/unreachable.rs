@@ -1,28 +1,28 @@
 //! Why the daemon cannot be reached, and what to do about it.
 
 use std::fs;
-use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use super::exit::{Exit, Failed};
+use crate::control::client::{ConnectError, ConnectErrorKind};
 
 /// Bytes of the group file that are looked through for a name.
 const GROUP_FILE_BYTES_MAX: usize = 1024 * 1024;
 
 /// The failure to connect to a socket, with its remedy.
-pub(crate) fn explain(socket: &Path, error: &io::Error) -> Failed {
-    let reason = match error.kind() {
-        io::ErrorKind::NotFound => format!("no such file; {START}"),
-        io::ErrorKind::ConnectionRefused => format!("nobody answers there; {START}"),
-        io::ErrorKind::PermissionDenied => match group_of(socket) {
+pub(crate) fn explain(socket: &Path, error: &ConnectError) -> Failed {
+    let reason = match error.kind {
+        ConnectErrorKind::NotFound => format!("no such file; {START}"),
+        ConnectErrorKind::Refused => format!("nobody answers there; {START}"),
+        ConnectErrorKind::PermissionDenied => match group_of(socket) {
             Some(group) => format!(
                 "permission denied; it is for the group '{group}': join it with \
                  'sudo usermod -aG {group} $USER' and log in again"
             ),
             None => "permission denied; ask who runs the daemon".to_owned(),
         },
-        _ => error.to_string(),
+        ConnectErrorKind::Other => error.source.to_string(),
     };
     let message = format!("cannot reach the daemon at {}: {reason}", socket.display());
     Failed::new(Exit::Unreachable, "daemon_unreachable", message)
@@ -63,15 +63,17 @@ mod tests {
 
     #[test]
     fn each_reason_has_a_remedy() {
-        let line = |kind: io::ErrorKind| {
-            explain(Path::new("/nonexistent/socket"), &kind.into()).line(false)
+        let line = |kind| {
+            let path = Path::new("/nonexistent/socket").to_owned();
+            let source = std::io::ErrorKind::Other.into();
+            explain(&path, &ConnectError { kind, path: path.clone(), source }).line(false)
         };
         assert_eq!(
-            line(io::ErrorKind::NotFound),
+            line(ConnectErrorKind::NotFound),
             "distmsgctl: cannot reach the daemon at /nonexistent/socket: no such file; \
              start it with 'systemctl --user start distmsg' or run 'distmsg'"
         );
-        assert!(line(io::ErrorKind::PermissionDenied).contains("join it"));
-        assert!(line(io::ErrorKind::ConnectionRefused).contains("nobody answers"));
+        assert!(line(ConnectErrorKind::PermissionDenied).contains("join it"));
+        assert!(line(ConnectErrorKind::Refused).contains("nobody answers"));
     }
 }

@@ -61,11 +61,11 @@ impl Watch {
     /// Connects and subscribes.
     pub(crate) async fn connect(&mut self, socket: &Path) -> Result<(), Failed> {
         let (client, events) = context::connect(socket).await?;
+        let status: Status = client.call(&Request::Status {}).await.map_err(context::failed)?;
         let topics = vec![Topic::Messages, Topic::Links];
         let subscribe = Request::Subscribe(Subscribe { topics });
         let subscribed = client.call::<Subscribed>(&subscribe).await;
         subscribed.map_err(context::failed)?;
-        let status: Status = client.call(&Request::Status {}).await.map_err(context::failed)?;
         self.name = match status.name {
             Some(name) => text::one_line(&name),
             None => text::short_id(&text::one_line(&status.peer)),

@@ -97,7 +97,7 @@ pub(crate) async fn run(args: Listen, context: &mut Context) -> Result<Exit, Sto
         let event = tokio::select! {
             biased;
             result = next_ack(&mut listening.acks), if acks => { result?; continue }
-            event = listening.events.next() => event,
+            event = next(&mut listening.kept, &mut listening.events) => event,
             leave = &mut leave => break Some(leave),
         };
         let Some(event) = event else {
@@ -122,10 +122,11 @@ pub(crate) async fn run(args: Listen, context: &mut Context) -> Result<Exit, Sto
         }
         listening.acknowledge().await?;
     };
+    let printed = listening.printed;
     listening.finish().await?;
     match left {
         None => Ok(Exit::Done),
-        Some(leave) => args.verdict(leave, listening.printed),
+        Some(leave) => args.verdict(leave, printed),
     }
 }
 
@@ -172,6 +173,8 @@ async fn leave(deadline: Option<Instant>) -> Leave {
 struct Listening {
     client: Client,
     events: Events,
+    /// Events that came while a reply was waited for: at most a window of them.
+    kept: VecDeque<Event>,
     subscription: u64,
     clock: Clock,
     /// Messages still to print.
@@ -195,9 +198,17 @@ impl Listening {
             window: u32::try_from(wanted).unwrap_or(WINDOW).min(WINDOW),
         });
         let Subscribed { subscription } = client.call(&request).await?;
-        let (unacked, acks) = (Vec::new(), VecDeque::new());
-        let clock = Clock::new();
-        Ok(Self { client, events, subscription, clock, wanted, printed: 0, unacked, acks })
+        Ok(Self {
+            client,
+            events,
+            kept: VecDeque::new(),
+            subscription,
+            clock: Clock::new(),
+            wanted,
+            printed: 0,
+            unacked: Vec::new(),
+            acks: VecDeque::new(),
+        })
     }
 
     /// Whether more may be collected before it is written.
@@ -207,8 +218,24 @@ impl Listening {
             && context.out.buffer().len() < BATCH_BYTES_MAX
     }
 
+    /// Waits for a reply while keeping the events that come: the connection is not read on if
+    /// nobody takes them.
+    async fn beside<T>(&mut self, reply: impl Future<Output = T>) -> T {
+        let mut reply = pin!(reply);
+        loop {
+            tokio::select! {
+                biased;
+                reply = &mut reply => return reply,
+                Some(event) = self.events.next() => self.kept.push_back(event),
+            }
+        }
+    }
+
     /// An event that has come already.
     async fn next_at_once(&mut self) -> Option<Event> {
+        if let Some(event) = self.kept.pop_front() {
+            return Some(event);
+        }
         tokio::select! {
             biased;
             event = self.events.next() => event,
@@ -230,8 +257,9 @@ impl Listening {
             return Ok(());
         }
         if inline_body(&message).is_none() {
-            let body = self.client.body(message.cursor, message.bytes).await?;
-            fill(&mut message, body);
+            let (client, message) = (self.client.clone(), &mut message);
+            let body = self.beside(async { client.whole_body(message).await }).await?;
+            fill(message, body);
         }
         self.push(&message, args, context);
         self.unacked.push(message.cursor);
@@ -260,7 +288,9 @@ impl Listening {
             return Ok(());
         }
         if self.acks.len() >= ACKS_MAX {
-            next_ack(&mut self.acks).await?;
+            let mut acks = std::mem::take(&mut self.acks);
+            self.beside(next_ack(&mut acks)).await?;
+            self.acks = acks;
         }
         let request = Request::Ack(Ack { subscription: self.subscription, cursors });
         self.acks.push_back(self.client.start(&request));
@@ -268,10 +298,13 @@ impl Listening {
     }
 
     /// Waits until every acknowledgement is on disk.
-    async fn finish(&mut self) -> Result<(), Stop> {
+    async fn finish(self) -> Result<(), Stop> {
+        let mut acks = self.acks;
+        // What else is leased to us goes back when we leave.
+        drop(self.events);
         let all = async {
-            while !self.acks.is_empty() {
-                next_ack(&mut self.acks).await?;
+            while !acks.is_empty() {
+                next_ack(&mut acks).await?;
             }
             Ok(())
         };
@@ -294,4 +327,12 @@ async fn next_ack(acks: &mut VecDeque<Pending<Done>>) -> Result<(), Stop> {
         result?;
     }
     Ok(())
+}
+
+/// The next event, those that were kept first.
+async fn next(kept: &mut VecDeque<Event>, events: &mut Events) -> Option<Event> {
+    match kept.pop_front() {
+        Some(event) => Some(event),
+        None => events.next().await,
+    }
 }

@@ -100,7 +100,7 @@ pub(crate) async fn run(mut args: Send, context: &mut Context) -> Result<Exit, S
         exit = &mut stopped => return Ok(exit),
     };
     let sent: Sent = tokio::select! {
-        sent = client.send_body(send.clone(), body) => sent?,
+        sent = client.send_body(send.clone(), &body) => sent?,
         exit = &mut stopped => return Err(last_word(send, exit).into()),
     };
     if context.json {
