@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::future::{Future as _, poll_fn};
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::task::{Context as Task, Poll};
 
 use serde::Serialize;
@@ -32,7 +32,13 @@ pub(crate) async fn run(
     context: &mut Context,
 ) -> Result<Exit, Stop> {
     let mut stream = Stream::new(send, client, context);
-    let result = stream.run(input, input_name).await;
+    let result = tokio::select! {
+        result = stream.run(input, input_name) => result,
+        exit = interrupted() => {
+            let known = format!("interrupted; {} done", text::count(stream.delivered, "line"));
+            Err(Failed::new(exit, "interrupted", known).into())
+        }
+    };
     stream.context.out.flush()?;
     let Stream { outstanding, delivered, worst, .. } = stream;
     match result {
@@ -109,7 +115,6 @@ impl<'a> Stream<'a> {
     }
 
     async fn run(&mut self, mut input: Input, input_name: &str) -> Result<(), Stop> {
-        let mut stopped = pin!(interrupted());
         let mut read = Vec::new();
         let mut at = 0;
         let mut ended = false;
@@ -127,10 +132,6 @@ impl<'a> Stream<'a> {
             let wants_input = !ended && at == read.len() && self.has_room();
             tokio::select! {
                 biased;
-                exit = &mut stopped => {
-                    let known = format!("interrupted; {} done", text::count(self.delivered, "line"));
-                    return Err(Failed::new(exit, "interrupted", known).into());
-                }
                 settled = poll_fn(|task| self.poll_settle(task)) => settled?,
                 next = input.next(), if wants_input => match next {
                     Some(bytes) => {

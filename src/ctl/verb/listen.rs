@@ -11,9 +11,9 @@ use std::pin::pin;
 use std::time::Duration;
 
 use clap::Args;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use crate::control::client::{Client, Events, Pending};
+use crate::control::client::{CallError, Client, Events, Pending};
 use crate::control::protocol::{
     self, Ack, Done, Event, Message, MessageEvent, Request, Subscribed,
 };
@@ -93,34 +93,23 @@ pub(crate) async fn run(args: Listen, context: &mut Context) -> Result<Exit, Sto
         if listening.wanted == 0 {
             break None;
         }
-        let acks = !listening.acks.is_empty();
-        let event = tokio::select! {
+        // What was collected and not written when we leave stays unacknowledged, and comes again.
+        tokio::select! {
             biased;
-            result = next_ack(&mut listening.acks), if acks => { result?; continue }
-            event = next(&mut listening.kept, &mut listening.events) => event,
+            collected = listening.collect(&args, context) => collected?,
             leave = &mut leave => break Some(leave),
-        };
-        let Some(event) = event else {
-            return Err(context::failed(crate::control::client::CallError::Closed).into());
-        };
-        listening.take(event, &args, context).await?;
-        while listening.has_room(context)
-            && let Some(event) = listening.next_at_once().await
-        {
-            listening.take(event, &args, context).await?;
         }
         // Leaving, we finish the lines that were begun, but a reader that has stopped reading does
         // not hold us.
-        let left = tokio::select! {
-            written = context.out.flush_beside() => { written?; None }
-            leave = async { let leave = (&mut leave).await; tokio::time::sleep(GRACE).await; leave }
-                => Some(leave),
-        };
-        if left.is_some() {
-            listening.unacked.clear();
-            break left;
+        tokio::select! {
+            written = context.out.flush_beside() => written?,
+            leave = async {
+                let leave = (&mut leave).await;
+                sleep(GRACE).await;
+                leave
+            } => break Some(leave),
         }
-        listening.acknowledge().await?;
+        listening.acknowledge();
     };
     let printed = listening.printed;
     listening.finish().await?;
@@ -211,22 +200,31 @@ impl Listening {
         })
     }
 
-    /// Whether more may be collected before it is written.
-    fn has_room(&self, context: &mut Context) -> bool {
-        self.wanted > 0
-            && self.unacked.len() < BATCH_MESSAGES_MAX
-            && context.out.buffer().len() < BATCH_BYTES_MAX
-    }
-
-    /// Waits for a reply while keeping the events that come: the connection is not read on if
-    /// nobody takes them.
-    async fn beside<T>(&mut self, reply: impl Future<Output = T>) -> T {
-        let mut reply = pin!(reply);
-        loop {
+    /// Waits for a message and collects what has come with it.
+    async fn collect(&mut self, args: &Listen, context: &mut Context) -> Result<(), Stop> {
+        while self.acks.len() >= ACKS_MAX {
+            beside(&mut self.events, &mut self.kept, next_ack(&mut self.acks)).await?;
+        }
+        let first = loop {
+            let waits_for_acks = !self.acks.is_empty();
             tokio::select! {
                 biased;
-                reply = &mut reply => return reply,
-                Some(event) = self.events.next() => self.kept.push_back(event),
+                result = next_ack(&mut self.acks), if waits_for_acks => result?,
+                event = next(&mut self.kept, &mut self.events) => break event,
+            }
+        };
+        let mut event = first.ok_or_else(|| context::failed(CallError::Closed))?;
+        loop {
+            self.take(event, args, context).await?;
+            let has_room = self.wanted > 0
+                && self.unacked.len() < BATCH_MESSAGES_MAX
+                && context.out.buffer().len() < BATCH_BYTES_MAX;
+            if !has_room {
+                return Ok(());
+            }
+            match self.next_at_once().await {
+                Some(next) => event = next,
+                None => return Ok(()),
             }
         }
     }
@@ -257,14 +255,13 @@ impl Listening {
             return Ok(());
         }
         if inline_body(&message).is_none() {
-            let (client, message) = (self.client.clone(), &mut message);
-            let body = self.beside(async { client.whole_body(message).await }).await?;
-            fill(message, body);
+            let body = self.client.whole_body(&message);
+            let body = beside(&mut self.events, &mut self.kept, body).await?;
+            fill(&mut message, body);
         }
         self.push(&message, args, context);
         self.unacked.push(message.cursor);
         self.wanted -= 1;
-        self.printed += 1;
         Ok(())
     }
 
@@ -282,19 +279,14 @@ impl Listening {
     }
 
     /// Acknowledges what was written.
-    async fn acknowledge(&mut self) -> Result<(), Stop> {
+    fn acknowledge(&mut self) {
         let cursors = std::mem::take(&mut self.unacked);
         if cursors.is_empty() {
-            return Ok(());
+            return;
         }
-        if self.acks.len() >= ACKS_MAX {
-            let mut acks = std::mem::take(&mut self.acks);
-            self.beside(next_ack(&mut acks)).await?;
-            self.acks = acks;
-        }
+        self.printed += cursors.len() as u64;
         let request = Request::Ack(Ack { subscription: self.subscription, cursors });
         self.acks.push_back(self.client.start(&request));
-        Ok(())
     }
 
     /// Waits until every acknowledgement is on disk.
@@ -334,5 +326,22 @@ async fn next(kept: &mut VecDeque<Event>, events: &mut Events) -> Option<Event> 
     match kept.pop_front() {
         Some(event) => Some(event),
         None => events.next().await,
+    }
+}
+
+/// Waits for a reply while keeping the events that come: the connection is not read on if nobody
+/// takes them.
+async fn beside<T>(
+    events: &mut Events,
+    kept: &mut VecDeque<Event>,
+    reply: impl Future<Output = T>,
+) -> T {
+    let mut reply = pin!(reply);
+    loop {
+        tokio::select! {
+            biased;
+            reply = &mut reply => return reply,
+            Some(event) = events.next() => kept.push_back(event),
+        }
     }
 }
