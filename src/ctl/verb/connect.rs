@@ -27,11 +27,14 @@ use crate::model::{Address, Name, PeerId};
         distmsgctl connect [2001:db8::7]:3000 --trust-on-first-use"
 )]
 pub(crate) struct Connect {
-    /// The peer's full ID, which must answer [if both are given]
+    /// The peer's full ID, which must answer
     #[arg(value_name = "PEER_ID")]
     first: String,
-    /// HOST[:PORT], with IPv6 addresses in brackets [default port: 3000]
-    #[arg(value_name = "ADDRESS")]
+    /// Where the peer listens.
+    #[arg(
+        value_name = "ADDRESS",
+        help = "HOST[:PORT], with IPv6 addresses in brackets [default port: 3000]"
+    )]
     second: Option<String>,
     /// The peer's alias [default: its own name, if that is free]
     #[arg(long, value_name = "NAME")]
