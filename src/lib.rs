@@ -12,12 +12,14 @@
 //! - [`control`]: the protocol that clients speak with the daemon.
 //! - [`node`]: the only meeting point: a pure core that composes all rooms, and its loop.
 //! - [`config`]: the configuration file and where things are.
+//! - [`ctl`]: distmsgctl: its commands, its output and its prompt.
 //! - [`daemon`]: arguments, secrets, logging, signals: what makes a node a daemon.
 
 pub mod config;
 pub mod control;
 pub mod courier;
 pub mod crypto;
+pub mod ctl;
 pub mod daemon;
 pub mod link;
 pub mod model;

@@ -19,7 +19,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::codec::{ServerLine, decode_server_line, encode_request};
 use super::protocol::{
-    BodyPiece, Event, Failure, Read, Request, Send, Sent, UploadBegin, UploadBegun, UploadChunk,
+    BodyPiece, Done, Event, Failure, Message, Read, Request, Send, Sent, UploadBegin, UploadChunk,
 };
 use super::socket;
 use crate::model::limits::CONTROL_BODY_BYTES_MAX;
@@ -28,17 +28,41 @@ use crate::model::limits::CONTROL_BODY_BYTES_MAX;
 const LINE_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Bytes read at once.
 const READ_BYTES: usize = 64 * 1024;
+/// Bytes of requests that may wait to be written before [`Client::ready`] waits.
+const QUEUED_BYTES_MAX: usize = 1024 * 1024;
 /// Events that wait for their reader; beyond, the daemon is not read from.
 const EVENTS_MAX: usize = 4_096;
 
 /// Why there is no connection.
 #[derive(Debug, Error)]
-#[error("cannot reach the daemon at {path}: {error}")]
+#[error("cannot reach the daemon at {}: {source}", path.display())]
 pub struct ConnectError {
+    /// The kind of failure.
+    pub kind: ConnectErrorKind,
     /// Where it was tried.
     pub path: PathBuf,
-    /// Why not.
-    pub error: io::Error,
+    /// What the system said.
+    pub source: io::Error,
+}
+
+impl ConnectError {
+    /// The kind of failure.
+    pub const fn kind(&self) -> ConnectErrorKind {
+        self.kind
+    }
+}
+
+/// The kinds of failure to connect that have different remedies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ConnectErrorKind {
+    /// There is no socket.
+    NotFound,
+    /// There is a socket and nobody listens.
+    Refused,
+    /// The socket may not be opened by this user.
+    PermissionDenied,
+    /// Anything else.
+    Other,
 }
 
 /// Why a call came to nothing.
@@ -63,6 +87,8 @@ struct State {
     out: Vec<u8>,
     waiting: BTreeMap<i64, oneshot::Sender<Answer>>,
     last: i64,
+    /// The number of the last upload.
+    uploads: u64,
     closed: bool,
 }
 
@@ -71,6 +97,8 @@ struct Shared {
     state: Mutex<State>,
     /// There is something to write.
     written: Notify,
+    /// There may be room for more.
+    room: Notify,
 }
 
 impl Shared {
@@ -84,6 +112,7 @@ impl Shared {
         state.closed = true;
         state.waiting.clear();
         self.written.notify_one();
+        self.room.notify_waiters();
     }
 }
 
@@ -110,7 +139,16 @@ impl Client {
     /// # Errors
     /// When nobody listens there, or may not be spoken to.
     pub async fn connect(path: &Path) -> Result<(Self, Events), ConnectError> {
-        let failed = |error| ConnectError { path: path.to_owned(), error };
+        let failed = |source: io::Error| ConnectError {
+            kind: match source.kind() {
+                io::ErrorKind::NotFound => ConnectErrorKind::NotFound,
+                io::ErrorKind::ConnectionRefused => ConnectErrorKind::Refused,
+                io::ErrorKind::PermissionDenied => ConnectErrorKind::PermissionDenied,
+                _ => ConnectErrorKind::Other,
+            },
+            path: path.to_owned(),
+            source,
+        };
         Ok(Self::over(socket::connect(path).await.map_err(failed)?))
     }
 
@@ -140,53 +178,82 @@ impl Client {
         Pending { answer, reply: PhantomData }
     }
 
-    /// Makes a request and waits for its reply.
-    ///
-    /// # Errors
-    /// When the daemon says no, or goes away.
-    pub async fn call<R: DeserializeOwned>(&self, request: &Request) -> Result<R, CallError> {
-        self.start(request).await
+    /// Like [`Client::start`]: for those who await the reply at once.
+    pub fn call<R: DeserializeOwned>(&self, request: &Request) -> Pending<R> {
+        self.start(request)
     }
 
-    /// Sends a message with a body of any size; the `body` fields of `request` are filled in.
-    ///
-    /// # Errors
-    /// When the daemon does not take the body; the fate of the message is the pending reply's.
-    pub async fn send_body(
-        &self,
-        mut request: Send,
-        body: Vec<u8>,
-    ) -> Result<Pending<Sent>, CallError> {
-        if body.len() <= CONTROL_BODY_BYTES_MAX {
-            match String::from_utf8(body) {
-                Ok(text) => request.body = Some(text),
-                Err(error) => request.body_base64 = Some(STANDARD.encode(error.as_bytes())),
-            }
-            return Ok(self.start(&Request::Send(request)));
+    /// Sends a message with a body of any size and kind: as text, as base64 or by upload. The
+    /// request's own `body`, `body_base64` and `upload` are overwritten. Messages keep the order in
+    /// which this was called.
+    pub fn send_body(&self, mut request: Send, body: &[u8]) -> Pending<Sent> {
+        (request.body, request.body_base64, request.upload) = (None, None, None);
+        if body.len() > CONTROL_BODY_BYTES_MAX {
+            request.upload = Some(self.upload(body));
+        } else if let Ok(text) = std::str::from_utf8(body) {
+            request.body = Some(text.to_owned());
+        } else {
+            request.body_base64 = Some(STANDARD.encode(body));
         }
-        let begin = Request::UploadBegin(UploadBegin { bytes: body.len() as u64 });
-        let UploadBegun { upload } = self.call(&begin).await?;
+        self.start(&Request::Send(request))
+    }
+
+    /// Uploads a body; its number. What is wrong with it is said of the send.
+    fn upload(&self, body: &[u8]) -> u64 {
+        let upload = {
+            let mut state = self.shared.state();
+            state.uploads += 1;
+            state.uploads
+        };
+        let begin = UploadBegin { upload, bytes: body.len() as u64 };
+        let _: Pending<Done> = self.start(&Request::UploadBegin(begin));
         for chunk in body.chunks(CONTROL_BODY_BYTES_MAX) {
             let data_base64 = STANDARD.encode(chunk);
-            let chunk = Request::UploadChunk(UploadChunk { upload, data_base64 });
-            let _: super::protocol::Done = self.call(&chunk).await?;
+            let chunk = UploadChunk { upload, data_base64 };
+            let _: Pending<Done> = self.start(&Request::UploadChunk(chunk));
         }
-        request.upload = Some(upload);
-        Ok(self.start(&Request::Send(request)))
+        upload
     }
 
-    /// The body of a message in the inbox, whatever its size.
+    /// Waits until little enough is queued for the daemon that more may be sent: whoever streams
+    /// requests calls this before each.
     ///
     /// # Errors
-    /// When there is no such message, or the daemon goes away.
-    pub async fn body(&self, cursor: u64, bytes: u64) -> Result<Vec<u8>, CallError> {
+    /// When the daemon closed the connection.
+    pub async fn ready(&self) -> Result<(), CallError> {
+        loop {
+            let room = self.shared.room.notified();
+            {
+                let state = self.shared.state();
+                if state.closed {
+                    return Err(CallError::Closed);
+                }
+                if state.out.len() < QUEUED_BYTES_MAX {
+                    return Ok(());
+                }
+            }
+            room.await;
+        }
+    }
+
+    /// The whole body of a message: what came with it, or else fetched with `read`.
+    ///
+    /// # Errors
+    /// When there is no such message any more, or the daemon goes away.
+    pub async fn whole_body(&self, message: &Message) -> Result<Vec<u8>, CallError> {
+        let protocol = |error: base64::DecodeError| CallError::Protocol(error.to_string());
+        match (&message.body, &message.body_base64) {
+            (Some(text), _) => return Ok(text.clone().into_bytes()),
+            (None, Some(packed)) => return STANDARD.decode(packed).map_err(protocol),
+            (None, None) => {}
+        }
         let mut body = Vec::new();
-        while (body.len() as u64) < bytes {
+        while (body.len() as u64) < message.bytes {
             let piece_max = u32::try_from(CONTROL_BODY_BYTES_MAX).unwrap_or(u32::MAX);
-            let read = Read { cursor, offset: body.len() as u64, bytes: piece_max };
-            let piece: BodyPiece = self.call(&Request::Read(read)).await?;
-            let piece = STANDARD.decode(piece.data_base64);
-            let piece = piece.map_err(|error| CallError::Protocol(error.to_string()))?;
+            let (cursor, offset) = (message.cursor, body.len() as u64);
+            let read = Request::Read(Read { cursor, offset, bytes: piece_max });
+            let piece: BodyPiece = self.call(&read).await?;
+            let piece = STANDARD.decode(piece.data_base64).map_err(protocol)?;
             if piece.is_empty() {
                 return Err(CallError::Protocol("a body is shorter than it should be".to_owned()));
             }
@@ -228,6 +295,7 @@ async fn write_all(mut writer: impl AsyncWrite + Unpin, shared: Arc<Shared>) {
             }
             std::mem::take(&mut state.out)
         };
+        shared.room.notify_waiters();
         if out.is_empty() {
             // The reader keeps one, this task another: with no third there are no clients left.
             if Arc::strong_count(&shared) <= 2 && shared.state().waiting.is_empty() {

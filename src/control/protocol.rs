@@ -31,7 +31,7 @@ pub enum Request {
     /// Merges the tables of all neighbours into ours. Events: [`Event::Discovered`] as it learns;
     /// reply, at the end: [`DiscoverCounts`].
     Discover(Discover),
-    /// Begins the upload of a body that is too large for one line. Reply: [`UploadBegun`].
+    /// Begins the upload of a body that is too large for one line. Reply: [`Done`].
     UploadBegin(UploadBegin),
     /// The next piece of an upload, in order. Reply: [`Done`].
     UploadChunk(UploadChunk),
@@ -68,7 +68,6 @@ pub enum Reply {
     Routes(RoutesPage),
     Pong(Pong),
     Discover(DiscoverCounts),
-    UploadBegun(UploadBegun),
     Sent(Sent),
     Subscribed(Subscribed),
     Inbox(InboxPage),
@@ -452,15 +451,10 @@ pub struct DiscoveredEvent {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct UploadBegin {
+    /// Its number, chosen by the client; valid on this connection until it is sent.
+    pub upload: u64,
     /// The body's length.
     pub bytes: u64,
-}
-
-/// An upload was begun.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct UploadBegun {
-    /// Its number, valid on this connection until it is sent.
-    pub upload: u64,
 }
 
 /// Parameters of `upload_chunk`.

@@ -225,12 +225,8 @@ impl Reading {
                 }
                 Err(failure) => Err(failure),
             },
-            Ok(Request::UploadBegin(request)) => {
-                self.uploads.begin(request).map(Reply::UploadBegun)
-            }
-            Ok(Request::UploadChunk(request)) => {
-                self.uploads.chunk(&request).map(|()| Reply::Done(Done {}))
-            }
+            Ok(Request::UploadBegin(request)) => self.uploads.begin(request).map(|()| done()),
+            Ok(Request::UploadChunk(request)) => self.uploads.chunk(&request).map(|()| done()),
             Ok(request) => {
                 calls.push((id, Call::Other(request)));
                 return None;
@@ -270,6 +266,10 @@ impl Reading {
         self.handle.push(vec![Outgoing::Reply { id, result: Err(failure) }]);
         let _ = tokio::time::timeout(WRITE_TIMEOUT, self.quiet(0)).await;
     }
+}
+
+const fn done() -> Reply {
+    Reply::Done(Done {})
 }
 
 fn too_long() -> Failure {

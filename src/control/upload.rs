@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 
 use super::codec::SendRequest;
-use super::protocol::{ErrorCode, Failure, Send, UploadBegin, UploadBegun, UploadChunk};
+use super::protocol::{ErrorCode, Failure, Send, UploadBegin, UploadChunk};
 use crate::model::limits::{CONTROL_BODY_BYTES_MAX, KEY_BYTES_MAX, SUBJECT_BYTES_MAX};
 
 /// Uploads of one client at once.
@@ -22,8 +22,9 @@ const TOTAL_BYTES_MAX: u64 = 256 * 1024 * 1024;
 #[derive(Debug)]
 pub(super) struct Uploads {
     message_bytes_max: usize,
-    uploads: BTreeMap<u64, Upload>,
-    last: u64,
+    /// By the client's numbers; a refused one stays, so that those who do not wait for the reply
+    /// hear of it when they send.
+    uploads: BTreeMap<u64, Result<Upload, Failure>>,
     total: Arc<AtomicU64>,
 }
 
@@ -50,28 +51,35 @@ impl Drop for Room {
 
 impl Uploads {
     pub(super) const fn new(message_bytes_max: usize, total: Arc<AtomicU64>) -> Self {
-        Self { message_bytes_max, uploads: BTreeMap::new(), last: 0, total }
+        Self { message_bytes_max, uploads: BTreeMap::new(), total }
     }
 
-    pub(super) fn begin(&mut self, request: UploadBegin) -> Result<UploadBegun, Failure> {
-        let expected = self.check_size(request.bytes)?;
-        let room = Room { bytes: request.bytes, total: Arc::clone(&self.total) };
-        let total = self.total.fetch_add(request.bytes, Ordering::Relaxed);
-        if self.uploads.len() >= UPLOADS_MAX || total.saturating_add(room.bytes) > TOTAL_BYTES_MAX {
-            let text = "too many uploads at once; finish one and try again";
-            return Err(Failure::new(ErrorCode::Busy, text));
+    pub(super) fn begin(&mut self, request: UploadBegin) -> Result<(), Failure> {
+        if self.uploads.len() >= UPLOADS_MAX && !self.uploads.contains_key(&request.upload) {
+            return Err(too_many());
         }
-        self.last += 1;
+        let upload = self.admit(request.bytes);
+        let result = upload.as_ref().map(|_| ()).map_err(Clone::clone);
+        self.uploads.insert(request.upload, upload);
+        result
+    }
+
+    fn admit(&self, bytes: u64) -> Result<Upload, Failure> {
+        let expected = self.check_size(bytes)?;
+        let total = self.total.fetch_add(bytes, Ordering::Relaxed);
+        let room = Room { bytes, total: Arc::clone(&self.total) };
+        if total.saturating_add(bytes) > TOTAL_BYTES_MAX {
+            return Err(too_many());
+        }
         // Grown as data comes: announcing costs the client nothing, so it costs us nothing.
-        let upload = Upload { expected, data: Vec::new(), _room: room };
-        self.uploads.insert(self.last, upload);
-        Ok(UploadBegun { upload: self.last })
+        Ok(Upload { expected, data: Vec::new(), _room: room })
     }
 
     pub(super) fn chunk(&mut self, request: &UploadChunk) -> Result<(), Failure> {
         let invalid = |text: &str| Failure::new(ErrorCode::InvalidParams, text);
         let upload = self.uploads.get_mut(&request.upload);
         let upload = upload.ok_or_else(|| invalid("there is no such upload on this connection"))?;
+        let upload = upload.as_mut().map_err(|failure| failure.clone())?;
         let data = decode_base64("data_base64", &request.data_base64)?;
         if data.len() > CONTROL_BODY_BYTES_MAX {
             let text = format!("a chunk has at most {CONTROL_BODY_BYTES_MAX} bytes");
@@ -119,12 +127,11 @@ impl Uploads {
     fn take(&mut self, number: u64) -> Result<Bytes, Failure> {
         let invalid = |text: String| Failure::new(ErrorCode::InvalidParams, text);
         let missing = || invalid("there is no such upload on this connection".to_owned());
-        let upload = self.uploads.get(&number).ok_or_else(missing)?;
+        let upload = self.uploads.remove(&number).ok_or_else(missing)??;
         if upload.data.len() < upload.expected {
             let (have, expected) = (upload.data.len(), upload.expected);
-            return Err(invalid(format!("the upload has {have} of {expected} bytes so far")));
+            return Err(invalid(format!("the upload had only {have} of {expected} bytes")));
         }
-        let upload = self.uploads.remove(&number).ok_or_else(missing)?;
         Ok(upload.data.into())
     }
 
@@ -141,6 +148,11 @@ impl Uploads {
             }
         }
     }
+}
+
+fn too_many() -> Failure {
+    let text = "too many uploads at once; finish one and try again";
+    Failure::new(ErrorCode::Busy, text)
 }
 
 fn decode_base64(what: &str, text: &str) -> Result<Vec<u8>, Failure> {

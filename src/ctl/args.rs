@@ -1,0 +1,95 @@
+//! The grammar: one for the shell and the prompt.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use super::verb;
+
+/// Everything a command line can say.
+#[derive(Debug, Parser)]
+#[command(
+    name = "distmsgctl",
+    version,
+    about = "Sends and receives messages through the distmsg daemon of this machine",
+    long_about = "Sends and receives messages through the distmsg daemon of this machine.\n\n\
+        Without a command it opens a prompt on a terminal; from a pipe it runs the lines as a \
+        script, stopping at the first that fails.",
+    after_help = EXIT_CODES,
+    disable_help_subcommand = false,
+    max_term_width = 100
+)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) verb: Option<Verb>,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  failure
+  2  usage
+  3  daemon unreachable
+  4  not delivered in time, still queued; or not linked in time, still dialled
+  5  nothing came in time
+  6  identity mismatch
+  7  refused or too large
+  8  no such peer or message";
+
+/// Options of all commands.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct Global {
+    /// Print JSON: one object, or one a line for lists and streams
+    #[arg(long, global = true, help_heading = "Global options")]
+    pub(crate) json: bool,
+    /// The daemon's socket [env: DISTMSG_SOCKET]
+    #[arg(long, global = true, value_name = "PATH", help_heading = "Global options")]
+    pub(crate) socket: Option<PathBuf>,
+    /// The configuration file that names the socket [env: DISTMSG_CONFIG]
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Global options")]
+    pub(crate) config: Option<PathBuf>,
+}
+
+/// The commands, each in its own file.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    Id(verb::id::Id),
+    Status(verb::status::Status),
+    Connect(verb::connect::Connect),
+    Disconnect(verb::disconnect::Disconnect),
+    Forget(verb::forget::Forget),
+    Alias(verb::alias::Alias),
+    Peers(verb::peers::Peers),
+    Routes(verb::routes::Routes),
+    Ping(verb::ping::Ping),
+    Discover(verb::discover::Discover),
+    Send(verb::send::Send),
+    Listen(verb::listen::Listen),
+    Inbox(verb::inbox::Inbox),
+    Outbox(verb::outbox::Outbox),
+}
+
+/// What clap found wrong, as the one line that all errors are: its sentence, its tip, and where to
+/// read more.
+pub(crate) fn one_line(error: &clap::Error) -> String {
+    let text = error.to_string();
+    let told = text
+        .lines()
+        .map(str::trim)
+        .take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more"))
+        .filter(|line| !line.is_empty());
+    let mut line = String::new();
+    for part in told {
+        let part = part.strip_prefix("error: ").unwrap_or(part);
+        let part = part.strip_prefix("tip: ").unwrap_or(part);
+        match line.chars().last() {
+            None => {}
+            Some(':' | ',') => line.push(' '),
+            Some(_) => line.push_str("; "),
+        }
+        line.push_str(part);
+    }
+    line
+}

@@ -1,0 +1,124 @@
+//! What every command is given: the way to the daemon, and where results go.
+
+use std::io::{self, IsTerminal as _};
+use std::path::{Path, PathBuf};
+
+use serde::de::DeserializeOwned;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::exit::{Exit, Failed, Stop};
+use super::input::Input;
+use super::output::{Output, say};
+use super::{args, unreachable};
+use crate::control::client::{CallError, Client, Events};
+use crate::control::protocol::{Done, Request};
+
+/// What one command works with.
+pub(crate) struct Context {
+    pub(crate) out: Output,
+    /// Results as JSON, and errors too.
+    pub(crate) json: bool,
+    /// The daemon's socket.
+    pub(crate) socket: PathBuf,
+    /// Whether standard input holds the commands themselves, so that no command may read it.
+    pub(crate) scripted: bool,
+}
+
+impl Context {
+    pub(crate) fn new(socket: PathBuf, json: bool, scripted: bool) -> Self {
+        Self { out: Output::new(), json, socket, scripted }
+    }
+
+    /// A connection of its own for each command: when a command is interrupted, dropping it ends
+    /// what the daemon was doing for it.
+    pub(crate) async fn connect(&self) -> Result<(Client, Events), Stop> {
+        Ok(connect(&self.socket).await?)
+    }
+
+    /// Asks the daemon one thing.
+    pub(crate) async fn call<R>(&self, request: &Request) -> Result<R, Stop>
+    where
+        R: DeserializeOwned,
+    {
+        let (client, _events) = self.connect().await?;
+        Ok(client.call::<R>(request).await.map_err(failed)?)
+    }
+
+    /// Prints that something was done: as JSON the bare reply, else a line for who watches.
+    pub(crate) fn done(&mut self, done: &Done, chat: impl FnOnce()) -> Result<Exit, Stop> {
+        if self.json {
+            self.out.object(done);
+            self.out.flush()?;
+        } else {
+            chat();
+        }
+        Ok(Exit::Done)
+    }
+
+    /// Whether there is a person to ask.
+    pub(crate) fn can_ask(&self) -> bool {
+        !self.scripted && io::stdin().is_terminal() && io::stderr().is_terminal()
+    }
+
+    /// Asks the person at the terminal; anything but yes is no.
+    pub(crate) async fn confirm(&self, question: &str) -> Result<bool, Stop> {
+        let stdin = |error| Failed::local(format!("cannot read standard input: {error}"));
+        say(question);
+        let answer = Input::stdin().map_err(stdin)?.answer().await.unwrap_or_default();
+        Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
+    }
+}
+
+/// Where the daemon is.
+pub(crate) fn socket(global: &args::Global) -> Result<PathBuf, Failed> {
+    Ok(global
+        .socket
+        .clone()
+        .or_else(|| std::env::var_os("DISTMSG_SOCKET").map(Into::into))
+        .unwrap_or_default())
+}
+
+/// A connection to the daemon, or why there is none and what to do about it.
+pub(crate) async fn connect(socket: &Path) -> Result<(Client, Events), Failed> {
+    Client::connect(socket).await.map_err(|error| unreachable::explain(socket, &error))
+}
+
+/// What a call's failure means for a person.
+pub(crate) fn failed(error: CallError) -> Failed {
+    match error {
+        CallError::Failure(failure) => failure.into(),
+        CallError::Closed => Failed::new(
+            Exit::Unreachable,
+            "daemon_gone",
+            "the daemon closed the connection; it was stopped, or its log says why",
+        ),
+        CallError::Protocol(what) => Failed::new(
+            Exit::Failure,
+            "protocol",
+            format!(
+                "the daemon answered what this distmsgctl does not understand ({what}); \
+                 use the same version of both"
+            ),
+        ),
+    }
+}
+
+impl From<CallError> for Stop {
+    fn from(error: CallError) -> Self {
+        failed(error).into()
+    }
+}
+
+/// Waits until somebody wants us to stop.
+pub(crate) async fn interrupted() -> Exit {
+    let (Ok(mut int), Ok(mut term)) =
+        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    else {
+        // Without handlers the signals end the process by themselves.
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = int.recv() => Exit::Interrupted,
+        _ = term.recv() => Exit::Terminated,
+    }
+}

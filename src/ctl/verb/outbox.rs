@@ -1,0 +1,66 @@
+//! `outbox`: lists what is not delivered yet.
+
+use clap::Args;
+
+use crate::control::protocol::{OutboxPage, Page, QueuedMessage, Request};
+use crate::ctl::context::Context;
+use crate::ctl::exit::{Exit, Stop};
+use crate::ctl::output::chat;
+use crate::ctl::table::Table;
+use crate::ctl::text::{self, Clock};
+use crate::model::escaped;
+
+/// Messages asked for at once.
+const PAGE: u32 = 500;
+
+/// List the messages that are not delivered yet, oldest first
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  distmsgctl outbox\n  distmsgctl outbox --json | jq -r .id")]
+pub(crate) struct Outbox {
+    /// At most so many
+    #[arg(long, value_name = "N")]
+    limit: Option<u64>,
+}
+
+pub(crate) async fn run(args: Outbox, context: &mut Context) -> Result<Exit, Stop> {
+    let (client, _events) = context.connect().await?;
+    let mut clock = Clock::new();
+    let mut table = Table::new(["ID", "TO", "QUEUED", "EXPIRES", "SIZE", "STATE"]);
+    let mut wanted = args.limit.unwrap_or(u64::MAX);
+    let mut after = None;
+    let mut listed = false;
+    while wanted > 0 {
+        let limit = u32::try_from(wanted).unwrap_or(PAGE).min(PAGE);
+        let page = Page { after, limit: Some(limit) };
+        let OutboxPage { mut messages, next } = client.call(&Request::Outbox(page)).await?;
+        messages.truncate(usize::try_from(wanted).unwrap_or(usize::MAX));
+        wanted -= messages.len() as u64;
+        listed |= !messages.is_empty();
+        if context.json {
+            messages.iter().for_each(|message| context.out.object(message));
+        } else if !messages.is_empty() {
+            let rows: Vec<_> = messages.iter().map(|message| row(message, &mut clock)).collect();
+            table.write(&rows, &mut context.out);
+        }
+        context.out.flush()?;
+        if next.is_none() {
+            break;
+        }
+        after = next;
+    }
+    if !listed && !context.json {
+        chat("nothing is waiting");
+    }
+    Ok(Exit::Done)
+}
+
+fn row(message: &QueuedMessage, clock: &mut Clock) -> [String; 6] {
+    [
+        escaped(&message.id),
+        text::peer_label(message.alias.as_deref(), &message.to),
+        clock.local(&message.queued).to_owned(),
+        clock.local(&message.expires).to_owned(),
+        text::size(message.bytes),
+        escaped(&message.state),
+    ]
+}

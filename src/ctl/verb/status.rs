@@ -1,0 +1,78 @@
+//! `status`: what the daemon is and how it does.
+
+use clap::Args;
+use serde::Serialize;
+
+use crate::control::protocol::{self, Request};
+use crate::ctl::context::Context;
+use crate::ctl::exit::{Exit, Stop};
+use crate::ctl::text;
+use crate::model::escaped;
+
+/// Show what the daemon is and how it does
+///
+/// Exits 0 whenever the daemon answers.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  distmsgctl status\n  distmsgctl status --json | jq .peers")]
+pub(crate) struct Status {}
+
+/// The daemon's answer, and by which socket it came.
+#[derive(Serialize)]
+struct Answer<'a> {
+    socket: &'a str,
+    #[serde(flatten)]
+    status: &'a protocol::Status,
+}
+
+pub(crate) async fn run(_: Status, context: &mut Context) -> Result<Exit, Stop> {
+    let status: protocol::Status = context.call(&Request::Status {}).await?;
+    let socket = context.socket.display().to_string();
+    if context.json {
+        context.out.object(&Answer { socket: &socket, status: &status });
+    } else {
+        for (label, value) in lines(&socket, &status) {
+            context.out.line(&format!("{label:<10} {}", escaped(&value)));
+        }
+    }
+    context.out.flush()?;
+    Ok(Exit::Done)
+}
+
+fn lines(socket: &str, status: &protocol::Status) -> Vec<(&'static str, String)> {
+    let or_none = |list: &[String]| match list {
+        [] => "nothing".to_owned(),
+        list => list.join(" "),
+    };
+    let mut lines = vec![
+        ("peer", status.peer.clone()),
+        ("name", status.name.clone().unwrap_or_else(|| "none".into())),
+        ("network", status.network.clone()),
+        ("socket", socket.to_owned()),
+        ("state", status.state_dir.clone()),
+        (
+            "daemon",
+            format!(
+                "distmsg {}, process {}, up {}",
+                status.version,
+                status.pid,
+                text::ago(status.uptime_s)
+            ),
+        ),
+        ("listening", or_none(&status.listen)),
+        ("advertises", or_none(&status.advertise)),
+        ("peers", format!("{} known, {}", status.peers, text::count(status.links, "link"))),
+        ("outbox", stored(status.outbox_messages, status.outbox_bytes)),
+        ("inbox", stored(status.inbox_messages, status.inbox_bytes)),
+    ];
+    for listener in &status.listeners {
+        let attached = text::count(listener.clients, "client");
+        let told = format!("{}: {} unread, {attached} attached", listener.name, listener.unread);
+        lines.push(("listener", told));
+    }
+    lines.extend(status.warnings.iter().map(|warning| ("warning", warning.clone())));
+    lines
+}
+
+fn stored(messages: u64, bytes: u64) -> String {
+    format!("{}, {}", text::count(messages, "message"), text::size(bytes))
+}
