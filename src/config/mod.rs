@@ -19,6 +19,7 @@ use crate::model::{Address, Limits, Name};
 
 pub use paths::{ConfigPath, Environment, PathError, SocketFrom, SocketPath, history_file};
 pub use problem::{Problem, Problems};
+pub use read::{address_to_advertise, address_to_listen};
 pub use template::Setup;
 
 /// Links to peers that nobody connected by hand, when the configuration does not say.

@@ -214,7 +214,8 @@ impl Reader<'_> {
         addresses.clear();
         for element in array.iter().take(ADDRESSES_MAX) {
             let Some(text) = self.text(key, element) else { continue };
-            match address(text, key == "advertise") {
+            let parse = if key == "advertise" { address_to_advertise } else { address_to_listen };
+            match parse(text) {
                 Ok(address) if address.port() != 0 && addresses.contains(&address) => {
                     let message = format!("{address} stands here twice; take one out");
                     self.problem(&element.span(), key, &message);
@@ -308,8 +309,23 @@ impl Reader<'_> {
     }
 }
 
-/// `HOST[:PORT]` to listen on, or one that others are told to dial.
-pub(super) fn address(text: &str, dialled: bool) -> Result<Address, String> {
+/// `HOST[:PORT]` to listen on.
+///
+/// # Errors
+/// When it is no address, or none to listen on: what to write instead.
+pub fn address_to_listen(text: &str) -> Result<Address, String> {
+    address(text, false)
+}
+
+/// `HOST[:PORT]` that others are told to dial.
+///
+/// # Errors
+/// When it is no address, or none that can be dialled: what to write instead.
+pub fn address_to_advertise(text: &str) -> Result<Address, String> {
+    address(text, true)
+}
+
+fn address(text: &str, dialled: bool) -> Result<Address, String> {
     let address = Address::parse_with_default_port(text).map_err(|error| error.to_string())?;
     if dialled && address.port() == 0 {
         return Err(format!("nobody can dial port 0 of {address}; write the port others reach"));

@@ -67,12 +67,12 @@ const HEAD: &str =
 const NAME: &str = "What this node calls itself. Others may call it otherwise.";
 const LISTEN: &str = "Where this node accepts links. Before it listens for other machines, choose\n\
                       # who may link (network, below).";
-const ADVERTISE: &str = "Where others reach this node, if that is not where it listens: a router's\n\
-                         # address, or a host name, which is looked up at each dial.";
-const NETWORK: &str = "Who may link: \"open\" (anybody) or \"closed\" (only who has the network's key).\n\
-                       # Either way only the recipient can read a message.";
-const KEY_FILE: &str = "The key of a closed network, mode 0600; by default network.key in the state\n\
-                        # directory, made at the first start. Never write the key itself here.";
+const ADVERTISE: &str = "Where others reach this node, if that is not where it listens: a\n\
+                         # router's address, or a host name, which is looked up at each dial.";
+const NETWORK: &str = "Who may link: \"open\" (anybody) or \"closed\" (only who has the\n\
+                       # network's key). Either way only the recipient can read a message.";
+const KEY_FILE: &str = "The key of a closed network, mode 0600; by default network.key in the\n\
+                        # state directory, made at the first start. It never stands here itself.";
 const LOG: &str = "How much is logged: error, warn, info, debug or trace.";
 const LINKS: &str = "\n[links]\n";
 const AUTO: &str =
@@ -82,7 +82,7 @@ const LIMITS: &str = "\n# What this node takes and keeps at most, all with defau
 
 /// A key with its explanation, commented out when there is no value.
 fn section(out: &mut String, about: &str, key: &str, value: Option<String>, example: &str) {
-    let gap = if out.ends_with("]\n") { "" } else { "\n" };
+    let gap = if out.ends_with(LINKS) { "" } else { "\n" };
     // Writing to a string cannot fail.
     let _ = match value {
         Some(value) => writeln!(out, "{gap}# {about}\n{key} = {value}"),
@@ -116,7 +116,7 @@ mod tests {
         ];
         (host, 1..=u16::MAX).prop_filter_map("an address that can be dialled", |(host, port)| {
             let address = Address::new(&host, port).ok()?;
-            super::super::read::address(&address.to_string(), true).ok()
+            super::super::address_to_advertise(&address.to_string()).ok()
         })
     }
 

@@ -144,7 +144,9 @@ mod hostile {
 
     proptest! {
         #[test]
-        fn no_text_panics_and_no_problem_has_two_lines(text in "(.|\n|[a-z_]{1,8} = |[\\[\\]\"=]){0,60}") {
+        fn no_text_panics_and_no_problem_has_two_lines(
+            text in "(.|\n|[a-z_]{1,8} = |[\\[\\]\"=]){0,60}",
+        ) {
             if let Err(problems) = super::parse(&text) {
                 let shown = problems.to_string();
                 prop_assert_eq!(shown.lines().count(), problems.iter().count(), "{}", shown);

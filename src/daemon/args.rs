@@ -1,0 +1,275 @@
+//! The daemon's command line.
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Parser, Subcommand, ValueEnum};
+
+use crate::config::{LINKS_AUTO_MAX, Network, address_to_advertise, address_to_listen};
+use crate::model::{Address, Name};
+
+/// The most nodes that `lab` starts: each is a process of its own.
+const LAB_NODES_MAX: u64 = 256;
+
+/// Everything a command line can say.
+#[derive(Debug, Parser)]
+#[command(
+    name = "distmsg",
+    version,
+    about = "Carries end-to-end encrypted messages between machines, with no broker",
+    long_about = "Carries end-to-end encrypted messages between machines, with no broker.\n\n\
+        Without a command it runs the node in the foreground until SIGTERM or SIGINT. Without a \
+        configuration file it asks the setup questions on a terminal, and runs on defaults \
+        elsewhere. What is sent and received goes through distmsgctl.",
+    after_help = EXAMPLES,
+    args_conflicts_with_subcommands = true,
+    disable_help_subcommand = false,
+    max_term_width = 100
+)]
+pub struct Args {
+    /// What to do instead of running.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// The options of running.
+    #[command(flatten)]
+    pub run: RunArgs,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  distmsg                                   run with ~/.config/distmsg/config.toml
+  distmsg /etc/distmsg/config.toml          run with another configuration
+  distmsg init --yes --listen 0.0.0.0 --network closed
+                                            write a configuration without questions
+  distmsg check                             say what is wrong with the configuration
+  distmsg lab 5 --topology ring             try it out with five nodes on this machine
+
+Environment:
+  DISTMSG_CONFIG  the configuration, when none is named
+  DISTMSG_LOG     what is logged: error, warn, info, debug, trace, or a filter such as
+                  distmsg::link=debug
+
+Exit codes:
+  0   done
+  1   failure
+  2   usage
+  78  the configuration is wrong";
+
+/// How to run.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct RunArgs {
+    /// The configuration file [env: DISTMSG_CONFIG] [default: ~/.config/distmsg/config.toml]
+    pub config: Option<PathBuf>,
+    /// Print messages that arrive, one a line, as listener 'print' [default: on a terminal]
+    #[arg(long, action = ArgAction::SetTrue, overrides_with = "no_print")]
+    print: bool,
+    /// Do not print messages that arrive
+    #[arg(long, action = ArgAction::SetTrue, overrides_with = "print")]
+    no_print: bool,
+}
+
+impl RunArgs {
+    /// Whether to print what arrives, as said, or else depending on where it would go.
+    pub fn prints(&self, stdout_is_terminal: bool) -> bool {
+        self.print || (stdout_is_terminal && !self.no_print)
+    }
+}
+
+/// What else the daemon's program does.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Write a configuration, by questions or by flags, without starting
+    Init(InitArgs),
+    /// Say what is wrong with the configuration
+    Check(CheckArgs),
+    /// Turn a graph_message configuration into ours
+    Import(ImportArgs),
+    /// Run a network of nodes on this machine, to try things out
+    Lab(LabArgs),
+}
+
+/// Answers to the setup questions.
+#[derive(Debug, Clone, Default, clap::Args)]
+#[command(after_help = "\
+Examples:
+  distmsg init
+  distmsg init --yes
+  distmsg init --yes --name ship --listen 0.0.0.0:3000 --listen [::]:3000 --network closed
+  distmsg init /etc/distmsg/config.toml --yes --listen 192.0.2.7 --network open")]
+pub struct InitArgs {
+    /// The file to write; never over one that is there [env: DISTMSG_CONFIG] [default:
+    /// ~/.config/distmsg/config.toml]
+    pub config: Option<PathBuf>,
+    /// Take the defaults for whatever no flag answers
+    #[arg(long, short)]
+    pub yes: bool,
+    /// What the node calls itself [default: this machine's name]
+    #[arg(long)]
+    pub name: Option<Name>,
+    /// Where it accepts links; can be given several times; IPv6 in brackets [default:
+    /// 127.0.0.1:3000]
+    #[arg(long, value_name = "HOST[:PORT]", value_parser = address_to_listen)]
+    pub listen: Vec<Address>,
+    /// Where others reach it, if that is not where it listens; can be given several times
+    #[arg(long, value_name = "HOST[:PORT]", value_parser = address_to_advertise)]
+    pub advertise: Vec<Address>,
+    /// Who may link: 'open' (anybody) or 'closed' (who has the key) [default: open where only this
+    /// machine gets there, else closed]
+    #[arg(long, value_name = "open|closed")]
+    pub network: Option<Network>,
+    /// A closed network's key, if it is not to be in the state directory
+    #[arg(long, value_name = "FILE")]
+    pub network_key_file: Option<PathBuf>,
+    /// How many links the node makes by itself [default: 8]
+    #[arg(long, value_name = "N", value_parser = links_auto)]
+    pub auto_links: Option<usize>,
+}
+
+/// Which configuration to check.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct CheckArgs {
+    /// The configuration file [env: DISTMSG_CONFIG] [default: ~/.config/distmsg/config.toml]
+    pub config: Option<PathBuf>,
+}
+
+/// What to import.
+#[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "\
+Standard output has a 'distmsgctl connect' line for each peer, to be run once both machines run
+distmsg: the new peer IDs are learned by connecting.
+
+Example:
+  distmsg import graph_message.conf --network closed > connect.sh")]
+pub struct ImportArgs {
+    /// The graph_message configuration
+    pub file: PathBuf,
+    /// The file to write; never over one that is there [env: DISTMSG_CONFIG] [default:
+    /// ~/.config/distmsg/config.toml]
+    pub config: Option<PathBuf>,
+    /// Who may link; needed when other machines can reach the address
+    #[arg(long, value_name = "open|closed")]
+    pub network: Option<Network>,
+}
+
+/// What network to run.
+#[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "\
+Examples:
+  distmsg lab
+  distmsg lab 5 --topology ring
+  distmsg lab 12 --topology random --seed 7")]
+pub struct LabArgs {
+    /// How many nodes
+    #[arg(value_name = "N", default_value = "3", value_parser = lab_nodes)]
+    pub nodes: usize,
+    /// Who is linked with whom
+    #[arg(long, value_enum, default_value_t = Topology::Line)]
+    pub topology: Topology,
+    /// Makes a random network the same again
+    #[arg(long)]
+    pub seed: Option<u64>,
+}
+
+/// Who is linked with whom in a lab.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Topology {
+    /// Each with the next
+    Line,
+    /// Each with the next, and the last with the first
+    Ring,
+    /// All with the first
+    Star,
+    /// Connected somehow
+    Random,
+}
+
+fn links_auto(text: &str) -> Result<usize, String> {
+    let number = text.parse().ok().filter(|number| *number <= LINKS_AUTO_MAX);
+    number.ok_or_else(|| format!("write a number from 0 to {LINKS_AUTO_MAX}"))
+}
+
+fn lab_nodes(text: &str) -> Result<usize, String> {
+    let number = text.parse::<u64>().ok().filter(|number| (2..=LAB_NODES_MAX).contains(number));
+    let number = number.and_then(|number| usize::try_from(number).ok());
+    number.ok_or_else(|| format!("write a number from 2 to {LAB_NODES_MAX}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Args, clap::Error> {
+        Args::try_parse_from(line.split(' '))
+    }
+
+    #[test]
+    fn the_grammar_is_consistent() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn running_takes_a_configuration_and_whether_to_print() {
+        let prints = |line: &str, terminal| parse(line).expect(line).run.prints(terminal);
+        assert!(prints("distmsg", true) && !prints("distmsg", false));
+        assert!(prints("distmsg --print", false) && !prints("distmsg --no-print", true));
+        assert!(prints("distmsg --no-print --print", false), "the last one counts");
+        assert!(!prints("distmsg --print --no-print", true), "the last one counts");
+        let args = parse("distmsg /c.toml --print").expect("right");
+        assert_eq!(args.run.config, Some("/c.toml".into()));
+        assert!(args.command.is_none());
+        for wrong in ["distmsg a b", "distmsg --bogus", "distmsg check --print"] {
+            assert!(parse(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn init_takes_an_answer_to_each_question() {
+        let line = "distmsg init c.toml --yes --name a --listen 0.0.0.0 --listen [::]:1 \
+                    --advertise h.example --network closed --network-key-file k --auto-links 0";
+        let Ok(Args { command: Some(Command::Init(init)), .. }) = parse(line) else {
+            panic!("{line}")
+        };
+        assert_eq!(format!("{:?}", init.listen), "[0.0.0.0:3000, [::]:1]");
+        assert_eq!(format!("{:?}", init.advertise), "[h.example:3000]");
+        assert_eq!(init.network, Some(Network::Closed));
+        assert_eq!((init.auto_links, init.yes), (Some(0), true));
+        for (wrong, why) in [
+            ("distmsg init --name=-x", "a name has only letters"),
+            ("distmsg init --listen a:x", "the port is not a number"),
+            ("distmsg init --advertise 0.0.0.0", "nobody can dial"),
+            ("distmsg init --network shut", "write \"open\""),
+            ("distmsg init --auto-links 65", "a number from 0 to 64"),
+        ] {
+            let error = parse(wrong).expect_err(wrong).to_string();
+            assert!(error.contains(why), "{wrong}: {error}");
+        }
+    }
+
+    #[test]
+    fn lab_has_defaults_and_bounds() {
+        let lab = |line: &str| match parse(line) {
+            Ok(Args { command: Some(Command::Lab(lab)), .. }) => Some(lab),
+            _ => None,
+        };
+        let defaults = lab("distmsg lab").expect("right");
+        assert_eq!((defaults.nodes, defaults.topology), (3, Topology::Line));
+        let random = lab("distmsg lab 9 --topology random --seed 7").expect("right");
+        assert_eq!((random.topology, random.seed), (Topology::Random, Some(7)));
+        assert!(lab("distmsg lab 1").is_none() && lab("distmsg lab 257").is_none());
+    }
+
+    #[test]
+    fn help_fits_a_terminal_and_shows_examples() {
+        for name in [None, Some("init"), Some("check"), Some("import"), Some("lab")] {
+            let mut command = Args::command();
+            let command = match name {
+                Some(name) => command.find_subcommand_mut(name).expect(name),
+                None => &mut command,
+            };
+            let help = command.render_long_help().to_string();
+            assert!(help.lines().all(|line| line.chars().count() <= 100), "{help}");
+            assert!(help.contains("Example") || name == Some("check"), "{help}");
+        }
+    }
+}

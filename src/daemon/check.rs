@@ -1,0 +1,82 @@
+//! `distmsg check`: whether the configuration is right, without starting.
+
+use std::io::{self, Write};
+use std::path::Path;
+
+use super::args::CheckArgs;
+use super::exit::Stop;
+use super::secrets::{SecretError, network_key_in};
+use crate::config::{Config, Environment};
+
+/// Checks the configuration and the key file it names.
+///
+/// # Errors
+/// All that is wrong.
+pub fn check(
+    args: &CheckArgs,
+    environment: &Environment,
+    out: &mut dyn Write,
+    chatter: &mut dyn Write,
+) -> Result<(), Stop> {
+    let path = environment.config_path(args.config.as_deref())?.path;
+    let config = Config::load(&path)?;
+    if let Some(file) = &config.network_key_file {
+        check_key(&path, file, chatter)?;
+    }
+    Ok(writeln!(out, "{}: right", path.display())?)
+}
+
+fn check_key(path: &Path, file: &Path, chatter: &mut dyn Write) -> Result<(), Stop> {
+    match network_key_in(file) {
+        Ok(_) => Ok(()),
+        // Who checks is often not who runs the daemon.
+        Err(SecretError::Io { error, .. }) if error.kind() == io::ErrorKind::PermissionDenied => {
+            Ok(writeln!(chatter, "{}: may not be read by you, so not checked", file.display())?)
+        }
+        Err(error) => {
+            Err(Stop::config(format_args!("{}: network_key_file: {error}", path.display())))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn right_is_said_and_wrong_is_named() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("c.toml");
+        let args = CheckArgs { config: Some(path.clone()) };
+        let run = || {
+            let mut out = Vec::new();
+            let result = check(&args, &Environment::default(), &mut out, &mut Vec::new());
+            result.map(|()| String::from_utf8(out).expect("text"))
+        };
+        let stop = run().expect_err("missing");
+        assert_eq!(stop.code, 78);
+        assert!(stop.message.contains("cannot read the configuration"), "{stop}");
+
+        fs::write(&path, "zzz = 1\nlog = 7").expect("written");
+        let stop = run().expect_err("wrong");
+        assert_eq!((stop.code, stop.message.lines().count()), (78, 2), "{stop}");
+
+        fs::write(&path, "").expect("written");
+        assert_eq!(run(), Ok(format!("{}: right\n", path.display())));
+
+        let key = dir.path().join("k");
+        let text = format!("network = \"closed\"\nnetwork_key_file = \"{}\"", key.display());
+        fs::write(&path, text).expect("written");
+        let stop = run().expect_err("no key");
+        assert!(stop.message.contains("network_key_file: cannot use the secret"), "{stop}");
+        fs::write(&key, "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\n").expect("written");
+        fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).expect("set");
+        let stop = run().expect_err("public");
+        assert!(stop.message.contains("chmod 600"), "{stop}");
+        fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).expect("set");
+        assert!(run().is_ok());
+    }
+}

@@ -1,0 +1,361 @@
+//! `distmsg init`, and what the daemon does at its start when there is no configuration.
+
+use std::io::{self, BufRead, IsTerminal as _, Write};
+use std::path::Path;
+
+use super::args::InitArgs;
+use super::exit::Stop;
+use super::files;
+use super::questions::Questions;
+use super::secrets::NETWORK_KEY_FILE;
+use crate::config::{Config, ConfigPath, Environment, LINKS_AUTO_DEFAULT, Network, Setup};
+use crate::model::{Address, Name};
+
+/// Nothing in it is secret, and the system service runs as another user than who sets it up.
+const CONFIG_MODE: u32 = 0o644;
+
+/// A person to ask: what is typed, and where it is shown. Results never go there.
+pub struct Person<'a> {
+    /// What is typed.
+    pub answers: &'a mut dyn BufRead,
+}
+
+/// Whether standard input and standard error are a terminal, so that there is somebody to ask.
+pub fn is_interactive() -> bool {
+    io::stdin().is_terminal() && io::stderr().is_terminal()
+}
+
+/// What this machine calls itself, if that can be a node's name.
+pub fn machine_name() -> Option<Name> {
+    let uname = rustix::system::uname();
+    let host = uname.nodename().to_str().ok()?;
+    host.split('.').next()?.parse().ok()
+}
+
+/// `distmsg init`: writes a configuration without starting.
+///
+/// # Errors
+/// When there is one already, when there is nobody to ask, or when it cannot be written.
+pub fn init(
+    args: &InitArgs,
+    environment: &Environment,
+    person: Option<Person<'_>>,
+    chatter: &mut dyn Write,
+) -> Result<(), Stop> {
+    let ConfigPath { path, .. } = environment.config_path(args.config.as_deref())?;
+    // Before any question is asked.
+    if files::exists(&path) {
+        return Err(exists(&path));
+    }
+    let person = match (args.yes, person) {
+        (true, _) => None,
+        (false, Some(person)) => Some(person),
+        (false, None) => {
+            return Err(Stop::usage(
+                "there is no terminal to ask on; take the defaults with --yes, and answer what \
+                 should be otherwise with flags (see 'distmsg init --help')",
+            ));
+        }
+    };
+    let setup = answered(args, person, chatter)?;
+    write(&path, &setup)?;
+    told(environment, &path, &setup, chatter)?;
+    let default = environment.config_path(None).is_ok_and(|default| default.path == path);
+    let argument = if default { String::new() } else { format!(" {}", path.display()) };
+    Ok(writeln!(chatter, "start the node with 'distmsg{argument}'")?)
+}
+
+/// The configuration to run with. If there is none, a person is asked and it is written; with
+/// nobody to ask, the default path may be missing, one that somebody named may not.
+///
+/// # Errors
+/// When there is none that can be used.
+pub fn load_or_ask(
+    path: &ConfigPath,
+    environment: &Environment,
+    person: Option<Person<'_>>,
+    chatter: &mut dyn Write,
+) -> Result<Config, Stop> {
+    let ConfigPath { path, explicit } = path;
+    if files::exists(path) {
+        return Ok(Config::load(path)?);
+    }
+    match person {
+        Some(person) => {
+            writeln!(chatter, "{} does not exist yet; a few questions for it:", path.display())?;
+            let setup = answered(&InitArgs::default(), Some(person), chatter)?;
+            write(path, &setup)?;
+            told(environment, path, &setup, chatter)?;
+            // What counts is what the file says, now as at every later start.
+            Ok(Config::load(path)?)
+        }
+        None if *explicit => Err(Stop::config(format_args!(
+            "{0}: does not exist; write it with 'distmsg init {0}', or name another file",
+            path.display()
+        ))),
+        None => {
+            writeln!(
+                chatter,
+                "{} does not exist; running on defaults (write one with 'distmsg init')",
+                path.display()
+            )?;
+            Ok(Config::default())
+        }
+    }
+}
+
+/// Writes a new configuration, never over a file.
+pub(super) fn write(path: &Path, setup: &Setup) -> Result<(), Stop> {
+    match files::create(path, setup.to_toml().as_bytes(), CONFIG_MODE) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && files::exists(path) => {
+            Err(exists(path))
+        }
+        Err(error) => Err(Stop::failure(format_args!("cannot write {}: {error}", path.display()))),
+    }
+}
+
+/// Who may link by default: where other machines get there, not just anybody.
+pub(super) fn network_default(listen: &[Address]) -> Network {
+    match listen.iter().all(Address::is_loopback) {
+        true => Network::Open,
+        false => Network::Closed,
+    }
+}
+
+fn exists(path: &Path) -> Stop {
+    Stop::failure(format_args!(
+        "{} is there already and stays as it is; edit it, or name another file",
+        path.display()
+    ))
+}
+
+/// Each answer: a flag's, or the person's, or the default.
+fn answered(
+    args: &InitArgs,
+    person: Option<Person<'_>>,
+    out: &mut dyn Write,
+) -> Result<Setup, Stop> {
+    if args.network == Some(Network::Open) && args.network_key_file.is_some() {
+        return Err(Stop::usage(
+            "an open network has no key; leave out --network-key-file, or say --network closed",
+        ));
+    }
+    let mut questions = person.map(|person| Questions { answers: person.answers, out: &mut *out });
+    let name = match (&args.name, questions.as_mut()) {
+        (Some(name), _) => Some(name.clone()),
+        (None, Some(questions)) => questions.name(machine_name().as_ref())?,
+        (None, None) => machine_name(),
+    };
+    let listen = match (args.listen.is_empty(), questions.as_mut()) {
+        (false, _) => args.listen.clone(),
+        (true, Some(questions)) => questions.listen(&Config::listen_default())?,
+        (true, None) => Config::listen_default(),
+    };
+    let network_default = network_default(&listen);
+    let network = match (args.network, args.network_key_file.is_some(), questions.as_mut()) {
+        (Some(network), ..) => network,
+        (None, true, _) => Network::Closed,
+        (None, false, Some(questions)) => questions.network(network_default)?,
+        (None, false, None) => network_default,
+    };
+    let key_file = args.network_key_file.as_ref().map(std::path::absolute).transpose();
+    let setup = Setup {
+        name,
+        listen,
+        advertise: args.advertise.clone(),
+        network,
+        network_key_file: key_file
+            .map_err(|error| Stop::usage(format_args!("--network-key-file: {error}")))?,
+        links_auto: args.auto_links.unwrap_or(LINKS_AUTO_DEFAULT),
+    };
+    checked(setup)
+}
+
+/// What the file would say must be right: flags can say what it may not, such as an address twice.
+fn checked(setup: Setup) -> Result<Setup, Stop> {
+    if setup.network_key_file.as_ref().is_some_and(|file| file.to_str().is_none()) {
+        return Err(Stop::usage("--network-key-file: the path is not UTF-8; name another"));
+    }
+    match Config::parse(&setup.to_toml(), Path::new("config.toml")) {
+        Ok(_) => Ok(setup),
+        Err(problems) => {
+            let line = |problem: &crate::config::Problem| {
+                let key = problem.key.as_deref().unwrap_or_default();
+                format!("{key}: {}", problem.message)
+            };
+            Err(Stop::usage(problems.iter().map(line).collect::<Vec<_>>().join("\n")))
+        }
+    }
+}
+
+/// Says what was written and what a closed network still needs.
+pub(super) fn told(
+    environment: &Environment,
+    path: &Path,
+    setup: &Setup,
+    chatter: &mut dyn Write,
+) -> Result<(), Stop> {
+    writeln!(chatter, "wrote {}", path.display())?;
+    if setup.network == Network::Closed && setup.network_key_file.is_none() {
+        let key = environment.state_dir(&Config::default())?.join(NETWORK_KEY_FILE);
+        let key = key.display();
+        writeln!(chatter, "the network's key is made at the first start, in {key};")?;
+        writeln!(chatter, "to join a network that exists, put a member's copy there before")?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use clap::Parser as _;
+
+    use super::super::args::{Args, Command};
+    use super::*;
+
+    struct Place {
+        dir: tempfile::TempDir,
+        environment: Environment,
+    }
+
+    impl Place {
+        fn new() -> Self {
+            let dir = tempfile::tempdir().expect("a directory");
+            let home = Some(dir.path().join("home"));
+            Self { dir, environment: Environment { home, ..Environment::default() } }
+        }
+
+        fn default_path(&self) -> std::path::PathBuf {
+            self.dir.path().join("home/.config/distmsg/config.toml")
+        }
+
+        /// Runs `distmsg init` with these words; answers only if there is somebody.
+        fn init(&self, words: &[&str], answers: Option<&str>) -> (Result<(), Stop>, String) {
+            let words = ["distmsg", "init"].iter().chain(words);
+            let Ok(Args { command: Some(Command::Init(args)), .. }) = Args::try_parse_from(words)
+            else {
+                panic!("usage")
+            };
+            let (mut answers, mut out) = (answers.map(str::as_bytes), Vec::new());
+            let person = answers.as_mut().map(|answers| Person { answers });
+            let result = init(&args, &self.environment, person, &mut out);
+            (result, String::from_utf8(out).expect("text"))
+        }
+    }
+
+    fn load(path: &Path) -> Config {
+        Config::load(path).unwrap_or_else(|problems| panic!("{problems}"))
+    }
+
+    #[test]
+    fn yes_takes_the_defaults() {
+        let place = Place::new();
+        let (result, shown) = place.init(&["--yes"], None);
+        assert_eq!(result, Ok(()));
+        let path = place.default_path();
+        let expected = Config { name: machine_name(), ..Config::default() };
+        assert_eq!(load(&path), expected);
+        assert!(shown.contains(&format!("wrote {}", path.display())), "{shown}");
+        assert!(shown.ends_with("start the node with 'distmsg'\n"), "{shown}");
+        let mode = |path: &Path| fs::metadata(path).expect("there").permissions().mode() & 0o777;
+        assert_eq!(mode(path.parent().expect("one")), 0o700);
+        assert_eq!(mode(&path) & 0o600, 0o600);
+    }
+
+    #[test]
+    fn flags_answer_and_the_person_is_asked_the_rest() {
+        let place = Place::new();
+        let path = place.dir.path().join("c.toml");
+        let words = [path.to_str().expect("text"), "--name", "ship", "--auto-links", "0"];
+        let (result, shown) = place.init(&words, Some("0.0.0.0\n\n"));
+        assert_eq!(result, Ok(()));
+        let config = load(&path);
+        assert_eq!(config.name.map(|name| name.to_string()).as_deref(), Some("ship"));
+        assert_eq!(format!("{:?}", config.listen), "[0.0.0.0:3000]");
+        assert_eq!((config.network, config.links_auto), (Network::Closed, 0));
+        assert!(!shown.contains("Name of this node"), "{shown}");
+        assert!(shown.contains("open or closed [closed]"), "{shown}");
+        assert!(shown.contains("distmsg/network.key"), "{shown}");
+        assert!(shown.contains(&format!("'distmsg {}'", path.display())), "{shown}");
+    }
+
+    #[test]
+    fn a_file_that_is_there_stays() {
+        let place = Place::new();
+        let path = place.dir.path().join("c.toml");
+        fs::write(&path, "mine").expect("written");
+        let (result, shown) = place.init(&[path.to_str().expect("text")], Some(""));
+        let stop = result.expect_err("refused");
+        assert_eq!(stop.code, 1);
+        assert!(stop.message.contains("is there already"), "{stop}");
+        assert_eq!((&*fs::read_to_string(&path).expect("there"), &*shown), ("mine", ""));
+    }
+
+    #[test]
+    fn without_a_terminal_it_says_what_to_write() {
+        let place = Place::new();
+        let stop = place.init(&[], None).0.expect_err("nobody to ask");
+        assert_eq!(stop.code, 2);
+        assert!(stop.message.contains("--yes"), "{stop}");
+        assert!(!place.default_path().exists());
+    }
+
+    #[test]
+    fn a_person_who_leaves_leaves_nothing_behind() {
+        let place = Place::new();
+        let stop = place.init(&[], Some("alice\n")).0.expect_err("left");
+        assert_eq!(stop.code, 1);
+        assert!(!place.default_path().exists());
+    }
+
+    #[test]
+    fn flags_that_contradict_are_refused() {
+        for (words, why) in [
+            (&["--network", "open", "--network-key-file", "k"][..], "an open network has no key"),
+            (&["--listen", "a:1", "--listen", "a:1"], "twice"),
+        ] {
+            let place = Place::new();
+            let words = [&["--yes"], words].concat();
+            let stop = place.init(&words, None).0.expect_err("refused");
+            assert_eq!(stop.code, 2);
+            assert!(stop.message.contains(why), "{stop}");
+            assert!(!place.default_path().exists());
+        }
+        let place = Place::new();
+        let words = ["--yes", "--network-key-file", "k"];
+        assert_eq!(place.init(&words, None).0, Ok(()));
+        let config = load(&place.default_path());
+        assert_eq!(config.network, Network::Closed, "a key means a closed network");
+        assert!(config.network_key_file.is_some_and(|file| file.is_absolute()));
+    }
+
+    #[test]
+    fn at_the_first_start_a_person_is_asked_and_a_service_runs_on_defaults() {
+        let place = Place::new();
+        let environment = &place.environment;
+        let path = environment.config_path(None).expect("a path");
+        let mut out = Vec::new();
+        let config = load_or_ask(&path, environment, None, &mut out).expect("defaults");
+        assert_eq!(config, Config::default());
+        assert!(String::from_utf8_lossy(&out).contains("running on defaults"));
+        assert!(!path.path.exists(), "nothing was written");
+
+        let named = ConfigPath { explicit: true, ..path.clone() };
+        let stop = load_or_ask(&named, environment, None, &mut out).expect_err("missing");
+        assert_eq!(stop.code, 78);
+        assert!(stop.message.contains("distmsg init"), "{stop}");
+
+        let mut answers = &b"alice\n\n\n"[..];
+        let person = Some(Person { answers: &mut answers });
+        let config = load_or_ask(&path, environment, person, &mut out).expect("answered");
+        assert_eq!(config.name.map(|name| name.to_string()).as_deref(), Some("alice"));
+        let again = load_or_ask(&path, environment, None, &mut out).expect("there");
+        assert_eq!(again.listen, Config::listen_default());
+        fs::write(&path.path, "zzz = 1").expect("written");
+        let stop = load_or_ask(&path, environment, None, &mut out).expect_err("wrong");
+        assert_eq!(stop.code, 78);
+    }
+}

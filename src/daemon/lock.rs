@@ -1,0 +1,126 @@
+//! One daemon on one state directory.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, Read as _, Seek as _, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+
+use super::exit::Stop;
+use super::files;
+
+const LOCK_FILE: &str = "lock";
+/// Bytes of the lock's file that are read for the holder's number.
+const PID_BYTES_MAX: u64 = 32;
+
+/// The state directory is ours alone until this is dropped, or the process ends however it ends.
+#[derive(Debug)]
+pub struct StateLock {
+    /// The lock is on this open file, so it cannot outlive the process.
+    _file: File,
+}
+
+/// Why the state directory is not ours.
+#[derive(Debug, Error)]
+pub enum LockError {
+    /// Another daemon uses it.
+    #[error(
+        "{state_dir} is in use by {}; stop it, or set another state_dir in the configuration",
+        holder(*pid)
+    )]
+    Held {
+        /// The directory.
+        state_dir: PathBuf,
+        /// The daemon that uses it, unless it has not written its number yet.
+        pid: Option<u32>,
+    },
+    /// The system refuses.
+    #[error("cannot use the state directory {state_dir}: {error}")]
+    Io {
+        /// The directory.
+        state_dir: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+}
+
+impl From<LockError> for Stop {
+    fn from(error: LockError) -> Self {
+        Self::failure(error)
+    }
+}
+
+impl StateLock {
+    /// Takes the state directory for this process; it is made if missing, for its owner only.
+    ///
+    /// # Errors
+    /// When another process has it, or the system refuses.
+    pub fn acquire(state_dir: &Path) -> Result<Self, LockError> {
+        let failed = |error| LockError::Io { state_dir: state_dir.to_owned(), error };
+        files::make_directory(state_dir).map_err(failed)?;
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(state_dir.join(LOCK_FILE))
+            .map_err(failed)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let pid = pid_in(&mut file);
+                return Err(LockError::Held { state_dir: state_dir.to_owned(), pid });
+            }
+            Err(TryLockError::Error(error)) => return Err(failed(error)),
+        }
+        // The file stays when we end: removing it would let two daemons lock two files.
+        file.set_len(0).map_err(failed)?;
+        file.rewind().map_err(failed)?;
+        writeln!(file, "{}", std::process::id()).map_err(failed)?;
+        Ok(Self { _file: file })
+    }
+}
+
+fn pid_in(file: &mut File) -> Option<u32> {
+    let mut text = String::new();
+    file.take(PID_BYTES_MAX).read_to_string(&mut text).ok()?;
+    text.trim().parse().ok()
+}
+
+fn holder(pid: Option<u32>) -> String {
+    match pid {
+        Some(pid) => format!("the distmsg with process ID {pid}"),
+        None => "another distmsg".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_second_is_told_who_has_it_and_gets_it_afterwards() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let state = dir.path().join("state");
+        let lock = StateLock::acquire(&state).expect("free");
+        let error = StateLock::acquire(&state).expect_err("held").to_string();
+        let pid = std::process::id();
+        assert!(error.contains(&format!("the distmsg with process ID {pid};")), "{error}");
+        drop(lock);
+        std::fs::write(state.join(LOCK_FILE), "4294967295 and a longer line\n").expect("written");
+        let _lock = StateLock::acquire(&state).expect("free again");
+        let text = std::fs::read_to_string(state.join(LOCK_FILE)).expect("text");
+        assert_eq!(text, format!("{pid}\n"));
+    }
+
+    #[test]
+    fn a_state_directory_that_cannot_be_is_named() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = dir.path().join("file");
+        std::fs::write(&file, "").expect("written");
+        let error = StateLock::acquire(&file.join("state")).expect_err("impossible").to_string();
+        assert!(error.contains("file/state"), "{error}");
+    }
+}

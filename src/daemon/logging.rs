@@ -1,0 +1,170 @@
+//! Logs: to the journal when systemd connected us with it, to standard error otherwise.
+
+use std::ffi::OsStr;
+use std::io::{self, IsTerminal as _, Write};
+
+use thiserror::Error;
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
+use tracing_subscriber::{EnvFilter, Layer, Registry, fmt};
+
+use super::exit::Stop;
+use crate::config::{Environment, Level};
+
+const LOG_VARIABLE: &str = "DISTMSG_LOG";
+/// Bytes of a filter in the variable.
+const FILTER_BYTES_MAX: usize = 4 * 1024;
+
+/// Why there are no logs.
+#[derive(Debug, Error)]
+pub enum LoggingError {
+    /// The variable says something else.
+    #[error(
+        "DISTMSG_LOG: not a level or filter ({0}); write error, warn, info, debug, trace, or a \
+         filter such as distmsg::link=debug"
+    )]
+    Filter(String),
+    /// Logging was started twice in this process.
+    #[error("cannot start logging: {0}")]
+    Started(#[from] TryInitError),
+}
+
+impl From<LoggingError> for Stop {
+    fn from(error: LoggingError) -> Self {
+        match error {
+            LoggingError::Filter(_) => Self::config(error),
+            LoggingError::Started(_) => Self::failure(error),
+        }
+    }
+}
+
+/// Starts logging, as much as `DISTMSG_LOG` says or else the configuration.
+///
+/// # Errors
+/// When the variable holds no level and no filter, or logging was started before.
+pub fn start(level: Level, environment: &Environment) -> Result<(), LoggingError> {
+    let filter = filter(level, environment.var(LOG_VARIABLE).map(|filter| filter.as_os_str()))?;
+    let stream = environment.var("JOURNAL_STREAM").map(|stream| stream.as_os_str());
+    let journal = is_journal(stream, stderr_file()).then(tracing_journald::layer);
+    let layer: Box<dyn Layer<Registry> + Send + Sync> = match journal {
+        Some(Ok(journal)) => Box::new(journal.with_syslog_identifier("distmsg".to_owned())),
+        // Standard error leads to the journal all the same, without the fields.
+        _ => {
+            let terminal = io::stderr().is_terminal();
+            let colour = terminal && environment.var("NO_COLOR").is_none();
+            Box::new(fmt::layer().with_writer(OneLine).with_ansi(colour).with_target(!terminal))
+        }
+    };
+    Ok(tracing_subscriber::registry().with(layer.with_filter(filter)).try_init()?)
+}
+
+/// What passes: of ours from this level on, of the libraries only what is serious.
+fn filter(level: Level, variable: Option<&OsStr>) -> Result<EnvFilter, LoggingError> {
+    let ours = |level: Level| EnvFilter::new(format!("warn,distmsg={level}"));
+    let Some(variable) = variable else { return Ok(ours(level)) };
+    let text = variable.to_str().filter(|text| text.len() <= FILTER_BYTES_MAX);
+    let text = text.ok_or_else(|| LoggingError::Filter("not UTF-8, or too long".to_owned()))?;
+    match text.to_ascii_lowercase().parse() {
+        Ok(level) => Ok(ours(level)),
+        // A lone word would be taken for the name of a target, and nothing would be logged.
+        Err(_) if !text.contains('=') => Err(LoggingError::Filter("unknown level".to_owned())),
+        Err(_) => EnvFilter::try_new(text).map_err(|error| LoggingError::Filter(error.to_string())),
+    }
+}
+
+/// Device and inode of standard error.
+fn stderr_file() -> Option<(u64, u64)> {
+    let found = rustix::fs::fstat(io::stderr()).ok()?;
+    Some((found.st_dev, found.st_ino))
+}
+
+/// Whether standard error is what systemd says leads to the journal (systemd.exec(5)). The variable
+/// alone proves nothing: whoever we were started by may have redirected it.
+fn is_journal(stream: Option<&OsStr>, stderr: Option<(u64, u64)>) -> bool {
+    let parsed = stream.and_then(OsStr::to_str).and_then(|stream| {
+        let (device, inode) = stream.split_once(':')?;
+        Some((device.parse().ok()?, inode.parse().ok()?))
+    });
+    parsed.is_some() && parsed == stderr
+}
+
+/// Standard error, where each event is one line whatever is in it: no peer can forge another line.
+struct OneLine;
+
+impl<'a> MakeWriter<'a> for OneLine {
+    type Writer = OneLineWriter<io::Stderr>;
+
+    fn make_writer(&'a self) -> Self::Writer {
+        OneLineWriter(io::stderr())
+    }
+}
+
+/// The formatter hands over each event whole, in one write.
+struct OneLineWriter<W>(W);
+
+impl<W: Write> Write for OneLineWriter<W> {
+    fn write(&mut self, event: &[u8]) -> io::Result<usize> {
+        let line = event.strip_suffix(b"\n").unwrap_or(event);
+        let mut safe = Vec::with_capacity(event.len());
+        for byte in line {
+            match byte {
+                b'\n' => safe.extend_from_slice(b"\\n"),
+                b'\r' => safe.extend_from_slice(b"\\r"),
+                byte => safe.push(*byte),
+            }
+        }
+        safe.push(b'\n');
+        self.0.write_all(&safe)?;
+        Ok(event.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_variable_counts_more_than_the_configuration() {
+        let shown = |variable: Option<&str>| {
+            filter(Level::Info, variable.map(OsStr::new)).map(|filter| filter.to_string())
+        };
+        for (variable, expected) in [
+            (None, &["warn", "distmsg=info"][..]),
+            (Some("debug"), &["warn", "distmsg=debug"]),
+            (Some("TRACE"), &["warn", "distmsg=trace"]),
+            (Some("distmsg::link=debug"), &["distmsg::link=debug"]),
+        ] {
+            let shown = shown(variable).expect("a filter");
+            let parts: Vec<&str> = shown.split(',').collect();
+            assert!(expected.iter().all(|part| parts.contains(part)), "{shown}");
+        }
+        for wrong in ["loud", "distmsg=loud"] {
+            let error = shown(Some(wrong)).expect_err(wrong).to_string();
+            assert!(error.starts_with("DISTMSG_LOG: not a level or filter"), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_journal_is_where_systemd_says_and_standard_error_leads() {
+        let stream = |text: &'static str| Some(OsStr::new(text));
+        assert!(is_journal(stream("8:42"), Some((8, 42))));
+        assert!(!is_journal(stream("8:42"), Some((8, 43))));
+        assert!(!is_journal(stream("8:42"), None));
+        assert!(!is_journal(stream("nonsense"), None));
+        assert!(!is_journal(None, Some((8, 42))));
+        assert!(!is_journal(None, None));
+    }
+
+    #[test]
+    fn an_event_is_one_line() {
+        let mut writer = OneLineWriter(Vec::new());
+        writer.write_all(b"a\nforged\r\n").expect("written");
+        writer.write_all(b"next\n").expect("written");
+        assert_eq!(writer.0, b"a\\nforged\\r\nnext\n");
+    }
+}
