@@ -206,11 +206,11 @@ impl Client {
             state.uploads
         };
         let begin = UploadBegin { upload, bytes: body.len() as u64 };
-        let _: Pending<Done> = self.start(&Request::UploadBegin(begin));
+        drop(self.start::<Done>(&Request::UploadBegin(begin)));
         for chunk in body.chunks(CONTROL_BODY_BYTES_MAX) {
             let data_base64 = STANDARD.encode(chunk);
             let chunk = UploadChunk { upload, data_base64 };
-            let _: Pending<Done> = self.start(&Request::UploadChunk(chunk));
+            drop(self.start::<Done>(&Request::UploadChunk(chunk)));
         }
         upload
     }

@@ -10,6 +10,7 @@ use super::exit::{Exit, Failed, Stop};
 use super::input::Input;
 use super::output::{Output, say};
 use super::{args, unreachable};
+use crate::config::Environment;
 use crate::control::client::{CallError, Client, Events};
 use crate::control::protocol::{Done, Request};
 
@@ -71,11 +72,9 @@ impl Context {
 
 /// Where the daemon is.
 pub(crate) fn socket(global: &args::Global) -> Result<PathBuf, Failed> {
-    Ok(global
-        .socket
-        .clone()
-        .or_else(|| std::env::var_os("DISTMSG_SOCKET").map(Into::into))
-        .unwrap_or_default())
+    let (flag, config) = (global.socket.as_deref(), global.config.as_deref());
+    let found = Environment::from_process().client_socket(flag, config);
+    found.map(|socket| socket.path).map_err(|error| Failed::local(error.to_string()))
 }
 
 /// A connection to the daemon, or why there is none and what to do about it.
