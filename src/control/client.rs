@@ -164,7 +164,8 @@ impl Client {
         (Self { shared }, Events(received))
     }
 
-    /// Makes a request; its reply can be awaited later. Requests go out in the order of these calls.
+    /// Makes a request; its reply can be awaited later. Requests go out in the order of these
+    /// calls.
     pub fn start<R>(&self, request: &Request) -> Pending<R> {
         let (sender, answer) = oneshot::channel();
         let mut state = self.shared.state();

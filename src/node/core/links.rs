@@ -581,7 +581,7 @@ fn prefix_of(address: &Address) -> Option<Prefix> {
 }
 
 /// The content of a record, if it is the peer's own.
-fn verified(peer: PeerId, bytes: &bytes::Bytes) -> Option<Record> {
+pub(super) fn verified(peer: PeerId, bytes: &bytes::Bytes) -> Option<Record> {
     let parsed = decode_record(bytes.clone()).ok()?;
     let holds = parsed.record.peer == peer
         && verify(&peer, Domain::Record, &[&parsed.signed], &parsed.signature);
