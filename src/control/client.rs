@@ -127,8 +127,8 @@ impl Shared {
     }
 }
 
-/// A connection to a daemon. Clones share it; when the last is dropped and nobody waits for a reply,
-/// it is closed, and the daemon ends what it was doing for it.
+/// A connection to a daemon. Clones share it; when the last is dropped and nobody waits for a
+/// reply, it is closed, and the daemon ends what it was doing for it.
 #[derive(Debug, Clone)]
 pub struct Client {
     shared: Arc<Shared>,
@@ -199,7 +199,8 @@ impl Client {
         (client, Events(received))
     }
 
-    /// Makes a request; its reply can be awaited later. Requests go out in the order of these calls.
+    /// Makes a request; its reply can be awaited later. Requests go out in the order of these
+    /// calls.
     pub fn start<R>(&self, request: &Request) -> Pending<R> {
         let (sender, answer) = oneshot::channel();
         let mut state = self.shared.state();
@@ -241,11 +242,11 @@ impl Client {
             state.uploads
         };
         let begin = UploadBegin { upload, bytes: body.len() as u64 };
-        let _: Pending<Done> = self.start(&Request::UploadBegin(begin));
+        drop(self.start::<Done>(&Request::UploadBegin(begin)));
         for chunk in body.chunks(CONTROL_BODY_BYTES_MAX) {
             let data_base64 = STANDARD.encode(chunk);
             let chunk = UploadChunk { upload, data_base64 };
-            let _: Pending<Done> = self.start(&Request::UploadChunk(chunk));
+            drop(self.start::<Done>(&Request::UploadChunk(chunk)));
         }
         upload
     }

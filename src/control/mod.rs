@@ -5,6 +5,7 @@
 
 pub mod client;
 pub mod codec;
+pub mod plain;
 pub mod protocol;
 pub mod server;
 pub mod socket;

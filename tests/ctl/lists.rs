@@ -113,12 +113,14 @@ fn routes_are_a_row_for_each_way() {
     let fake = Fake::answering("routes", || {
         let hop = |peer: &str, alias: Option<&str>, hops: u8| {
             json!({
-                "peer": peer, "alias": alias, "hops": hops, "score": 0.5, "receipts": 7, "age_s": 61,
+                "peer": peer, "alias": alias, "hops": hops, "score": 0.5, "receipts": 7,
+                "age_s": 61,
             })
         };
         reply(json!({
             "routes": [{
-                "destination": EVE, "alias": null, "next_hops": [hop(BOB, Some("bob"), 2), hop(EVE, None, 1)],
+                "destination": EVE, "alias": null,
+                "next_hops": [hop(BOB, Some("bob"), 2), hop(EVE, None, 1)],
             }],
             "next": null,
         }))
@@ -223,15 +225,16 @@ fn the_inbox_is_listed_and_acknowledged_is_nothing() {
         let message = |cursor: u64, body: Value| {
             json!({
                 "cursor": cursor, "id": "00", "from": BOB, "alias": "bob", "subject": null,
-                "sent": "2026-01-02T03:04:05Z", "received": "2026-01-02T03:04:06.7Z", "bytes": 300_000,
-                "body": body,
+                "sent": "2026-01-02T03:04:05Z", "received": "2026-01-02T03:04:06.7Z",
+                "bytes": 300_000, "body": body,
             })
         };
         match params["after"].as_u64() {
             None => reply(json!({"messages": [message(1, "a\nb".into())], "next": 1})),
-            _ => reply(
-                json!({"messages": [message(2, Value::Null), message(3, "c".into())], "next": null}),
-            ),
+            _ => {
+                let more = [message(2, Value::Null), message(3, "c".into())];
+                reply(json!({"messages": more, "next": null}))
+            }
         }
     });
     assert_eq!(

@@ -1,5 +1,5 @@
-//! distmsgctl as scripts and people see it: standard output, standard error and exit code of the real
-//! executable, against a daemon that answers as each test says.
+//! distmsgctl as scripts and people see it: standard output, standard error and exit code of the
+//! real executable, against a daemon that answers as each test says.
 
 #[cfg(test)]
 mod connect;

@@ -1,0 +1,119 @@
+//! The daemon itself: everything a node needs of this machine, until a signal ends it.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::{info, warn};
+
+use super::exit::Stop;
+use super::lock::StateLock;
+use super::{init, logging, print, secrets};
+use crate::config::{Config, Environment, Network};
+use crate::control::socket::ControlSocket;
+use crate::crypto::Random;
+use crate::link::Membership;
+use crate::node::{Node, NodeConfig, Stopped};
+
+/// The control socket's mode: a user's own.
+const SOCKET_MODE: u32 = 0o600;
+/// The control socket's mode where systemd made the runtime directory: the group may use it too.
+const SOCKET_MODE_SYSTEM: u32 = 0o660;
+/// Threads for links and clients beside the loop; what is encrypted and encoded there is cheap.
+const WORKERS: usize = 2;
+
+/// Runs a node in the foreground until SIGTERM or SIGINT.
+///
+/// # Errors
+/// When it cannot start, or its database fails.
+pub fn run(config: Config, environment: &Environment, print: bool) -> Result<(), Stop> {
+    logging::start(config.log, environment)?;
+    let state_dir = environment.state_dir(&config)?;
+    let _lock = StateLock::acquire(&state_dir)?;
+    let node = node_config(&config, environment, &state_dir)?;
+    let socket = environment.daemon_socket(&config);
+    environment.prepare_private_dir(&socket)?;
+    let system = environment.var("RUNTIME_DIRECTORY").is_some();
+    let mode = if system { SOCKET_MODE_SYSTEM } else { SOCKET_MODE };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKERS)
+        .enable_all()
+        .build()
+        .map_err(Stop::failure)?;
+    let stopped = runtime.block_on(serve(node, &socket, mode, print))?;
+    // Whoever still reads or writes is of no consequence any more.
+    runtime.shutdown_background();
+    match stopped {
+        Stopped::Asked => Ok(()),
+        Stopped::Failed(reason) => Err(Stop::failure(reason)),
+    }
+}
+
+async fn serve(config: NodeConfig, socket: &Path, mode: u32, print: bool) -> Result<Stopped, Stop> {
+    // Before anything is promised: a signal must not find us without a handler.
+    let mut terminate = signal(SignalKind::terminate()).map_err(Stop::failure)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(Stop::failure)?;
+    let peer = config.identity.peer();
+    for warning in &config.warnings {
+        warn!("{warning}");
+    }
+    let control = ControlSocket::bind(socket, mode).map_err(Stop::failure)?;
+    let node = Node::start(config).await.map_err(Stop::failure)?;
+    let listen: Vec<String> = node.listening().iter().map(ToString::to_string).collect();
+    info!(%peer, listen = listen.join(" "), socket = %socket.display(), "ready");
+    let clients = tokio::spawn(control.serve(node.server()));
+    if print {
+        tokio::spawn(print::print(node.server()));
+    }
+    let asked = async {
+        tokio::select! {
+            _ = terminate.recv() => info!("SIGTERM: stopping"),
+            _ = interrupt.recv() => info!("SIGINT: stopping"),
+        }
+    };
+    let stopped = node.run(asked).await;
+    clients.abort();
+    // Its end removes the socket's file.
+    let _ = clients.await;
+    Ok(stopped)
+}
+
+fn node_config(
+    config: &Config,
+    environment: &Environment,
+    state_dir: &Path,
+) -> Result<NodeConfig, Stop> {
+    let mut seed = [0; 32];
+    aws_lc_rs::rand::fill(&mut seed)
+        .map_err(|_| Stop::failure("the operating system gives no random bytes"))?;
+    let mut random = Random::from_seed(seed);
+    let credentials = environment.credentials_dir();
+    let credentials = credentials.as_deref();
+    let identity = secrets::identity(state_dir, credentials, &mut random)?;
+    if identity.made {
+        let peer = identity.secret.peer();
+        info!(%peer, path = %identity.path.display(), "made a new identity");
+    }
+    let membership = match config.network {
+        Network::Open => Membership::Open,
+        Network::Closed => {
+            let file = config.network_key_file.as_deref();
+            let key = secrets::network_key(state_dir, credentials, file, &mut random)?;
+            if key.made {
+                info!(path = %key.path.display(), "made a new network key; other members need it");
+            }
+            Membership::Closed(key.secret)
+        }
+    };
+    Ok(NodeConfig {
+        identity: Arc::new(identity.secret),
+        membership,
+        name: config.name.clone().or_else(init::machine_name),
+        listen: config.listen.clone(),
+        advertise: config.advertise.clone(),
+        links_auto: config.links_auto,
+        limits: config.limits.clone(),
+        state_dir: state_dir.to_owned(),
+        warnings: Vec::new(),
+    })
+}
