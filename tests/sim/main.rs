@@ -5,6 +5,13 @@
 //! A failure names its seed; `DISTMSG_SIM_SEED=N` runs that one alone, and `DISTMSG_SIM_SEEDS=N`
 //! runs N seeds of each kind.
 
+#![expect(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    reason = "a harness that panics is a test that fails"
+)]
+
 mod disk;
 mod world;
 
