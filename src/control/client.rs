@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -30,6 +31,8 @@ const LINE_BYTES_MAX: usize = 4 * 1024 * 1024;
 const READ_BYTES: usize = 64 * 1024;
 /// Bytes of requests that may wait to be written before [`Client::ready`] waits.
 const QUEUED_BYTES_MAX: usize = 1024 * 1024;
+/// How long the reader may take to the end of what a daemon sent before it closed the connection.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Events that wait for their reader; beyond, the daemon is not read from.
 const EVENTS_MAX: usize = 4_096;
 
@@ -87,6 +90,8 @@ struct State {
     out: Vec<u8>,
     waiting: BTreeMap<i64, oneshot::Sender<Answer>>,
     last: i64,
+    /// The last clone of the client was dropped.
+    abandoned: bool,
     /// The number of the last upload.
     uploads: u64,
     closed: bool,
@@ -106,6 +111,12 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// There is no client any more, and nobody waits for a reply.
+    fn is_unused(&self) -> bool {
+        let state = self.state();
+        state.abandoned && state.waiting.values().all(oneshot::Sender::is_closed)
+    }
+
     /// Nobody will be answered any more.
     fn close(&self) {
         let mut state = self.state();
@@ -116,10 +127,23 @@ impl Shared {
     }
 }
 
-/// A connection to a daemon. Clones share it.
+/// A connection to a daemon. Clones share it; when the last is dropped and nobody waits for a
+/// reply, it is closed, and the daemon ends what it was doing for it.
 #[derive(Debug, Clone)]
 pub struct Client {
     shared: Arc<Shared>,
+    /// Dropped with the last clone.
+    _alive: Arc<Alive>,
+}
+
+#[derive(Debug)]
+struct Alive(Arc<Shared>);
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        self.0.state().abandoned = true;
+        self.0.written.notify_one();
+    }
 }
 
 /// The events of a connection.
@@ -157,14 +181,26 @@ impl Client {
         stream: impl AsyncRead + AsyncWrite + std::marker::Send + 'static,
     ) -> (Self, Events) {
         let shared = Arc::new(Shared::default());
+        let alive = Arc::new(Alive(Arc::clone(&shared)));
+        let client = Self { shared: Arc::clone(&shared), _alive: alive };
         let (events, received) = mpsc::channel(EVENTS_MAX);
         let (reader, writer) = tokio::io::split(stream);
-        tokio::spawn(read_all(reader, Arc::clone(&shared), events));
-        tokio::spawn(write_all(writer, Arc::clone(&shared)));
-        (Self { shared }, Events(received))
+        let mut reading = tokio::spawn(read_all(reader, Arc::clone(&shared), events));
+        tokio::spawn(async move {
+            match write_all(writer, &shared).await {
+                Ok(()) => reading.abort(),
+                // Before it closed the connection, the daemon may have said why.
+                Err(_) => {
+                    let _ = tokio::time::timeout(LAST_WORDS, &mut reading).await;
+                    shared.close();
+                }
+            }
+        });
+        (client, Events(received))
     }
 
-    /// Makes a request; its reply can be awaited later. Requests go out in the order of these calls.
+    /// Makes a request; its reply can be awaited later. Requests go out in the order of these
+    /// calls.
     pub fn start<R>(&self, request: &Request) -> Pending<R> {
         let (sender, answer) = oneshot::channel();
         let mut state = self.shared.state();
@@ -286,24 +322,25 @@ impl<R: DeserializeOwned> Future for Pending<R> {
     }
 }
 
-async fn write_all(mut writer: impl AsyncWrite + Unpin, shared: Arc<Shared>) {
+/// Writes until nobody needs the connection any more, or it breaks.
+async fn write_all(mut writer: impl AsyncWrite + Unpin, shared: &Shared) -> io::Result<()> {
     loop {
         let out = {
             let mut state = shared.state();
             if state.closed && state.out.is_empty() {
-                return;
+                return Ok(());
             }
             std::mem::take(&mut state.out)
         };
         shared.room.notify_waiters();
         if out.is_empty() {
-            // The reader keeps one, this task another: with no third there are no clients left.
-            if Arc::strong_count(&shared) <= 2 && shared.state().waiting.is_empty() {
-                let _ = writer.shutdown().await;
+            if shared.is_unused() {
+                return writer.shutdown().await;
             }
             shared.written.notified().await;
-        } else if writer.write_all(&out).await.is_err() || writer.flush().await.is_err() {
-            return shared.close();
+        } else {
+            writer.write_all(&out).await?;
+            writer.flush().await?;
         }
     }
 }
@@ -328,8 +365,12 @@ async fn read_all(
             from += length + 1;
             match decode_server_line(line) {
                 Ok(ServerLine::Reply(id, result)) => {
-                    if let Some(waiting) = shared.state().waiting.remove(&id) {
+                    let mut state = shared.state();
+                    if let Some(waiting) = state.waiting.remove(&id) {
                         let _ = waiting.send(result.map_err(CallError::Failure));
+                    }
+                    if state.abandoned {
+                        shared.written.notify_one();
                     }
                 }
                 Ok(ServerLine::Event(event)) => {
@@ -357,5 +398,64 @@ async fn read_all(
 fn fail_all(shared: &Shared, error: impl Fn() -> CallError) {
     for (_, waiting) in std::mem::take(&mut shared.state().waiting) {
         let _ = waiting.send(Err(error()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncBufReadExt as _, BufReader, duplex};
+
+    use super::super::protocol::Status;
+    use super::*;
+
+    #[tokio::test]
+    async fn the_connection_is_closed_when_nobody_needs_it() {
+        let (ours, theirs) = duplex(1024);
+        let (client, _events) = Client::over(ours);
+        let pending: Pending<Status> = client.start(&Request::Status {});
+        let mut lines = BufReader::new(theirs).lines();
+        lines.next_line().await.expect("no error").expect("a request");
+        drop(client.clone());
+        // Somebody still waits for the reply.
+        drop(client);
+        assert!(
+            tokio::time::timeout(Duration::from_millis(20), lines.next_line()).await.is_err(),
+            "closed too early"
+        );
+        drop(pending);
+        // Nobody does now, which is found out when something else happens.
+        lines
+            .get_mut()
+            .get_mut()
+            .write_all(b"{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{}}\n")
+            .await
+            .expect("written");
+        assert_eq!(lines.next_line().await.expect("no error"), None);
+    }
+
+    #[tokio::test]
+    async fn an_interrupted_call_ends_with_its_client() {
+        let (ours, theirs) = duplex(1024);
+        let (client, _events) = Client::over(ours);
+        let pending: Pending<Status> = client.start(&Request::Status {});
+        let mut lines = BufReader::new(theirs).lines();
+        lines.next_line().await.expect("no error").expect("a request");
+        drop(pending);
+        drop(client);
+        assert_eq!(lines.next_line().await.expect("no error"), None);
+    }
+
+    #[tokio::test]
+    async fn what_the_daemon_said_before_it_closed_is_heard() {
+        let (ours, mut theirs) = duplex(1024);
+        let refusal = b"{\"jsonrpc\":\"2.0\",\"id\":null,\"error\":{\"code\":-32000,\
+            \"message\":\"too many\",\"data\":{\"code\":\"busy\",\"message\":\"too many\"}}}\n";
+        theirs.write_all(refusal).await.expect("written");
+        drop(theirs);
+        let (client, _events) = Client::over(ours);
+        match client.call::<Status>(&Request::Status {}).await {
+            Err(CallError::Failure(failure)) => assert_eq!(failure.message, "too many"),
+            other => panic!("{other:?}"),
+        }
     }
 }

@@ -12,9 +12,10 @@ use crate::model::limits::MESSAGE_BYTES_CEILING;
 
 /// How large a body may be.
 ///
-/// The daemon decides that, by its configuration. Up to its default we do not ask; beyond, we ask at
-/// each doubling whether what was read so far would be taken, and read on only then. So an endless
-/// input costs 16 MiB and one question, and a daemon that was configured for more gets more.
+/// The daemon decides that, by its configuration. Up to its default we do not ask; beyond, we ask
+/// at each doubling whether what was read so far would be taken, and read on only then. So an
+/// endless input costs 16 MiB and one question, and a daemon that was configured for more gets
+/// more.
 pub(crate) struct Allowance {
     socket: PathBuf,
     bytes_max: usize,

@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::args::Global;
 use super::exit::{Exit, Failed, Stop};
 use super::input::Input;
 use super::output::{Output, say};
-use super::{args, unreachable};
-use crate::config::Environment;
+use super::unreachable;
+use crate::config::{Environment, Problems};
 use crate::control::client::{CallError, Client, Events};
 use crate::control::protocol::{Done, Request};
 
@@ -70,11 +71,13 @@ impl Context {
     }
 }
 
-/// Where the daemon is.
-pub(crate) fn socket(global: &args::Global) -> Result<PathBuf, Failed> {
-    let (flag, config) = (global.socket.as_deref(), global.config.as_deref());
-    let found = Environment::from_process().client_socket(flag, config);
-    found.map(|socket| socket.path).map_err(|error| Failed::local(error.to_string()))
+/// Where the daemon is: flag, environment, configuration, default.
+pub(crate) fn socket(global: &Global) -> Result<PathBuf, Failed> {
+    let environment = Environment::from_process();
+    let socket = environment.client_socket(global.socket.as_deref(), global.config.as_deref());
+    // Several problems with a file are one line here.
+    let why = |problems: Problems| problems.to_string().replace('\n', "; ");
+    socket.map(|socket| socket.path).map_err(|problems| Failed::local(why(problems)))
 }
 
 /// A connection to the daemon, or why there is none and what to do about it.

@@ -75,8 +75,8 @@ impl Output {
         written.map_err(stop)
     }
 
-    /// Writes what was collected while other tasks run on, so that a reader that is slow, or a pager
-    /// that waits, does not keep us from reading what the daemon sends.
+    /// Writes what was collected while other tasks run on, so that a reader that is slow, or a
+    /// pager that waits, does not keep us from reading what the daemon sends.
     pub(crate) async fn flush_beside(&mut self) -> Result<(), Stop> {
         let buffer = mem::take(&mut self.buffer);
         let (mut buffer, written) = tokio::task::spawn_blocking(move || {

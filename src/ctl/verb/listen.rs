@@ -24,8 +24,8 @@ use crate::ctl::text::{self, Clock};
 use crate::ctl::when;
 use crate::model::limits::KEY_BYTES_MAX;
 
-/// Messages leased to us at once. Enough to hide the way to the daemon's disk and back; and few, for
-/// other processes on the same name want some too.
+/// Messages leased to us at once. Enough to hide the way to the daemon's disk and back; and few,
+/// for other processes on the same name want some too.
 const WINDOW: u32 = 256;
 
 /// Messages acknowledged by one request; the protocol allows 1,024.

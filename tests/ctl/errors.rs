@@ -1,0 +1,198 @@
+//! What all commands have in common when something is wrong.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::Stdio;
+
+use serde_json::json;
+
+use crate::fake::{Close, Failure, Fake, bare_command, failure, ran, reply, run};
+
+#[test]
+fn an_absent_daemon_is_explained() {
+    let ran = run(bare_command(&["id", "--socket", "/nonexistent/socket"]), b"");
+    assert_eq!(ran.code, 3);
+    assert_eq!(ran.stdout, "");
+    assert_eq!(
+        ran.stderr,
+        "distmsgctl: cannot reach the daemon at /nonexistent/socket: no such file; \
+         start it with 'systemctl --user start distmsg' or run 'distmsg'\n"
+    );
+}
+
+#[test]
+fn an_absent_daemon_is_explained_as_json() {
+    let ran = run(bare_command(&["id", "--json", "--socket", "/nonexistent/socket"]), b"");
+    assert_eq!((ran.code, &*ran.stdout), (3, ""));
+    let error: serde_json::Value = serde_json::from_str(&ran.stderr).expect("one JSON object");
+    assert_eq!(error["error"]["code"], "daemon_unreachable");
+}
+
+#[test]
+fn a_socket_nobody_listens_on_is_explained() {
+    let fake = Fake::start(|_, _| Vec::new());
+    let stale = fake.path("stale");
+    drop(std::os::unix::net::UnixListener::bind(&stale).expect("a socket"));
+    let ran = run(fake.command(&["id", "--socket", stale.to_str().expect("text")]), b"");
+    assert_eq!(ran.code, 3);
+    assert!(ran.stderr.contains("nobody answers there; start it with"), "{}", ran.stderr);
+}
+
+#[test]
+fn a_socket_that_may_not_be_opened_names_its_group() {
+    let fake = Fake::start(|_, _| Vec::new());
+    fs::set_permissions(fake.socket(), fs::Permissions::from_mode(0o000)).expect("a mode");
+    // The superuser may open everything.
+    if std::os::unix::net::UnixStream::connect(fake.socket()).is_ok() {
+        return;
+    }
+    let ran = fake.ctl(&["id"]);
+    assert_eq!(ran.code, 3);
+    assert!(ran.stderr.contains("permission denied; it is for the group '"), "{}", ran.stderr);
+}
+
+#[test]
+fn the_flag_wins_over_the_environment() {
+    let fake = Fake::answering("status", || failure("busy", "busy"));
+    let socket = fake.socket();
+    let mut command = bare_command(&["id", "--socket", socket.to_str().expect("text")]);
+    command.env("DISTMSG_SOCKET", "/nonexistent/socket");
+    assert_eq!(run(command, b""), ran(7, "", "distmsgctl: busy\n"));
+}
+
+#[test]
+fn a_daemon_that_goes_away_is_exit_3() {
+    let fake = Fake::answering("status", || vec![Close]);
+    assert_eq!(
+        fake.ctl(&["id"]),
+        ran(
+            3,
+            "",
+            "distmsgctl: the daemon closed the connection; it was stopped, or its log says why\n"
+        )
+    );
+}
+
+#[test]
+fn mistakes_are_one_line_and_exit_2() {
+    let fake = Fake::start(|_, _| Vec::new());
+    let line = |args: &[&str]| {
+        let ran = fake.ctl(args);
+        assert_eq!((ran.code, &*ran.stdout), (2, ""), "{args:?}");
+        ran.stderr
+    };
+    assert_eq!(
+        line(&["snd"]),
+        "distmsgctl: unrecognized subcommand 'snd'; a similar subcommand exists: 'send'; \
+         'distmsgctl --help' tells more\n"
+    );
+    assert_eq!(
+        line(&["send"]),
+        "distmsgctl: the following required arguments were not provided: <PEER>; \
+         'distmsgctl send --help' tells more\n"
+    );
+    assert!(line(&["ping", "bob", "--timeout", "soon"]).contains("write a duration like 10s"));
+    assert!(line(&["alias", "bob", "no spaces"]).contains("a name has only letters"));
+    assert!(line(&["listen", "--count", "0"]).contains("--count"));
+}
+
+#[test]
+fn mistakes_are_json_where_json_is_asked_for() {
+    let fake = Fake::start(|_, _| Vec::new());
+    let ran = fake.ctl(&["send", "--json"]);
+    assert_eq!((ran.code, &*ran.stdout), (2, ""));
+    let error: serde_json::Value = serde_json::from_str(&ran.stderr).expect("one JSON object");
+    assert_eq!(error["error"]["code"], "usage");
+}
+
+#[test]
+fn each_code_of_the_daemon_has_its_exit() {
+    for (code, exit) in [
+        ("invalid_params", 2),
+        ("stopping", 3),
+        ("not_delivered", 4),
+        ("timeout", 5),
+        ("identity_mismatch", 6),
+        ("refused", 7),
+        ("too_large", 7),
+        ("outbox_full", 7),
+        ("storage_full", 7),
+        ("busy", 7),
+        ("no_such_peer", 8),
+        ("ambiguous_peer", 8),
+        ("no_such_message", 8),
+        ("alias_taken", 1),
+        ("unreachable", 1),
+        ("expired", 1),
+        ("storage_failed", 1),
+        ("method_not_found", 1),
+    ] {
+        let fake = Fake::answering("disconnect", move || failure(code, "why; what to do"));
+        assert_eq!(
+            fake.ctl(&["disconnect", "bob"]),
+            ran(exit, "", "distmsgctl: why; what to do\n"),
+            "{code}"
+        );
+    }
+}
+
+#[test]
+fn failures_are_json_where_json_is_asked_for() {
+    let fake = Fake::answering("forget", || {
+        vec![Failure("no_such_peer", "who is bob?", json!({"peer": "bob"}))]
+    });
+    assert_eq!(
+        fake.ctl(&["forget", "bob", "--json"]),
+        ran(
+            8,
+            "",
+            "{\"error\":{\"code\":\"no_such_peer\",\"message\":\"who is bob?\",\"peer\":\"bob\"}}\n"
+        )
+    );
+}
+
+#[test]
+fn a_daemons_error_cannot_reach_the_terminal() {
+    let fake = Fake::answering("forget", || failure("no_such_peer", "a\u{1b}[2J\nb"));
+    assert_eq!(fake.ctl(&["forget", "x"]).stderr, "distmsgctl: a\\u{1b}[2J\\nb\n");
+}
+
+#[test]
+fn a_reader_that_leaves_is_no_failure() {
+    let fake = Fake::answering("peers", || reply(json!({"peers": [], "next": "again"})));
+    // Pages without end, to a reader that is gone.
+    let fake_page = Fake::answering("peers", || {
+        reply(json!({"peers": [crate::lists::peer(crate::fake::BOB, None)], "next": "again"}))
+    });
+    drop(fake);
+    let mut command = fake_page.command(&["peers"]);
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("distmsgctl starts");
+    drop(child.stdout.take());
+    let output = child.wait_with_output().expect("distmsgctl ends");
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+}
+
+#[test]
+fn help_is_a_result() {
+    let fake = Fake::start(|_, _| Vec::new());
+    for args in [&["--help"][..], &["help"], &["help", "send"], &["send", "--help"]] {
+        let ran = fake.ctl(args);
+        assert_eq!((ran.code, &*ran.stderr), (0, ""), "{args:?}");
+        assert!(ran.stdout.contains("Usage: distmsgctl"), "{args:?}: {}", ran.stdout);
+    }
+}
+
+#[test]
+fn every_command_has_examples() {
+    let command = distmsg::ctl::command();
+    for verb in command.get_subcommands() {
+        let help = verb.get_after_help().map(ToString::to_string).unwrap_or_default();
+        assert!(help.contains("Examples:\n  "), "{} has none", verb.get_name());
+    }
+}
