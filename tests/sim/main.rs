@@ -2,7 +2,15 @@
 //! through the real encoding, on a network that loses, delays, reorders and cuts, and disks that
 //! keep what was committed and nothing else.
 //!
-//! A failure names its seed; `DISTMSG_SIM_SEED=N` runs that one alone.
+//! A failure names its seed; `DISTMSG_SIM_SEED=N` runs that one alone, and `DISTMSG_SIM_SEEDS=N`
+//! runs N seeds of each kind.
+
+#![expect(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    reason = "a harness that panics is a test that fails"
+)]
 
 mod disk;
 mod world;
@@ -24,9 +32,10 @@ struct Handed {
 }
 
 fn seeds(default: u64) -> Vec<u64> {
-    match std::env::var("DISTMSG_SIM_SEED") {
-        Ok(seed) => vec![seed.parse().expect("a number")],
-        Err(_) => (1..=default).collect(),
+    let number = |name| std::env::var(name).ok().map(|text| text.parse().expect("a number"));
+    match number("DISTMSG_SIM_SEED") {
+        Some(seed) => vec![seed],
+        None => (1..=number("DISTMSG_SIM_SEEDS").unwrap_or(default)).collect(),
     }
 }
 

@@ -272,11 +272,9 @@ impl World {
 
     fn happen(&mut self, event: Event) {
         match event {
-            Event::Wake(node) => {
-                if self.nodes[node].woken <= self.now {
-                    self.nodes[node].woken = Monotonic::NEVER;
-                    self.finish(node);
-                }
+            Event::Wake(node) if self.nodes[node].woken <= self.now => {
+                self.nodes[node].woken = Monotonic::NEVER;
+                self.finish(node);
             }
             Event::To(node, run, input) if self.nodes[node].run == run => self.input(node, input),
             Event::Frame { node, link, frame } if self.nodes[node].links.contains_key(&link) => {
@@ -332,7 +330,8 @@ impl World {
         let Some(core) = &mut self.nodes[node].core else { return };
         let effects = core.finish(now);
         let deadline = core.deadline();
-        assert!(core.finish(now).is_empty(), "a second finish found something to do");
+        let again = core.finish(now);
+        assert!(again.is_empty(), "a second finish at {now:?} found {again:?} to do");
         if deadline < self.nodes[node].woken && deadline < Monotonic::NEVER {
             self.nodes[node].woken = deadline;
             let after = deadline.since(self.now);

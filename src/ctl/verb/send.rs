@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStringExt as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, ValueEnum, ValueHint};
+use clap::{Args, ValueEnum};
 
 use crate::control::protocol::{self, Sent, Wait};
 use crate::ctl::body::{self, Allowance};
@@ -41,12 +41,18 @@ pub(crate) struct Send {
     #[arg(value_name = "BODY", allow_negative_numbers = true)]
     body: Option<OsString>,
     /// The body is a file's contents
-    #[arg(long, value_name = "FILE", conflicts_with = "body", value_hint = ValueHint::FilePath)]
+    #[arg(
+        long,
+        value_name = "FILE",
+        conflicts_with = "body",
+        value_hint = clap::ValueHint::FilePath
+    )]
     file: Option<PathBuf>,
     /// Every line is a message
     #[arg(long, conflicts_with = "body")]
     lines: bool,
-    /// What must be true of the message before we return
+    /// What must be true before we return: on our disk, handed to a link, or on the recipient's
+    /// disk
     #[arg(long, value_name = "WHAT", value_enum, default_value_t = WaitFor::Delivered)]
     wait: WaitFor,
     /// How long to wait for it; afterwards the message stays queued

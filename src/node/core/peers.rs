@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::links::verified;
 use super::{Caller, Core};
 use crate::control::Outgoing as ToClient;
 use crate::control::protocol::{
@@ -11,7 +12,7 @@ use crate::courier;
 use crate::model::{Address, Name, Now, PeerId, SignedRecord, escaped};
 use crate::router::{self, DiscoverOutcome};
 use crate::store::op::{Op, PeerRow};
-use crate::wire::{CloseReason, decode_record};
+use crate::wire::CloseReason;
 
 /// Candidates that an ambiguous prefix is shown with.
 const CANDIDATES_MAX: usize = 4;
@@ -81,8 +82,11 @@ impl Core {
                 self.peers.known.insert(peer, Known { alias, dial: dial.clone() });
                 self.router.handle(now, router::Input::Standing { peer, known: true });
             }
-            if let Some(parsed) = record.and_then(|bytes| decode_record(bytes).ok()) {
-                let record = SignedRecord { record: parsed.record, bytes: parsed.bytes };
+            // Signed, so that what the disk damaged is noticed; its peer can be asked again.
+            if let Some(bytes) = record
+                && let Some(record) = verified(peer, &bytes)
+            {
+                let record = SignedRecord { record, bytes };
                 self.router.handle(now, router::Input::StoredRecord(record));
             }
             if dial.is_some() {

@@ -102,7 +102,8 @@ impl Storage {
 }
 
 impl Core {
-    /// Hands everything that waits to the store. Questions go last: they see what was stored before.
+    /// Hands everything that waits to the store. Questions go last: they see what was stored
+    /// before.
     pub(super) fn commit(&mut self) {
         let queueing = self.desk.take_queueing();
         if !queueing.is_empty() {
