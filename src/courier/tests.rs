@@ -187,6 +187,15 @@ impl End {
         self.out.iter().filter_map(kind).collect()
     }
 
+    fn given_up(&self) -> Vec<(Row, GivenUp)> {
+        let mut given_up = Vec::new();
+        for output in &self.out {
+            let Output::GivenUp { rows, why, .. } = output else { continue };
+            given_up.extend(rows.iter().map(|row| (*row, *why)));
+        }
+        given_up
+    }
+
     fn delivered(&self) -> Vec<Row> {
         let rows = |output: &Output| match output {
             Output::Delivered { rows, .. } => Some(rows.clone()),

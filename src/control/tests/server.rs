@@ -227,8 +227,8 @@ async fn there_are_only_so_many_clients() {
 async fn a_client_that_asks_no_more_still_gets_its_replies() {
     let server = node();
     let mut stream = connect(&server);
-    let line = "{\"jsonrpc\":\"2.0\",\"id\":9,\"method\":\"send\",\"params\":{\"peer\":\"b\",\"body\":\"\"}}\n";
-    stream.write_all(line.as_bytes()).await.expect("written");
+    let line = br#"{"jsonrpc":"2.0","id":9,"method":"send","params":{"peer":"b","body":""}}"#;
+    stream.write_all(&[line, &b"\n"[..]].concat()).await.expect("written");
     stream.shutdown().await.expect("half closed");
     let mut reply = Vec::new();
     within("the reply", stream.read_to_end(&mut reply)).await.expect("read");
