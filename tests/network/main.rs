@@ -1,0 +1,13 @@
+//! Networks of real daemons, each in a process of its own with directories of its own, used as
+//! people use them: by distmsgctl's standard output, standard error and exit codes.
+
+#![allow(clippy::indexing_slicing, clippy::expect_used, reason = "a test that panics fails")]
+#![allow(clippy::print_stderr, reason = "a test that fails shows the daemons' logs")]
+#![allow(dead_code, reason = "a harness offers more than is used of it")]
+
+#[cfg(test)]
+mod daemon;
+#[cfg(test)]
+mod running;
+#[cfg(test)]
+mod smoke;
