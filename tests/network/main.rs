@@ -8,6 +8,10 @@
 #[cfg(test)]
 mod daemon;
 #[cfg(test)]
-mod running;
+mod line;
 #[cfg(test)]
-mod smoke;
+mod memory;
+#[cfg(test)]
+mod proxy;
+#[cfg(test)]
+mod running;
