@@ -6,6 +6,8 @@
 #![allow(dead_code, reason = "a harness offers more than is used of it")]
 
 #[cfg(test)]
+mod crashes;
+#[cfg(test)]
 mod daemon;
 #[cfg(test)]
 mod line;
@@ -13,5 +15,9 @@ mod line;
 mod memory;
 #[cfg(test)]
 mod proxy;
+#[cfg(test)]
+mod random;
+#[cfg(test)]
+mod ring;
 #[cfg(test)]
 mod running;
