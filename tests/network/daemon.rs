@@ -1,0 +1,340 @@
+//! One daemon with a home, a configuration and directories of its own.
+
+use std::fs::{self, File, OpenOptions};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use rustix::process::Signal;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::running::{Output, Running, send_signal, until, wait};
+
+/// How long a daemon may take to answer or to stop, on a machine that is busy.
+pub(crate) const DAEMON_MAX: Duration = Duration::from_secs(20);
+/// How long anything may take that should take no time.
+pub(crate) const SOON: Duration = Duration::from_secs(30);
+/// Lines of a daemon's log shown when a test fails.
+const LOG_LINES_SHOWN: usize = 120;
+
+const DISTMSG: &str = env!("CARGO_BIN_EXE_distmsg");
+const DISTMSGCTL: &str = env!("CARGO_BIN_EXE_distmsgctl");
+
+/// A daemon, running or not. Dropped, it is killed; its log is shown if the test has failed.
+pub(crate) struct Daemon {
+    /// What it calls itself.
+    pub(crate) name: String,
+    /// Its full ID. Empty before the first start.
+    pub(crate) peer: String,
+    /// Where it listens, the same after each restart. Empty before the first start.
+    pub(crate) address: String,
+    dir: TempDir,
+    child: Option<Child>,
+}
+
+impl Daemon {
+    /// A daemon that runs, linked with nobody and making no links by itself.
+    pub(crate) fn start(name: &str) -> Self {
+        let mut daemon = Self::prepare(name);
+        daemon.boot();
+        daemon
+    }
+
+    /// Directories and a configuration, which may be changed before [`Daemon::boot`].
+    pub(crate) fn prepare(name: &str) -> Self {
+        // Short: the path of a Unix socket has at most 107 bytes.
+        let dir = tempfile::Builder::new().prefix("dm").tempdir_in("/tmp").expect("a directory");
+        let daemon = Self {
+            name: name.to_owned(),
+            peer: String::new(),
+            address: String::new(),
+            dir,
+            child: None,
+        };
+        for dir in ["h", "r", "c/distmsg", "t"] {
+            fs::create_dir_all(daemon.path(dir)).expect("a directory");
+        }
+        daemon.configure(&format!(
+            "name = \"{name}\"\nlisten = [\"127.0.0.1:0\"]\nnetwork = \"open\"\n\n\
+             [links]\nauto = 0\n"
+        ));
+        daemon
+    }
+
+    /// Replaces the configuration.
+    pub(crate) fn configure(&self, toml: &str) {
+        fs::write(self.config(), toml).expect("written");
+    }
+
+    /// The configuration file.
+    pub(crate) fn config(&self) -> PathBuf {
+        self.path("c/distmsg/config.toml")
+    }
+
+    /// The control socket.
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.path("r/distmsg/socket")
+    }
+
+    /// The state directory.
+    pub(crate) fn state_dir(&self) -> PathBuf {
+        self.path("s/distmsg")
+    }
+
+    /// What it wrote to standard error, all starts together.
+    pub(crate) fn log(&self) -> String {
+        String::from_utf8_lossy(&fs::read(self.path("log")).unwrap_or_default()).into_owned()
+    }
+
+    /// What it wrote to standard output, all starts together.
+    pub(crate) fn printed(&self) -> String {
+        String::from_utf8_lossy(&fs::read(self.path("out")).unwrap_or_default()).into_owned()
+    }
+
+    fn path(&self, inner: &str) -> PathBuf {
+        self.dir.path().join(inner)
+    }
+
+    /// Starts it, or starts it again, and waits until it answers.
+    pub(crate) fn boot(&mut self) {
+        self.boot_with(&[]);
+    }
+
+    /// [`Daemon::boot`] with arguments.
+    pub(crate) fn boot_with(&mut self, args: &[&str]) {
+        self.launch(args);
+        let status = self.answer();
+        if self.address.is_empty() {
+            self.peer = text(&status, "peer");
+            self.address = status["listen"][0].as_str().expect("it listens").to_owned();
+            let config = fs::read_to_string(self.config()).expect("its configuration");
+            self.configure(&config.replace("127.0.0.1:0", &self.address));
+        }
+        assert_eq!(text(&status, "peer"), self.peer, "{} keeps its identity", self.name);
+        assert_eq!(status["listen"][0], *self.address, "{} keeps its address", self.name);
+    }
+
+    /// Starts the process without waiting for anything.
+    pub(crate) fn launch(&mut self, args: &[&str]) {
+        assert!(self.child.is_none(), "{} runs already", self.name);
+        let append = |name| -> File {
+            let path = self.path(name);
+            OpenOptions::new().create(true).append(true).open(path).expect("a file")
+        };
+        let mut command = self.command(DISTMSG);
+        command.args(args).stdin(Stdio::null()).stdout(append("out")).stderr(append("log"));
+        self.child = Some(command.spawn().expect("distmsg starts"));
+    }
+
+    /// Waits until it answers.
+    fn answer(&mut self) -> Value {
+        until(&format!("{} answers", self.name), DAEMON_MAX, || {
+            let child = self.child.as_mut().expect("started");
+            if let Some(status) = child.try_wait().expect("our child") {
+                panic!("{} ended at its start: {status}", self.name);
+            }
+            // Cheaper than a process that tells that there is nobody.
+            std::os::unix::net::UnixStream::connect(self.socket()).ok()?;
+            let output = self.ctl(&["status", "--json"]);
+            (output.code == Some(0)).then(|| output.json().remove(0))
+        })
+    }
+
+    /// The daemon's process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.as_ref().expect("it runs").id()
+    }
+
+    /// SIGKILL: it gets no chance to do anything.
+    pub(crate) fn kill(&mut self) {
+        let mut child = self.child.take().expect("it runs");
+        child.kill().expect("our child");
+        child.wait().expect("our child");
+    }
+
+    /// SIGTERM, and its end.
+    pub(crate) fn terminate(&mut self) -> ExitStatus {
+        let mut child = self.child.take().expect("it runs");
+        send_signal(&child, Signal::TERM);
+        wait(&mut child, &format!("{} after SIGTERM", self.name), DAEMON_MAX)
+    }
+
+    /// Whether its process is there.
+    pub(crate) fn runs(&mut self) -> bool {
+        self.child.as_mut().is_some_and(|child| child.try_wait().expect("our child").is_none())
+    }
+
+    /// Another process of the daemon's program with the same surroundings.
+    pub(crate) fn distmsg(&self, args: &[&str]) -> Output {
+        let mut command = self.command(DISTMSG);
+        command.args(args);
+        Running::start(command).finish()
+    }
+
+    /// Runs distmsgctl with no standard input.
+    pub(crate) fn ctl(&self, args: &[&str]) -> Output {
+        self.ctl_start(args).finish()
+    }
+
+    /// Runs distmsgctl with this standard input.
+    pub(crate) fn ctl_given(&self, args: &[&str], stdin: &[u8]) -> Output {
+        let mut running = self.ctl_start(args);
+        running.give(stdin);
+        running.finish()
+    }
+
+    /// Starts distmsgctl.
+    pub(crate) fn ctl_start(&self, args: &[&str]) -> Running {
+        let mut command = self.command(DISTMSGCTL);
+        command.args(args);
+        Running::start(command)
+    }
+
+    /// A program with this node's surroundings and nothing else.
+    fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        command
+            .env_clear()
+            .env("PATH", "/usr/bin:/bin")
+            .env("TZ", "UTC")
+            .env("HOME", self.path("h"))
+            .env("TMPDIR", self.path("t"))
+            .env("XDG_RUNTIME_DIR", self.path("r"))
+            .env("XDG_CONFIG_HOME", self.path("c"))
+            .env("XDG_STATE_HOME", self.path("s"))
+            .env("DISTMSG_LOG", std::env::var("DISTMSG_LOG").unwrap_or_else(|_| "debug".into()))
+            .current_dir(self.dir.path());
+        command
+    }
+
+    /// Links to another daemon, verified, under its own name.
+    #[track_caller]
+    pub(crate) fn connect(&self, other: &Self) {
+        self.connect_by(other, &other.address);
+    }
+
+    /// [`Daemon::connect`] by another address.
+    #[track_caller]
+    pub(crate) fn connect_by(&self, other: &Self, address: &str) {
+        self.ctl(&["connect", &other.peer, address]).exits(0);
+    }
+
+    /// The answer to `status --json`.
+    #[track_caller]
+    pub(crate) fn status(&self) -> Value {
+        self.ctl(&["status", "--json"]).exits(0).json().remove(0)
+    }
+
+    /// The answer to `peers --json`.
+    #[track_caller]
+    pub(crate) fn peers(&self) -> Vec<Value> {
+        self.ctl(&["peers", "--json"]).exits(0).json()
+    }
+
+    /// What it knows of a peer, if anything.
+    #[track_caller]
+    pub(crate) fn knows(&self, other: &Self) -> Option<Value> {
+        self.peers().into_iter().find(|peer| peer["peer"] == *other.peer)
+    }
+
+    /// The IDs of the peers it is linked with, sorted.
+    #[track_caller]
+    pub(crate) fn linked(&self) -> Vec<String> {
+        let peers = self.peers();
+        let linked = peers.iter().filter(|peer| !peer["link"].is_null());
+        let mut linked: Vec<String> = linked.map(|peer| text(peer, "peer")).collect();
+        linked.sort();
+        linked
+    }
+
+    /// Waits until it is linked with exactly these, in whatever order.
+    #[track_caller]
+    pub(crate) fn await_links(&self, others: &[&Self]) {
+        let mut wanted: Vec<String> = others.iter().map(|other| other.peer.clone()).collect();
+        wanted.sort();
+        until(&format!("{} has its links", self.name), SOON, || {
+            (self.linked() == wanted).then_some(())
+        });
+    }
+
+    /// The bodies in its inbox with their senders, oldest first.
+    #[track_caller]
+    pub(crate) fn inbox(&self) -> Vec<(String, String)> {
+        let messages = self.ctl(&["inbox", "--json"]).exits(0).json();
+        messages.iter().map(|message| (text(message, "from"), text(message, "body"))).collect()
+    }
+
+    /// The bodies in its inbox, oldest first.
+    #[track_caller]
+    pub(crate) fn bodies(&self) -> Vec<String> {
+        self.inbox().into_iter().map(|(_, body)| body).collect()
+    }
+
+    /// Messages it holds for others.
+    #[track_caller]
+    pub(crate) fn queued(&self) -> u64 {
+        self.status()["outbox_messages"].as_u64().expect("a number")
+    }
+
+    /// Every file it keeps or writes: state, logs, outputs.
+    pub(crate) fn files(&self) -> Vec<PathBuf> {
+        let mut files = vec![self.path("log"), self.path("out")];
+        files_in(&self.path("s"), &mut files);
+        files_in(&self.path("t"), &mut files);
+        files_in(&self.path("h"), &mut files);
+        files
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        if std::thread::panicking() {
+            let log = self.log();
+            let lines: Vec<&str> = log.lines().collect();
+            let skipped = lines.len().saturating_sub(LOG_LINES_SHOWN);
+            eprintln!("--- {} {} ({skipped} lines before)", self.name, self.peer);
+            lines.iter().skip(skipped).for_each(|line| eprintln!("{line}"));
+        }
+    }
+}
+
+/// A text in an object.
+#[track_caller]
+pub(crate) fn text(object: &Value, key: &str) -> String {
+    object[key].as_str().unwrap_or_else(|| panic!("no text {key} in {object}")).to_owned()
+}
+
+fn files_in(dir: &Path, files: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        match entry.path() {
+            path if path.is_dir() => files_in(&path, files),
+            path => files.push(path),
+        }
+    }
+}
+
+/// Daemons named a, b, c and so on, each linked with the next and with nobody else.
+pub(crate) fn line(names: &str) -> Vec<Daemon> {
+    let daemons = start_all(names);
+    for pair in daemons.windows(2) {
+        pair[0].connect(&pair[1]);
+    }
+    daemons
+}
+
+/// Daemons with one-letter names, linked with nobody.
+pub(crate) fn start_all(names: &str) -> Vec<Daemon> {
+    let mut daemons: Vec<Daemon> =
+        names.chars().map(|name| Daemon::prepare(&name.to_string())).collect();
+    std::thread::scope(|scope| {
+        for daemon in &mut daemons {
+            scope.spawn(|| daemon.boot());
+        }
+    });
+    daemons
+}

@@ -1,0 +1,23 @@
+//! Networks of real daemons, each in a process of its own with directories of its own, used as
+//! people use them: by distmsgctl's standard output, standard error and exit codes.
+
+#![allow(clippy::indexing_slicing, clippy::expect_used, reason = "a test that panics fails")]
+#![allow(clippy::print_stderr, reason = "a test that fails shows the daemons' logs")]
+#![allow(dead_code, reason = "a harness offers more than is used of it")]
+
+#[cfg(test)]
+mod crashes;
+#[cfg(test)]
+mod daemon;
+#[cfg(test)]
+mod line;
+#[cfg(test)]
+mod memory;
+#[cfg(test)]
+mod proxy;
+#[cfg(test)]
+mod random;
+#[cfg(test)]
+mod ring;
+#[cfg(test)]
+mod running;
