@@ -416,8 +416,7 @@ fn a_full_inbox_and_a_large_message_are_refused_in_words() {
     assert_eq!(bob.notices(), [NoticeKind::TooLarge]);
     let commitment = envelope.header.commitment;
     alice.handle(Input::Notice { commitment, kind: NoticeKind::TooLarge });
-    let given_up = |output: &Output| matches!(output, Output::GivenUp { rows, why: GivenUp::TooLarge, .. } if *rows == [Row(1)]);
-    assert!(alice.out.iter().any(given_up));
+    assert_eq!(alice.given_up(), [(Row(1), GivenUp::TooLarge)]);
 }
 
 #[test]
@@ -497,8 +496,7 @@ fn a_recipient_that_nobody_finds_is_looked_for_again_ever_more_rarely() {
 fn a_message_that_expires_is_given_up_and_leaves_no_gap() {
     let (mut alice, mut bob, _) = sealed(b"old");
     alice.wait(Span::from_secs(3_700));
-    let given_up = |output: &Output| matches!(output, Output::GivenUp { rows, why: GivenUp::Expired, .. } if *rows == [Row(1)]);
-    assert!(alice.out.iter().any(given_up));
+    assert_eq!(alice.given_up(), [(Row(1), GivenUp::Expired)]);
     alice.out.clear();
     bob.wait(Span::from_secs(3_700));
     alice.queue(bob.peer(), b"new");
