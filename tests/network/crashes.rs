@@ -109,11 +109,10 @@ fn send_and_kill(
 }
 
 fn assert_all_arrived(a: &Daemon, c: &Daemon, sent: &Sent) {
-    let arrived = until("everything queued arrives", ARRIVAL_MAX, || {
+    until("everything queued arrives", ARRIVAL_MAX, || {
         let count = c.status()["inbox_messages"].as_u64().expect("a number");
         (count >= sent.bodies.len() as u64).then_some(())
     });
-    let () = arrived;
     until("every receipt comes back", SOON, || (a.queued() == 0).then_some(()));
     let count = sent.bodies.len().to_string();
     let listened = c.ctl(&["listen", "--count", &count, "--timeout", "30s", "--json"]).exits(0);
