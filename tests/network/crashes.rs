@@ -44,7 +44,6 @@ fn whatever_is_killed_everything_queued_arrives_once_and_in_order() {
         let bodies: Vec<String> =
             (0..BATCH).map(|n| body(kill * BATCH + n, &mut choices)).collect();
         let victim = usize::try_from(choices.below(3)).expect("small");
-        let t = std::time::Instant::now();
         send_and_kill(&mut net, victim, &bodies, &mut sent, &mut run, &mut choices);
     }
     assert_all_arrived(&net[0], &net[2], &sent);
