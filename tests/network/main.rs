@@ -10,7 +10,11 @@ mod crashes;
 #[cfg(test)]
 mod daemon;
 #[cfg(test)]
+mod lifecycle;
+#[cfg(test)]
 mod line;
+#[cfg(test)]
+mod listening;
 #[cfg(test)]
 mod memory;
 #[cfg(test)]
@@ -21,3 +25,5 @@ mod random;
 mod ring;
 #[cfg(test)]
 mod running;
+#[cfg(test)]
+mod verbs;

@@ -1,0 +1,72 @@
+//! How a daemon starts, prints, and stops.
+
+use crate::daemon::{Daemon, SOON, line};
+use crate::running::until;
+
+#[test]
+fn a_second_daemon_on_the_same_state_names_the_first() {
+    let daemon = Daemon::start("a");
+    let second = daemon.distmsg(&[]).exits(1);
+    assert!(second.stderr.contains(&daemon.pid().to_string()), "{}", second.stderr);
+    assert!(second.stderr.contains("stop it"), "{}", second.stderr);
+    daemon.ctl(&["status"]).exits(0);
+}
+
+#[test]
+fn sigterm_stops_cleanly_and_removes_the_socket() {
+    let mut net = line("ab");
+    net[0].ctl(&["send", "b", "x"]).exits(0);
+    let socket = net[0].socket();
+    assert!(socket.exists());
+    let status = net[0].terminate();
+    assert_eq!(status.code(), Some(0), "{status}");
+    assert!(!socket.exists(), "the socket is removed");
+    net[1].await_links(&[]);
+    let alone = net[0].ctl(&["status"]).exits(3);
+    assert!(alone.stderr.contains("distmsg"), "it says what to do: {}", alone.stderr);
+    net[0].boot();
+    net[1].await_links(&[&net[0]]);
+}
+
+#[test]
+fn a_stale_socket_does_not_hinder_a_start() {
+    let mut daemon = Daemon::start("a");
+    daemon.kill();
+    assert!(daemon.socket().exists(), "kill -9 leaves it");
+    daemon.ctl(&["id"]).exits(3);
+    daemon.boot();
+    assert_eq!(daemon.ctl(&["id"]).exits(0).text(), format!("{}\n", daemon.peer));
+}
+
+#[test]
+fn a_listener_is_told_that_its_daemon_has_gone() {
+    let mut daemon = Daemon::start("a");
+    let listen = daemon.ctl_start(&["listen"]);
+    until("it listens", SOON, || {
+        daemon.status()["listeners"].as_array().is_some_and(|all| !all.is_empty()).then_some(())
+    });
+    assert!(daemon.terminate().success());
+    let output = listen.finish().exits(3);
+    assert!(!output.stderr.is_empty());
+}
+
+#[test]
+fn a_headless_daemon_prints_what_arrives_once() {
+    let mut net = line("ab");
+    assert!(net[1].terminate().success());
+    net[1].boot_with(&["--print"]);
+    net[0].ctl(&["send", "b", "first", "--timeout", "20s"]).exits(0);
+    until("it is printed", SOON, || net[1].printed().ends_with(" first\n").then_some(()));
+    net[1].ctl(&["listen", "--count", "1", "--timeout", "20s"]).exits(0);
+    let acknowledged = || {
+        let status = net[1].status();
+        let all = status["listeners"].as_array()?.clone();
+        (all.iter().find(|l| l["name"] == "print")?["unread"] == 0).then_some(())
+    };
+    until("it is acknowledged", SOON, acknowledged);
+    net[1].kill();
+    net[1].boot_with(&["--print"]);
+    net[0].ctl(&["send", "b", "second", "--timeout", "20s"]).exits(0);
+    until("it is printed", SOON, || net[1].printed().ends_with(" second\n").then_some(()));
+    assert_eq!(net[1].printed().lines().count(), 2, "{}", net[1].printed());
+}

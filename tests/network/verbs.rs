@@ -1,0 +1,182 @@
+//! What the commands do to two or three nodes, and what they say.
+
+use serde_json::Value;
+
+use crate::daemon::{Daemon, SOON, line, start_all, text};
+use crate::running::until;
+
+#[test]
+fn connect_without_an_id_needs_somebody_to_vouch() {
+    let net = start_all("ab");
+    let [a, b] = &net[..] else { panic!("two") };
+    let refused = a.ctl(&["connect", &b.address]).exits(2);
+    assert!(refused.stderr.contains("--trust-on-first-use"), "{}", refused.stderr);
+    assert!(a.peers().is_empty(), "nothing is kept");
+    a.ctl(&["connect", &b.address, "--trust-on-first-use"]).exits(0);
+    a.await_links(&[b]);
+}
+
+#[test]
+fn connect_to_nobody_keeps_a_peer_with_an_id_and_nothing_without() {
+    let mut net = start_all("ab");
+    net[1].kill();
+    let [a, b] = &mut net[..] else { panic!("two") };
+    a.ctl(&["connect", &b.address, "--trust-on-first-use", "--timeout", "2s"]).exits(1);
+    assert!(a.peers().is_empty(), "nothing is kept");
+    let kept = a.ctl(&["connect", &b.peer, &b.address, "--timeout", "2s"]).exits(4);
+    assert!(kept.stderr.contains("kept"), "{}", kept.stderr);
+    assert_eq!(a.knows(b).expect("kept")["connected"], true);
+    b.boot();
+    a.await_links(&[b]);
+}
+
+#[test]
+fn connect_to_another_key_is_an_identity_error() {
+    let net = start_all("abc");
+    let [a, b, c] = &net[..] else { panic!("three") };
+    let output = a.ctl(&["connect", &c.peer, &b.address]).exits(6);
+    assert!(output.stderr.contains(&b.peer), "it says who answered: {}", output.stderr);
+    assert!(a.linked().is_empty());
+    assert!(!a.peers().iter().any(|peer| peer["connected"] == true), "nothing is kept");
+}
+
+#[test]
+fn an_alias_is_the_peers_own_name_if_that_is_free() {
+    let mut net = start_all("abc");
+    net.push(Daemon::start("b"));
+    let [a, b, c, other_b] = &net[..] else { panic!("four") };
+    let alias = |args: &[&str]| -> Value {
+        let args = [&["connect"], args, &["--json"]].concat();
+        a.ctl(&args).exits(0).json().remove(0)["alias"].clone()
+    };
+    assert_eq!(alias(&[&b.peer, &b.address]), "b");
+    assert_eq!(alias(&[&other_b.peer, &other_b.address]), Value::Null, "'b' is taken");
+    assert_eq!(alias(&[&c.peer, &c.address, "--alias", "sea"]), "sea");
+    a.ctl(&["send", "sea", "by alias"]).exits(0);
+    a.ctl(&["send", &b.peer[..12], "by a beginning of the ID"]).exits(0);
+    assert_eq!(c.bodies(), ["by alias"]);
+    a.ctl(&["send", "nobody", "x"]).exits(8);
+    // Given, given again, taken away.
+    a.ctl(&["alias", &other_b.peer, "bee"]).exits(0);
+    a.ctl(&["send", "bee", "x"]).exits(0);
+    assert_ne!(a.ctl(&["alias", "bee", "sea"]).code, Some(0), "it belongs to another");
+    assert_eq!(a.knows(other_b).expect("known")["alias"], "bee");
+    assert_eq!(a.knows(c).expect("known")["alias"], "sea");
+}
+
+#[test]
+fn aliases_survive_a_restart_and_name_senders() {
+    let mut net = line("ab");
+    net[1].ctl(&["alias", &net[0].peer, "anna"]).exits(0);
+    net[1].kill();
+    net[1].boot();
+    net[0].ctl(&["send", "b", "hello", "--timeout", "20s"]).exits(0);
+    let listen = net[1].ctl(&["listen", "--count", "1", "--timeout", "20s"]).exits(0);
+    assert!(listen.text().ends_with(" anna hello\n"), "{}", listen.text());
+}
+
+#[test]
+fn disconnect_ends_the_link_and_its_redialling() {
+    let net = line("ab");
+    let [a, b] = &net[..] else { panic!("two") };
+    a.ctl(&["disconnect", "b"]).exits(0);
+    a.await_links(&[]);
+    b.await_links(&[]);
+    assert_eq!(a.knows(b).expect("still known")["connected"], false);
+    assert_eq!(a.ctl(&["send", "b", "x", "--timeout", "1s"]).code, Some(4), "no way there");
+    a.connect(b);
+    until("what was queued goes out", SOON, || (b.bodies() == ["x"]).then_some(()));
+}
+
+#[test]
+fn forget_removes_a_peer_but_not_its_messages() {
+    let net = line("ab");
+    let [a, b] = &net[..] else { panic!("two") };
+    b.ctl(&["send", &a.peer, "kept"]).exits(0);
+    a.ctl(&["forget", "b"]).exits(0);
+    a.await_links(&[]);
+    assert!(a.knows(b).is_none(), "{:?}", a.peers());
+    assert_eq!(a.inbox(), [(b.peer.clone(), "kept".to_owned())]);
+    a.ctl(&["forget", "b"]).exits(8);
+}
+
+#[test]
+fn ping_is_answered_by_the_peer_itself_or_not_at_all() {
+    let mut net = line("abc");
+    let far = net[2].peer.clone();
+    let pong = net[0].ctl(&["ping", &far, "--json"]).exits(0).json().remove(0);
+    assert_eq!(text(&pong, "peer"), far);
+    assert!(pong["rtt_ms"].as_f64().is_some_and(|ms| ms > 0.0), "{pong}");
+    net[2].kill();
+    net[0].ctl(&["ping", &far, "--timeout", "1s"]).exits(5);
+    net[0].ctl(&["ping", "nobody"]).exits(8);
+    assert!(net[1].bodies().is_empty() && net[0].queued() == 0, "a ping is no message");
+}
+
+#[test]
+fn routes_show_the_neighbour_in_use_and_its_receipts() {
+    let net = line("abc");
+    let [a, b, c] = &net[..] else { panic!("three") };
+    for _ in 0..3 {
+        a.ctl(&["send", &c.peer, "x"]).exits(0);
+    }
+    let routes = a.ctl(&["routes", "--json"]).exits(0).json();
+    let route = routes.iter().find(|route| route["destination"] == *c.peer).expect("a route");
+    let hop = &route["next_hops"][0];
+    assert_eq!((&hop["peer"], &hop["alias"]), (&b.peer.clone().into(), &"b".into()));
+    assert!(hop["receipts"].as_u64().is_some_and(|n| n >= 2), "{hop}");
+    assert!(a.ctl(&["routes"]).exits(0).text().contains("RECEIPTS"));
+}
+
+#[test]
+fn a_key_is_sent_once_before_and_after_delivery_and_a_restart() {
+    let mut net = line("ab");
+    let to = net[1].peer.clone();
+    let send = |from: &Daemon, body: &str, wait: &str| -> Value {
+        let args = ["send", &to, body, "--id", "key", "--wait", wait, "--timeout", "20s", "--json"];
+        from.ctl(&args).exits(0).json().remove(0)
+    };
+    net[1].kill();
+    let first = send(&net[0], "once", "queued");
+    let queued = send(&net[0], "once", "queued");
+    net[1].boot();
+    let delivered = send(&net[0], "once", "delivered");
+    let after = send(&net[0], "once", "delivered");
+    net[0].kill();
+    net[0].boot();
+    let restarted = send(&net[0], "once", "delivered");
+    assert_eq!(first["duplicate"], Value::Null, "{first}");
+    for again in [&queued, &delivered, &after, &restarted] {
+        assert_eq!((&again["id"], &again["duplicate"]), (&first["id"], &true.into()), "{again}");
+    }
+    assert_eq!(restarted["state"], "delivered");
+    net[0].ctl(&["send", &to, "last", "--timeout", "20s"]).exits(0);
+    assert_eq!(net[1].bodies(), ["once", "last"]);
+}
+
+#[test]
+fn a_well_formed_id_that_nobody_answers_for_is_not_delivered() {
+    let mut net = line("ab");
+    let gone = Daemon::start("c").peer.clone();
+    let output = net[0].ctl(&["send", &gone, "x", "--timeout", "1s"]).exits(4);
+    assert!(output.stderr.contains("queued"), "{}", output.stderr);
+    let outbox = net[0].ctl(&["outbox", "--json"]).exits(0).json();
+    assert_eq!((outbox.len(), text(&outbox[0], "to")), (1, gone.clone()));
+    net[0].kill();
+    net[0].boot();
+    assert_eq!(net[0].ctl(&["outbox", "--json"]).exits(0).json(), outbox, "as it was before");
+}
+
+#[test]
+fn bodies_arrive_byte_by_byte() {
+    let net = line("ab");
+    let [a, b] = &net[..] else { panic!("two") };
+    let every: Vec<u8> = (0..=255).collect();
+    let large: Vec<u8> = (0..3_000_000_u32).flat_map(u32::to_le_bytes).collect();
+    let bodies: [&[u8]; 6] = [b"", b"x", b"a\0b\n", b"\xff\xfe", &every, &large];
+    for body in bodies {
+        a.ctl_given(&["send", &b.peer, "--timeout", "30s"], body).exits(0);
+        let raw = b.ctl(&["listen", "--raw", "--count", "1", "--timeout", "30s"]).exits(0);
+        assert!(raw.stdout == body, "{} B in, {} B out", body.len(), raw.stdout.len());
+    }
+}
