@@ -57,6 +57,9 @@ pub(super) struct Desk {
     keys: BTreeMap<Row, Box<str>>,
     /// Keys that are being looked up or whose message is on its way to the disk.
     keys_busy: BTreeSet<Box<str>>,
+    /// What became of messages while their key was being looked up: the answer, written down
+    /// before, does not know it, and whoever asked would wait for what has happened already.
+    settled: BTreeMap<Box<str>, KeyState>,
 }
 
 impl Desk {
@@ -81,6 +84,7 @@ impl Desk {
             deadlines: BTreeSet::new(),
             keys: BTreeMap::new(),
             keys_busy: BTreeSet::new(),
+            settled: BTreeMap::new(),
         }
     }
 
@@ -182,15 +186,15 @@ impl Core {
         recipient: PeerId,
         known: Option<KeyRow>,
     ) {
+        let key = request.key.as_deref().unwrap_or_default();
+        let settled = self.desk.settled.remove(key).or_else(|| self.storage.unwritten_state(key));
         let Some(known) = known else { return self.queue(now, caller, request, recipient) };
-        if let Some(key) = &request.key {
-            self.desk.keys_busy.remove(key);
-        }
+        self.desk.keys_busy.remove(key);
         if known.recipient != recipient {
             let text = "this key was used for a message to another peer; use another key";
             return self.fail(caller, Failure::new(ErrorCode::InvalidParams, text));
         }
-        match known.state {
+        match settled.unwrap_or(known.state) {
             KeyState::Delivered => self.tell_sent(caller, known.id, Wait::Delivered, true),
             KeyState::Expired => {
                 let text = "it expired before it was delivered; send it again with another key";
@@ -336,6 +340,9 @@ impl Core {
         self.storage.later(Op::Unqueue { rows: rows.to_vec() });
         for row in rows {
             if let Some(key) = self.desk.keys.remove(row) {
+                if self.desk.keys_busy.contains(&key) {
+                    self.desk.settled.insert(key.clone(), state);
+                }
                 self.storage.later(Op::KeyState { key, state });
             }
         }

@@ -9,7 +9,7 @@ use crate::control::SendRequest;
 use crate::control::protocol::{Done, ErrorCode, Failure, Reply};
 use crate::courier::{self, Change};
 use crate::model::{Monotonic, Now, PeerId, Row, Span};
-use crate::store::op::{Answer, Completion, Op, Query, Question, Transaction};
+use crate::store::op::{Answer, Completion, KeyState, Op, Query, Question, Transaction};
 
 /// Between two tries to store what there was no room for.
 const RETRY_INTERVAL: Span = Span::from_secs(1);
@@ -92,6 +92,14 @@ impl Storage {
 
     pub(super) fn deadline(&self) -> Monotonic {
         self.retry_at.unwrap_or(Monotonic::NEVER)
+    }
+
+    /// What became of a key's message, if there was no room yet to write that down.
+    pub(super) fn unwritten_state(&self, key: &str) -> Option<KeyState> {
+        self.later.iter().rev().find_map(|op| match op {
+            Op::KeyState { key: other, state } if **other == *key => Some(*state),
+            _ => None,
+        })
     }
 
     fn transact(&mut self, ops: Vec<Op>, then: Then) -> Effect {
