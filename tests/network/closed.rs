@@ -35,7 +35,7 @@ fn members_link_and_others_are_refused_with_a_reason_that_both_operators_see() {
         let told = log.lines().any(|line| line.contains(&other.peer) && line.contains(why));
         assert!(told, "a's operator is not told of {}:\n{log}", other.name);
     }
-    assert_eq!(a.linked(), [b.peer.clone()]);
+    assert_eq!(a.linked(), std::slice::from_ref(&b.peer));
 }
 
 #[test]

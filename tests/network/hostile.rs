@@ -11,7 +11,8 @@ use crate::running::until;
 
 /// No answer takes longer.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// Kilobytes by which a daemon may grow under thousands of bad connections: what the allocator keeps.
+/// Kilobytes by which a daemon may grow under thousands of bad connections: what the allocator
+/// keeps.
 const GROWTH_KB_MAX: u64 = 16 * 1024;
 
 fn resident_kb(daemon: &Daemon) -> u64 {
