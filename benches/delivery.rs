@@ -1,9 +1,9 @@
 //! Delivery through real links, real disks and real control connections, all nodes in one process.
 //!
-//! It prints messages a second of 128 bytes, pipelined by one client and counted when the recipient's
-//! proof is back, and the time of single messages on an idle system, over one hop and over two. The
-//! temporary directory should be on a real disk (`TMPDIR`). `--test` (which `cargo test --benches`
-//! gives) runs it small.
+//! It prints messages a second of 128 bytes, pipelined by one client and counted when the
+//! recipient's proof is back, and the time of single messages on an idle system, over one hop and
+//! over two. The temporary directory should be on a real disk (`TMPDIR`). `--test` (which
+//! `cargo test --benches` gives) runs it small.
 
 #![expect(clippy::expect_used, clippy::print_stdout, reason = "a bench reports and may panic")]
 
