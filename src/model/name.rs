@@ -50,7 +50,8 @@ impl FromStr for Name {
         if text.len() > NAME_BYTES_MAX {
             return Err(NameError::TooLong);
         }
-        let allowed = |c: char| c.is_alphanumeric() || matches!(c, '.' | '_' | '-');
+        let visible = |c: char| c.is_alphanumeric() && !is_deceptive(c);
+        let allowed = |c: char| visible(c) || matches!(c, '.' | '_' | '-');
         if !text.chars().all(allowed) || !text.starts_with(char::is_alphanumeric) {
             return Err(NameError::Character);
         }
@@ -94,18 +95,26 @@ pub fn escaped(text: &str) -> String {
     safe
 }
 
-/// Format characters that reorder or hide what follows (Unicode bidirectional controls, line and
-/// paragraph separators, zero-width characters, tags).
+/// Characters that reorder or hide what follows, or show nothing themselves: Unicode's bidirectional
+/// controls, line and paragraph separators, zero-width and filler characters, tags.
 fn is_deceptive(c: char) -> bool {
     matches!(
         u32::from(c),
-        0x061c
+        0x00ad
+            | 0x034f
+            | 0x061c
+            | 0x115f..=0x1160
+            | 0x17b4..=0x17b5
+            | 0x180b..=0x180f
             | 0x200b..=0x200f
             | 0x2028..=0x202e
             | 0x2060..=0x206f
+            | 0x3164
+            | 0xfe00..=0xfe0f
             | 0xfeff
+            | 0xffa0
             | 0xfff9..=0xfffb
-            | 0xe0000..=0xe007f
+            | 0xe0000..=0xe01ef
     )
 }
 
@@ -125,6 +134,8 @@ mod tests {
             ("a b", NameError::Character),
             ("a\n", NameError::Character),
             ("a\u{202e}b", NameError::Character),
+            ("bob\u{3164}", NameError::Character),
+            ("bob\u{ffa0}", NameError::Character),
             ("dm1abc", NameError::LooksLikePeerId),
             ("DM1abc", NameError::LooksLikePeerId),
         ] {

@@ -276,10 +276,8 @@ impl Node {
                 debug!(dial = dial.0, %error, "dial failed");
                 self.input(Input::DialFailed { dial, failure: failure_of(error) });
             }
-            LinkEvent::Refused { address, peer, reason, unreported } => {
-                let peer = peer.map_or_else(|| "unknown".to_owned(), |peer| peer.to_string());
-                warn!(%address, peer, reason, unreported, "refused a link");
-            }
+            // The link room logs it.
+            LinkEvent::Refused { .. } => {}
         }
     }
 

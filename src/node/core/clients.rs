@@ -115,7 +115,7 @@ impl Core {
             Request::Peers(page) => self.answer(caller, |core| core.peers_page(now, &page)),
             Request::Routes(page) => self.answer(caller, |core| core.routes_page(now, &page)),
             Request::Ping(request) => self.on_ping(now, caller, &request),
-            Request::Discover(_) => self.on_discover(now, caller),
+            Request::Discover(request) => self.on_discover(now, caller, &request),
             Request::Listen(request) => self.on_listen(caller, &request),
             Request::Ack(request) => self.on_ack(caller, &request),
             Request::Subscribe(request) => self.on_subscribe(now, caller, &request),

@@ -366,6 +366,7 @@ impl Core {
             self.courier.tick(now);
         }
         self.tick_links(now);
+        self.tick_peers(now);
         self.tick_desk(now);
         self.tick_clients(now);
         self.tick_listeners(now);
@@ -384,6 +385,7 @@ impl Core {
             self.router.deadline(),
             self.courier.deadline(),
             self.links.deadline(),
+            self.peers.deadline(),
             self.desk.deadline(),
             self.clients.deadline(),
             self.listeners.deadline(),

@@ -6,10 +6,10 @@ use super::links::verified;
 use super::{Caller, Core};
 use crate::control::Outgoing as ToClient;
 use crate::control::protocol::{
-    DiscoverCounts, DiscoveredEvent, ErrorCode, Event, Failure, PeerRef, Reply, SetAlias,
+    Discover, DiscoverCounts, DiscoveredEvent, ErrorCode, Event, Failure, PeerRef, Reply, SetAlias,
 };
 use crate::courier;
-use crate::model::{Address, Name, Now, PeerId, SignedRecord, escaped};
+use crate::model::{Address, Monotonic, Name, Now, PeerId, SignedRecord, Span, escaped};
 use crate::router::{self, DiscoverOutcome};
 use crate::store::op::{Op, PeerRow};
 use crate::wire::CloseReason;
@@ -33,8 +33,8 @@ pub(super) struct Peers {
     known: BTreeMap<PeerId, Known>,
     aliases: BTreeMap<Name, PeerId>,
     acquainted: BTreeSet<PeerId>,
-    /// Who waits for a discover to end.
-    discovering: Vec<Caller>,
+    /// Who waits for a discover to end, and until when.
+    discovering: Vec<(Caller, Monotonic)>,
 }
 
 impl Peers {
@@ -64,6 +64,11 @@ impl Peers {
     /// Notes that a peer sent a receipt; true if it had not before.
     pub(super) fn acquaint(&mut self, peer: PeerId) -> bool {
         self.acquainted.len() < ACQUAINTED_MAX && self.acquainted.insert(peer)
+    }
+
+    pub(super) fn deadline(&self) -> Monotonic {
+        let deadlines = self.discovering.iter().map(|(_, deadline)| *deadline);
+        deadlines.min().unwrap_or(Monotonic::NEVER)
     }
 
     fn is_standing(&self, peer: &PeerId) -> bool {
@@ -246,7 +251,7 @@ impl Core {
                 via: via.to_string(),
                 new,
             });
-            for caller in &self.peers.discovering {
+            for (caller, _) in &self.peers.discovering {
                 self.out.tell(caller.client, ToClient::Event(event.clone()));
             }
         }
@@ -256,8 +261,9 @@ impl Core {
         self.store_peer(*peer);
     }
 
-    pub(super) fn on_discover(&mut self, now: Now, caller: Caller) {
-        self.peers.discovering.push(caller);
+    pub(super) fn on_discover(&mut self, now: Now, caller: Caller, request: &Discover) {
+        let deadline = now.mono + Span::from_millis(request.timeout_ms);
+        self.peers.discovering.push((caller, deadline));
         self.router.handle(now, router::Input::Discover);
     }
 
@@ -269,14 +275,25 @@ impl Core {
             updated: outcome.updated,
             known: self.router.records_len() as u64,
         };
-        for caller in std::mem::take(&mut self.peers.discovering) {
+        for (caller, _) in std::mem::take(&mut self.peers.discovering) {
             self.reply(caller, Reply::Discover(counts));
+        }
+    }
+
+    /// Tells those who waited long enough; the discover itself goes on.
+    pub(super) fn tick_peers(&mut self, now: Now) {
+        let late = |(_, deadline): &(Caller, Monotonic)| *deadline <= now.mono;
+        while let Some(at) = self.peers.discovering.iter().position(late) {
+            let (caller, _) = self.peers.discovering.swap_remove(at);
+            let text =
+                "not every neighbour has told all it knows in time; what was learned is kept";
+            self.fail(caller, Failure::new(ErrorCode::Timeout, text));
         }
     }
 
     /// A client is gone: it waits for nothing any more.
     pub(super) fn forget_discoverer(&mut self, client: super::ClientId) {
-        self.peers.discovering.retain(|caller| caller.client != client);
+        self.peers.discovering.retain(|(caller, _)| caller.client != client);
     }
 }
 
