@@ -172,6 +172,28 @@ fn large_messages_arrive_in_spite_of_everything() {
 }
 
 #[test]
+fn nodes_make_links_by_themselves_and_one_to_each_peer() {
+    for seed in seeds(5) {
+        let mut world = World::with_links_auto(seed, 8, CALM, 3);
+        for node in 1..8 {
+            // Both dial at once.
+            world.connect(node - 1, node);
+            world.connect(node, node - 1);
+        }
+        world.run(Span::from_secs(180));
+        for node in 0..8 {
+            let mut neighbours = world.neighbours(node);
+            neighbours.sort_unstable();
+            let links = neighbours.len();
+            neighbours.dedup();
+            assert_eq!(neighbours.len(), links, "seed {seed}: node {node} has two links to one");
+            // Its own dials and the operator's; others' come on top.
+            assert!((3..=7).contains(&links), "seed {seed}: node {node} has {links} links");
+        }
+    }
+}
+
+#[test]
 fn equal_seeds_give_equal_traces() {
     let faults = Faults { loss: 20, delay_ms: (1, 100), cuts: true, crashes: true };
     let traces: Vec<_> = (0..2).map(|_| run(5, faults, 20, &[128]).trace()).collect();

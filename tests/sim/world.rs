@@ -85,12 +85,23 @@ pub(crate) struct World {
     /// Everything that happened, for comparing runs.
     trace: [u8; 32],
     limits: Limits,
+    links_auto: usize,
 }
 
 const START_MS: u64 = 1_700_000_000_000;
 
 impl World {
     pub(crate) fn new(seed: u64, nodes: usize, faults: Faults) -> Self {
+        Self::with_links_auto(seed, nodes, faults, 0)
+    }
+
+    /// A world whose nodes make so many links by themselves.
+    pub(crate) fn with_links_auto(
+        seed: u64,
+        nodes: usize,
+        faults: Faults,
+        links_auto: usize,
+    ) -> Self {
         let mut random = Random::from_seed(sha256(&[b"sim", &seed.to_be_bytes()]));
         let nodes = (0..nodes)
             .map(|_| Node {
@@ -118,6 +129,7 @@ impl World {
             waiting: BTreeMap::new(),
             trace: [0; 32],
             limits: Limits::default(),
+            links_auto,
         };
         for node in 0..count {
             world.start(node);
@@ -208,6 +220,11 @@ impl World {
     pub(crate) const fn with_faults(mut self, faults: Faults) -> Self {
         self.faults = faults;
         self
+    }
+
+    /// Neighbours of a node, each as often as there are links to it.
+    pub(crate) fn neighbours(&self, node: usize) -> Vec<usize> {
+        self.nodes[node].links.values().map(|(other, _)| *other).collect()
     }
 
     pub(crate) fn is_up(&self, node: usize) -> bool {
@@ -302,7 +319,7 @@ impl World {
             network: NetworkId::OPEN,
             name: format!("node{node}").parse::<Name>().ok(),
             advertise: vec![address_of(node)],
-            links_auto: 0,
+            links_auto: self.links_auto,
             limits: self.limits.clone(),
             about: About::default(),
         };

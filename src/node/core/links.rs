@@ -185,20 +185,20 @@ impl Core {
         }
         let state = LinkState { peer, outbound, address, since: now.mono, instance };
         if peer == self.me {
-            return self.refuse_link(link, CloseReason::Myself, "that is this node itself");
+            return self.refuse_link(link, CloseReason::Myself, "");
         }
         if let Some(old) = self.links.active.get(&peer).copied() {
             if !self.replaces(old, &state) {
-                self.refuse_link(link, CloseReason::Duplicate, "another link is in use");
+                self.refuse_link(link, CloseReason::Duplicate, "");
                 return self.on_linked(now, peer);
             }
             self.drop_active(now, &peer);
             self.out.flush_frames_of(old);
-            self.refuse_link(old, CloseReason::Duplicate, "another link is in use");
+            self.refuse_link(old, CloseReason::Duplicate, "");
         } else if self.links.active.len() >= self.links.links_max
             && self.peers.dial(&peer).is_none()
         {
-            return self.refuse_link(link, CloseReason::Busy, "there are too many links");
+            return self.refuse_link(link, CloseReason::Busy, "");
         }
         self.links.up.insert(link, state);
         self.links.active.insert(peer, link);
@@ -278,7 +278,8 @@ impl Core {
         self.out.flush_frames_of(link);
         self.drop_active(now, peer);
         self.refuse_link(link, reason, text);
-        self.tell_link(*peer, false, Some(text.to_owned()));
+        let why = if text.is_empty() { reason.to_string() } else { text.to_owned() };
+        self.tell_link(*peer, false, Some(why));
     }
 
     fn drop_active(&mut self, now: Now, peer: &PeerId) {
@@ -439,7 +440,7 @@ impl Core {
         self.links.let_go(&peer);
         let known = self.peers.known(&peer).cloned().unwrap_or_default();
         self.set_known(now, peer, Known { dial: None, ..known });
-        self.close_link(now, &peer, CloseReason::Operator, "disconnected by the operator");
+        self.close_link(now, &peer, CloseReason::Operator, "");
         self.done_later(caller);
     }
 
