@@ -14,6 +14,7 @@
 //! - [`config`]: the configuration file and where things are.
 //! - [`ctl`]: distmsgctl: its commands, its output and its prompt.
 //! - [`daemon`]: arguments, secrets, logging, signals: what makes a node a daemon.
+//! - [`lab`]: a network of daemons on this machine, to try things out.
 
 pub mod config;
 pub mod control;
@@ -21,6 +22,7 @@ pub mod courier;
 pub mod crypto;
 pub mod ctl;
 pub mod daemon;
+pub mod lab;
 pub mod link;
 pub mod model;
 pub mod node;

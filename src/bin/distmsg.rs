@@ -3,8 +3,12 @@
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use distmsg::daemon::{self, args::Args};
+use distmsg::daemon::args::{Args, Command};
+use distmsg::{daemon, lab};
 
 fn main() -> ExitCode {
-    daemon::main(Args::parse())
+    match Args::parse() {
+        Args { command: Some(Command::Lab(args)), .. } => lab::run(&args),
+        args => daemon::main(args),
+    }
 }

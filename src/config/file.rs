@@ -1,10 +1,11 @@
 //! A file of bounded size as text.
 
 use std::fs::File;
-use std::io::Read as _;
+use std::io::{self, Read as _};
 use std::path::Path;
 
 use super::Problems;
+use crate::model::escaped;
 
 /// Bytes of a configuration file: far more than anybody writes.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
@@ -15,7 +16,13 @@ const FILE_BYTES_MAX: u64 = 1024 * 1024;
 /// When it cannot be read, is larger than 1 MiB, or is not UTF-8.
 pub(super) fn text_of(path: &Path) -> Result<String, Problems> {
     let refused = |message: String| Problems::of_file(path, message);
-    let unreadable = |error| refused(format!("cannot read the configuration: {error}"));
+    let unreadable = |error: io::Error| match error.kind() {
+        io::ErrorKind::NotFound => refused(format!(
+            "does not exist; write it with 'distmsg init {}', or name another file",
+            escaped(&path.to_string_lossy())
+        )),
+        _ => refused(format!("cannot read the configuration: {error}; name another file")),
+    };
     let mut bytes = Vec::new();
     let file = File::open(path).map_err(unreadable)?;
     if file.metadata().map_err(unreadable)?.is_dir() {
@@ -45,7 +52,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("config.toml");
         let message = |path: &Path| text_of(path).expect_err("refused").to_string();
-        assert!(message(&path).contains("cannot read"), "{}", message(&path));
+        assert!(message(&path).contains("does not exist; write it with"), "{}", message(&path));
         assert!(message(dir.path()).contains("a directory"), "{}", message(dir.path()));
         std::fs::write(&path, b"# fine\nname = \"\xff\"\n").expect("written");
         assert!(message(&path).contains("line 2 is not UTF-8"), "{}", message(&path));

@@ -114,14 +114,19 @@ impl Environment {
         self.vars.get(name).filter(|value| !value.is_empty())
     }
 
-    /// The daemon's configuration file: argument, then `DISTMSG_CONFIG`, then the user's.
+    /// The daemon's configuration file: argument, then `DISTMSG_CONFIG`, then systemd's if it is
+    /// there, then the user's.
     ///
     /// # Errors
     /// When nothing names it and there is no home directory.
     pub fn config_path(&self, argument: Option<&Path>) -> Result<ConfigPath, PathError> {
         let named = argument.map(Path::to_owned);
-        match named.or_else(|| self.var("DISTMSG_CONFIG").map(PathBuf::from)) {
-            Some(path) => Ok(ConfigPath { path, explicit: true }),
+        if let Some(path) = named.or_else(|| self.var("DISTMSG_CONFIG").map(PathBuf::from)) {
+            return Ok(ConfigPath { path, explicit: true });
+        }
+        let of_service = self.first_of("CONFIGURATION_DIRECTORY").map(|dir| dir.join(CONFIG_FILE));
+        match of_service.filter(|path| path.is_file()) {
+            Some(path) => Ok(ConfigPath { path, explicit: false }),
             None => self
                 .user_dir("XDG_CONFIG_HOME", ".config")
                 .map(|dir| ConfigPath { path: dir.join(CONFIG_FILE), explicit: false }),
@@ -289,6 +294,14 @@ mod tests {
         let home = ("/home/u/.config/distmsg/config.toml".to_owned(), false);
         assert_eq!(path(&[], None), home);
         assert_eq!(path(&[("XDG_CONFIG_HOME", "rel"), ("DISTMSG_CONFIG", "")], None), home);
+        let dir = tempfile::tempdir().expect("a directory");
+        let service = dir.path().to_str().expect("text");
+        let vars = [("CONFIGURATION_DIRECTORY", service), ("XDG_CONFIG_HOME", "/x")];
+        assert_eq!(path(&vars, None).0, "/x/distmsg/config.toml", "systemd's has no file");
+        let of_service = dir.path().join("config.toml");
+        fs::write(&of_service, "").expect("written");
+        assert_eq!(path(&vars, None), (of_service.display().to_string(), false));
+        assert_eq!(path(&vars, Some("a.toml")), ("a.toml".to_owned(), true));
         let homeless = Environment { home: None, ..environment(&[]) };
         let error = homeless.config_path(None).expect_err("no home").to_string();
         assert_eq!(error, "there is no home directory; set XDG_CONFIG_HOME");

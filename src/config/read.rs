@@ -1,5 +1,6 @@
 //! From TOML to [`Config`], with every problem found on the way.
 
+use std::collections::BTreeMap;
 use std::ops::{Range, RangeInclusive};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -38,7 +39,7 @@ const NO_INTERFACE: &str = "this version has no TCP interface; take this out and
 /// What a configuration says, as far as it could be understood, and what is wrong with it.
 pub(super) fn read(text: &str, file: &Path) -> (Config, Option<Problems>) {
     // A byte order mark is what some editors put at the beginning of UTF-8; toml takes it.
-    let mut reader = Reader { file, text, problems: Vec::new() };
+    let mut reader = Reader { file, line_ends: line_ends(text), problems: Vec::new() };
     let mut config = Config::default();
     let (table, errors) = DeTable::parse_recoverable(text);
     for error in &errors {
@@ -66,14 +67,19 @@ type Value<'a, 'i> = &'a Spanned<DeValue<'i>>;
 struct Said {
     listen: Option<Range<usize>>,
     network: Option<Range<usize>>,
+    /// What it says is neither open nor closed: what depends on it cannot be judged.
+    network_wrong: bool,
     network_key_file: Option<Range<usize>>,
     links_auto: Option<Range<usize>>,
-    message_bytes_max: Option<Range<usize>>,
+    /// Each key under `[limits]`.
+    limits: BTreeMap<&'static str, Range<usize>>,
 }
 
 struct Reader<'a> {
     file: &'a Path,
-    text: &'a str,
+    /// Where each line ends: what turns an offset into a line number, for as many problems as
+    /// there are.
+    line_ends: Vec<usize>,
     problems: Vec<Problem>,
 }
 
@@ -91,7 +97,11 @@ impl Reader<'_> {
                 "advertise" => self.addresses("advertise", value, &mut config.advertise),
                 "network" => {
                     said.network = span;
-                    self.set("network", value, |network: Network| config.network = network);
+                    said.network_wrong = true;
+                    self.set("network", value, |network: Network| {
+                        config.network = network;
+                        said.network_wrong = false;
+                    });
                 }
                 "network_key_file" => {
                     said.network_key_file = span;
@@ -134,9 +144,7 @@ impl Reader<'_> {
                 self.unknown(key, "limits", &names);
                 continue;
             };
-            if limit.name == "message_bytes_max" {
-                said.message_bytes_max = Some(value.span());
-            }
+            said.limits.insert(limit.name, value.span());
             let name = format!("limits.{}", limit.name);
             if let Some(number) = self.number(&name, value, &limit.range) {
                 (limit.set)(&mut config.limits, number);
@@ -146,7 +154,6 @@ impl Reader<'_> {
 
     /// What no value is wrong in by itself.
     fn relations(&mut self, config: &Config, said: &Said) {
-        let start = 0..0;
         if let (Some(listen), None) = (&said.listen, &said.network)
             && let Some(public) = config.listen.iter().find(|address| !address.is_loopback())
         {
@@ -158,31 +165,52 @@ impl Reader<'_> {
         }
         if let Some(span) = &said.network_key_file
             && config.network == Network::Open
+            && !said.network_wrong
         {
             let message =
                 "an open network has no key; write network = \"closed\", or take this out";
             self.problem(span, "network_key_file", message);
         }
-        if config.links_auto > config.limits.links_max {
-            let message = format!(
-                "more than limits.links_max ({}); make this smaller or that larger",
-                config.limits.links_max
-            );
-            let span = said.links_auto.as_ref().unwrap_or(&start);
-            self.problem(span, "links.auto", &message);
+        self.sizes(config, said);
+    }
+
+    /// Bounds that must fit each other. The problem is named where somebody wrote something, so
+    /// that a default is never blamed for it.
+    fn sizes(&mut self, config: &Config, said: &Said) {
+        let (auto, links_max) = (config.links_auto, config.limits.links_max);
+        if auto > links_max {
+            match (&said.links_auto, said.limits.get("links_max")) {
+                (None, Some(span)) => {
+                    let message = format!(
+                        "fewer than the {auto} links that the node makes by itself; make this \
+                         larger, or write auto = {links_max} under [links]"
+                    );
+                    self.problem(span, "limits.links_max", &message);
+                }
+                (Some(span), _) => {
+                    let message = format!(
+                        "more than limits.links_max ({links_max}); make this smaller or that larger"
+                    );
+                    self.problem(span, "links.auto", &message);
+                }
+                (None, None) => {}
+            }
         }
-        let message = u64::try_from(config.limits.message_bytes_max).unwrap_or(u64::MAX);
+        let message_bytes = u64::try_from(config.limits.message_bytes_max).unwrap_or(u64::MAX);
         for (name, room) in [
             ("inbox_bytes_max", config.limits.inbox_bytes_max),
             ("outbox_bytes_max", config.limits.outbox_bytes_max),
         ] {
-            if message > room {
-                let span = said.message_bytes_max.as_ref().unwrap_or(&start);
+            // The room, if that was written, else the size.
+            let key = if said.limits.contains_key(name) { name } else { "message_bytes_max" };
+            if message_bytes > room
+                && let Some(span) = said.limits.get(key)
+            {
                 let message = format!(
-                    "one message of {message} bytes would not fit limits.{name} ({room}); make \
-                     this smaller or that larger"
+                    "one message of message_bytes_max = {message_bytes} would not fit {name} = \
+                     {room}; make the first smaller or the second larger"
                 );
-                self.problem(span, "limits.message_bytes_max", &message);
+                self.problem(span, &format!("limits.{key}"), &message);
             }
         }
     }
@@ -304,9 +332,12 @@ impl Reader<'_> {
     }
 
     fn line_of(&self, span: &Range<usize>) -> usize {
-        let before = self.text.bytes().take(span.start);
-        before.filter(|byte| *byte == b'\n').count().saturating_add(1)
+        self.line_ends.partition_point(|end| *end < span.start).saturating_add(1)
     }
+}
+
+fn line_ends(text: &str) -> Vec<usize> {
+    text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(at, _)| at).collect()
 }
 
 /// `HOST[:PORT]` to listen on.

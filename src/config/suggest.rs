@@ -21,21 +21,32 @@ pub(crate) fn nearest<'a>(
         .map(|(_, candidate)| candidate)
 }
 
-/// How many letters must be changed, added or left out (Levenshtein 1966).
+/// How many letters must be changed, added, left out or swapped with the next one (Damerau 1964, as
+/// optimal string alignment).
 fn distance(from: &str, to: &str) -> usize {
+    let from: Vec<char> = from.chars().collect();
     let to: Vec<char> = to.chars().collect();
+    let mut before: Vec<usize> = Vec::new();
     let mut row: Vec<usize> = (0..=to.len()).collect();
-    for (at, letter) in from.chars().enumerate() {
-        let mut diagonal = at;
-        let mut left = at.saturating_add(1);
-        let mut next = vec![left];
-        for (above, other) in row.iter().skip(1).zip(&to) {
-            let changed = diagonal.saturating_add(usize::from(letter != *other));
-            left = changed.min(above.saturating_add(1)).min(left.saturating_add(1));
-            diagonal = *above;
-            next.push(left);
+    for (i, letter) in from.iter().enumerate() {
+        let mut next = vec![i.saturating_add(1)];
+        for (j, other) in to.iter().enumerate() {
+            let cost = |row: &[usize], at: usize, more: usize| {
+                row.get(at).map_or(usize::MAX, |cost| cost.saturating_add(more))
+            };
+            let mut best = cost(&row, j, usize::from(letter != other))
+                .min(cost(&row, j.saturating_add(1), 1))
+                .min(cost(&next, j, 1));
+            let (i, j) = (i.checked_sub(1), j.checked_sub(1));
+            if let (Some(i), Some(j)) = (i, j)
+                && from.get(i) == Some(other)
+                && to.get(j) == Some(letter)
+            {
+                best = best.min(cost(&before, j, 1));
+            }
+            next.push(best);
         }
-        row = next;
+        before = std::mem::replace(&mut row, next);
     }
     row.last().copied().unwrap_or_default()
 }
@@ -46,9 +57,13 @@ mod tests {
 
     #[test]
     fn distances_are_counted() {
-        for (a, b, expected) in
-            [("", "", 0), ("", "abc", 3), ("kitten", "sitting", 3), ("listen", "listen", 0)]
-        {
+        for (a, b, expected) in [
+            ("", "", 0),
+            ("", "abc", 3),
+            ("kitten", "sitting", 3),
+            ("nmae", "name", 1),
+            ("listen", "listen", 0),
+        ] {
             assert_eq!(distance(a, b), expected, "{a} {b}");
             assert_eq!(distance(b, a), expected, "{b} {a}");
         }
@@ -61,6 +76,7 @@ mod tests {
         assert_eq!(nearest("Listen", keys), Some("listen"));
         assert_eq!(nearest("network-key-file", keys), Some("network_key_file"));
         assert_eq!(nearest("nam", keys), Some("name"));
+        assert_eq!(nearest("nmae", keys), Some("name"));
         assert_eq!(nearest("colour", keys), None);
         assert_eq!(nearest(&"listen".repeat(50), keys), None);
     }

@@ -89,10 +89,19 @@ fn each_mistake_is_named_with_its_line_its_key_and_its_remedy() {
             "limits.links_max = 99999999999999999999",
             "c.toml:1: limits.links_max: 99999999999999999999 is not possible",
         ),
-        ("[limits]\nlinks_max = 4", "c.toml:1: links.auto: more than limits.links_max (4)"),
+        ("[limits]\nlinks_max = 4", "c.toml:2: limits.links_max: fewer than the 8 links that"),
+        (
+            "[limits]\nlinks_max = 4\n[links]\nauto = 5",
+            "c.toml:4: links.auto: more than limits.links_max (4)",
+        ),
+        (
+            "\n[limits]\noutbox_bytes_max = 2000000",
+            "c.toml:3: limits.outbox_bytes_max: one message of message_bytes_max = 16777216",
+        ),
+        ("network = \"closd\"\nnetwork_key_file = \"/k\"", "c.toml:1: network: write \"open\""),
         (
             "[limits]\nmessage_bytes_max = 2000000\ninbox_bytes_max = 1500000",
-            "c.toml:2: limits.message_bytes_max: one message of 2000000 bytes would not fit",
+            "c.toml:3: limits.inbox_bytes_max: one message of message_bytes_max = 2000000 would",
         ),
         ("interface_port = 1", "c.toml:1: interface_port: this version has no TCP interface"),
         ("\n[interface]\nport=1", "c.toml:2: interface: this version has no TCP interface"),
@@ -113,6 +122,15 @@ fn all_mistakes_are_named_at_once_in_the_order_of_the_file() {
     let found = problems("zzz = 1\nlisten = 1\n[limits]\nx = 1\nlinks_max = -1\n[links]\nauto=[]");
     let lines: Vec<&str> = found.iter().filter_map(|line| line.split(':').nth(1)).collect();
     assert_eq!(lines, ["1", "2", "4", "5", "7"], "{found:#?}");
+}
+
+#[test]
+fn a_file_full_of_mistakes_is_read_in_good_time() {
+    let began = std::time::Instant::now();
+    let found = problems(&(0..100_000).map(|i| format!("k{i}=1\n")).collect::<String>());
+    assert_eq!(found.len(), 100_000);
+    assert!(found[99_999].starts_with("c.toml:100000:"), "{}", found[99_999]);
+    assert!(began.elapsed() < std::time::Duration::from_secs(60), "{:?}", began.elapsed());
 }
 
 #[test]

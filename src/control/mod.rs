@@ -9,6 +9,8 @@ pub mod plain;
 pub mod protocol;
 pub mod server;
 pub mod socket;
+#[cfg(test)]
+mod tests;
 mod upload;
 
 pub use codec::{Call, Outgoing, RequestId, SendRequest};

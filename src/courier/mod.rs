@@ -13,6 +13,8 @@ mod outbound;
 mod pace;
 mod prekeys;
 mod session;
+#[cfg(test)]
+mod tests;
 mod window;
 
 use std::collections::VecDeque;

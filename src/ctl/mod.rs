@@ -24,6 +24,7 @@ mod unreachable;
 mod verb;
 mod when;
 
+pub mod api;
 pub mod prompt;
 
 use args::{Cli, Verb};

@@ -65,6 +65,9 @@ pub struct RunArgs {
     /// Do not print messages that arrive
     #[arg(long, action = ArgAction::SetTrue, overrides_with = "print")]
     no_print: bool,
+    /// End when standard input does: for a daemon that must not outlive who started it
+    #[arg(long)]
+    pub exit_with_stdin: bool,
 }
 
 impl RunArgs {

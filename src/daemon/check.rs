@@ -7,6 +7,7 @@ use super::args::CheckArgs;
 use super::exit::Stop;
 use super::secrets::{SecretError, network_key_in};
 use crate::config::{Config, Environment};
+use crate::model::Address;
 
 /// Checks the configuration and the key file it names.
 ///
@@ -23,7 +24,29 @@ pub fn check(
     if let Some(file) = &config.network_key_file {
         check_key(&path, file, chatter)?;
     }
-    Ok(writeln!(out, "{}: right", path.display())?)
+    writeln!(out, "{}: ok", path.display())?;
+    Ok(summary(&config, environment, out)?)
+}
+
+/// What a node with this configuration would do; where things are is as this user would have it.
+fn summary(config: &Config, environment: &Environment, out: &mut dyn Write) -> io::Result<()> {
+    let list = |addresses: &[Address]| {
+        addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+    };
+    let listen = match &*config.listen {
+        [] => "nowhere (it only dials)".to_owned(),
+        addresses => list(addresses),
+    };
+    writeln!(out, "  listens on  {listen}")?;
+    if !config.advertise.is_empty() {
+        writeln!(out, "  advertises  {}", list(&config.advertise))?;
+    }
+    writeln!(out, "  network     {}", config.network)?;
+    match environment.state_dir(config) {
+        Ok(dir) => writeln!(out, "  state       {}", dir.display())?,
+        Err(error) => writeln!(out, "  state       {error}")?,
+    }
+    writeln!(out, "  socket      {}", environment.daemon_socket(config).display())
 }
 
 fn check_key(path: &Path, file: &Path, chatter: &mut dyn Write) -> Result<(), Stop> {
@@ -58,14 +81,22 @@ mod tests {
         };
         let stop = run().expect_err("missing");
         assert_eq!(stop.code, 78);
-        assert!(stop.message.contains("cannot read the configuration"), "{stop}");
+        assert!(stop.message.contains("does not exist; write it with 'distmsg init"), "{stop}");
 
         fs::write(&path, "zzz = 1\nlog = 7").expect("written");
         let stop = run().expect_err("wrong");
         assert_eq!((stop.code, stop.message.lines().count()), (78, 2), "{stop}");
 
         fs::write(&path, "").expect("written");
-        assert_eq!(run(), Ok(format!("{}: right\n", path.display())));
+        let shown = run().expect("right");
+        let expected =
+            "  listens on  127.0.0.1:3000\n  network     open\n  state       there is no";
+        assert!(shown.starts_with(&format!("{}: ok\n{expected}", path.display())), "{shown}");
+        fs::write(&path, "listen = []\nstate_dir = \"/s\"\nsocket = \"/k\"").expect("written");
+        let shown = run().expect("right");
+        for line in ["listens on  nowhere", "state       /s\n", "socket      /k\n"] {
+            assert!(shown.contains(line), "{line}: {shown}");
+        }
 
         let key = dir.path().join("k");
         let text = format!("network = \"closed\"\nnetwork_key_file = \"{}\"", key.display());

@@ -9,6 +9,7 @@ use super::files;
 use super::questions::Questions;
 use super::secrets::NETWORK_KEY_FILE;
 use crate::config::{Config, ConfigPath, Environment, LINKS_AUTO_DEFAULT, Network, Setup};
+use crate::model::limits::NAME_BYTES_MAX;
 use crate::model::{Address, Name};
 
 /// Nothing in it is secret, and the system service runs as another user than who sets it up.
@@ -25,11 +26,23 @@ pub fn is_interactive() -> bool {
     io::stdin().is_terminal() && io::stderr().is_terminal()
 }
 
-/// What this machine calls itself, if that can be a node's name.
+/// What this machine calls itself, made a node's name if that is possible.
 pub fn machine_name() -> Option<Name> {
     let uname = rustix::system::uname();
     let host = uname.nodename().to_str().ok()?;
-    host.split('.').next()?.parse().ok()
+    name_from(host)
+}
+
+/// The first label of a host name as a node's name. What a name may not have becomes a hyphen.
+fn name_from(host: &str) -> Option<Name> {
+    let label = host.split('.').next()?;
+    let allowed = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-');
+    let mut name: String = label.chars().map(|c| if allowed(c) { c } else { '-' }).collect();
+    let begins = name.find(char::is_alphanumeric)?;
+    name.drain(..begins);
+    // A name is cut where a character begins.
+    name.truncate(name.floor_char_boundary(NAME_BYTES_MAX));
+    name.parse().or_else(|_| format!("node-{name}").parse()).ok()
 }
 
 /// `distmsg init`: writes a configuration without starting.
@@ -248,6 +261,22 @@ mod tests {
 
     fn load(path: &Path) -> Config {
         Config::load(path).unwrap_or_else(|problems| panic!("{problems}"))
+    }
+
+    #[test]
+    fn a_host_name_becomes_a_name() {
+        let name = |host: &str| name_from(host).map(|name| name.to_string());
+        for (host, expected) in [
+            ("web-1.example.org", Some("web-1")),
+            ("_my host!", Some("my-host-")),
+            ("dm1box", Some("node-dm1box")),
+            ("--", None),
+            ("", None),
+        ] {
+            assert_eq!(name(host).as_deref(), expected, "{host}");
+        }
+        let long = name(&"é".repeat(99)).expect("a name");
+        assert_eq!(long.len(), 64);
     }
 
     #[test]

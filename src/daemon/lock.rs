@@ -5,6 +5,7 @@ use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::OFlags;
 use thiserror::Error;
 
 use super::exit::Stop;
@@ -65,6 +66,8 @@ impl StateLock {
             .create(true)
             .truncate(false)
             .mode(0o600)
+            // What is locked is also truncated: never what somebody's link leads to.
+            .custom_flags(nofollow().map_err(failed)?)
             .open(state_dir.join(LOCK_FILE))
             .map_err(failed)?;
         match file.try_lock() {
@@ -81,6 +84,10 @@ impl StateLock {
         writeln!(file, "{}", std::process::id()).map_err(failed)?;
         Ok(Self { _file: file })
     }
+}
+
+fn nofollow() -> io::Result<i32> {
+    i32::try_from(OFlags::NOFOLLOW.bits()).map_err(|_| io::ErrorKind::Unsupported.into())
 }
 
 fn pid_in(file: &mut File) -> Option<u32> {
@@ -113,6 +120,19 @@ mod tests {
         let _lock = StateLock::acquire(&state).expect("free again");
         let text = std::fs::read_to_string(state.join(LOCK_FILE)).expect("text");
         assert_eq!(text, format!("{pid}\n"));
+    }
+
+    #[test]
+    fn a_link_in_place_of_the_lock_is_not_followed() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let target = dir.path().join("target");
+        std::fs::write(&target, "precious").expect("written");
+        let state = dir.path().join("state");
+        std::fs::create_dir(&state).expect("made");
+        std::os::unix::fs::symlink(&target, state.join(LOCK_FILE)).expect("linked");
+        let error = StateLock::acquire(&state).expect_err("refused");
+        assert!(matches!(error, LockError::Io { .. }), "{error}");
+        assert_eq!(std::fs::read_to_string(&target).expect("there"), "precious");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use thiserror::Error;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
-use tracing_subscriber::{EnvFilter, Layer, Registry, fmt};
+use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, reload};
 
 use super::exit::Stop;
 use crate::config::{Environment, Level};
@@ -39,11 +39,23 @@ impl From<LoggingError> for Stop {
     }
 }
 
+/// How much is logged, to be changed while the daemon runs.
+#[derive(Debug, Clone)]
+pub struct Verbosity(reload::Handle<EnvFilter, Registry>);
+
+impl Verbosity {
+    /// Logs from this level on, whatever was said before.
+    pub fn set(&self, level: Level) {
+        // It fails only if logging has ended, and then nobody would read about that.
+        let _ = self.0.reload(of_level(level));
+    }
+}
+
 /// Starts logging, as much as `DISTMSG_LOG` says or else the configuration.
 ///
 /// # Errors
 /// When the variable holds no level and no filter, or logging was started before.
-pub fn start(level: Level, environment: &Environment) -> Result<(), LoggingError> {
+pub fn start(level: Level, environment: &Environment) -> Result<Verbosity, LoggingError> {
     let filter = filter(level, environment.var(LOG_VARIABLE).map(|filter| filter.as_os_str()))?;
     let stream = environment.var("JOURNAL_STREAM").map(|stream| stream.as_os_str());
     let journal = is_journal(stream, stderr_file()).then(tracing_journald::layer);
@@ -56,17 +68,23 @@ pub fn start(level: Level, environment: &Environment) -> Result<(), LoggingError
             Box::new(fmt::layer().with_writer(OneLine).with_ansi(colour).with_target(!terminal))
         }
     };
-    Ok(tracing_subscriber::registry().with(layer.with_filter(filter)).try_init()?)
+    let (filter, handle) = reload::Layer::new(filter);
+    tracing_subscriber::registry().with(layer.with_filter(filter)).try_init()?;
+    Ok(Verbosity(handle))
 }
 
 /// What passes: of ours from this level on, of the libraries only what is serious.
+fn of_level(level: Level) -> EnvFilter {
+    EnvFilter::new(format!("warn,distmsg={level}"))
+}
+
+/// What passes at the start.
 fn filter(level: Level, variable: Option<&OsStr>) -> Result<EnvFilter, LoggingError> {
-    let ours = |level: Level| EnvFilter::new(format!("warn,distmsg={level}"));
-    let Some(variable) = variable else { return Ok(ours(level)) };
+    let Some(variable) = variable else { return Ok(of_level(level)) };
     let text = variable.to_str().filter(|text| text.len() <= FILTER_BYTES_MAX);
     let text = text.ok_or_else(|| LoggingError::Filter("not UTF-8, or too long".to_owned()))?;
     match text.to_ascii_lowercase().parse() {
-        Ok(level) => Ok(ours(level)),
+        Ok(level) => Ok(of_level(level)),
         // A lone word would be taken for the name of a target, and nothing would be logged.
         Err(_) if !text.contains('=') => Err(LoggingError::Filter("unknown level".to_owned())),
         Err(_) => EnvFilter::try_new(text).map_err(|error| LoggingError::Filter(error.to_string())),
@@ -146,6 +164,37 @@ mod tests {
         for wrong in ["loud", "distmsg=loud"] {
             let error = shown(Some(wrong)).expect_err(wrong).to_string();
             assert!(error.starts_with("DISTMSG_LOG: not a level or filter"), "{error}");
+        }
+    }
+
+    #[test]
+    fn how_much_is_logged_can_be_changed_while_running() {
+        let (layer, handle) = reload::Layer::new(of_level(Level::Warn));
+        let log = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+        let writer = log.clone();
+        let lines = fmt::layer().with_writer(move || Shared(writer.clone())).with_filter(layer);
+        let verbosity = Verbosity(handle);
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(lines), || {
+            tracing::info!(target: "distmsg", "before");
+            verbosity.set(Level::Info);
+            tracing::info!(target: "distmsg", "after");
+            tracing::info!(target: "rustls", "of others");
+        });
+        let log = String::from_utf8(log.lock().expect("whole").clone()).expect("text");
+        assert!(!log.contains("before") && log.contains("after"), "{log}");
+        assert!(!log.contains("of others"), "{log}");
+    }
+
+    /// A log that the test can read.
+    struct Shared(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
+
+    impl Write for Shared {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().expect("whole").write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
         }
     }
 

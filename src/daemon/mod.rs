@@ -42,9 +42,12 @@ fn dispatch(args: Args) -> Result<(), Stop> {
             let path = environment.config_path(args.run.config.as_deref())?;
             let config = init::load_or_ask(&path, &environment, person, chatter)?;
             chatter.flush()?;
-            let print = args.run.prints(io::stdout().is_terminal());
+            let manner = run::Manner {
+                print: args.run.prints(io::stdout().is_terminal()),
+                exit_with_stdin: args.run.exit_with_stdin,
+            };
             drop(answers);
-            run::run(config, &environment, print)
+            run::run(config, &environment, manner)
         }
     }
 }

@@ -19,14 +19,21 @@ use crate::node::{Node, NodeConfig, Stopped};
 const SOCKET_MODE: u32 = 0o600;
 /// The control socket's mode where systemd made the runtime directory: the group may use it too.
 const SOCKET_MODE_SYSTEM: u32 = 0o660;
-/// Threads for links and clients beside the loop; what is encrypted and encoded there is cheap.
-const WORKERS: usize = 2;
+
+/// How to run.
+#[derive(Debug, Clone, Copy)]
+pub struct Manner {
+    /// Print messages that arrive.
+    pub print: bool,
+    /// End when standard input does.
+    pub exit_with_stdin: bool,
+}
 
 /// Runs a node in the foreground until SIGTERM or SIGINT.
 ///
 /// # Errors
 /// When it cannot start, or its database fails.
-pub fn run(config: Config, environment: &Environment, print: bool) -> Result<(), Stop> {
+pub fn run(config: Config, environment: &Environment, manner: Manner) -> Result<(), Stop> {
     logging::start(config.log, environment)?;
     let state_dir = environment.state_dir(&config)?;
     let _lock = StateLock::acquire(&state_dir)?;
@@ -35,12 +42,13 @@ pub fn run(config: Config, environment: &Environment, print: bool) -> Result<(),
     environment.prepare_private_dir(&socket)?;
     let system = environment.var("RUNTIME_DIRECTORY").is_some();
     let mode = if system { SOCKET_MODE_SYSTEM } else { SOCKET_MODE };
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(WORKERS)
+    // One thread for links, clients and the loop: handing over to another costs more than the work
+    // that is handed over. The disk has a thread of its own.
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(Stop::failure)?;
-    let stopped = runtime.block_on(serve(node, &socket, mode, print))?;
+    let stopped = runtime.block_on(serve(node, &socket, mode, manner))?;
     // Whoever still reads or writes is of no consequence any more.
     runtime.shutdown_background();
     match stopped {
@@ -49,7 +57,12 @@ pub fn run(config: Config, environment: &Environment, print: bool) -> Result<(),
     }
 }
 
-async fn serve(config: NodeConfig, socket: &Path, mode: u32, print: bool) -> Result<Stopped, Stop> {
+async fn serve(
+    config: NodeConfig,
+    socket: &Path,
+    mode: u32,
+    manner: Manner,
+) -> Result<Stopped, Stop> {
     // Before anything is promised: a signal must not find us without a handler.
     let mut terminate = signal(SignalKind::terminate()).map_err(Stop::failure)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Stop::failure)?;
@@ -62,13 +75,14 @@ async fn serve(config: NodeConfig, socket: &Path, mode: u32, print: bool) -> Res
     let listen: Vec<String> = node.listening().iter().map(ToString::to_string).collect();
     info!(%peer, listen = listen.join(" "), socket = %socket.display(), "ready");
     let clients = tokio::spawn(control.serve(node.server()));
-    if print {
+    if manner.print {
         tokio::spawn(print::print(node.server()));
     }
     let asked = async {
         tokio::select! {
             _ = terminate.recv() => info!("SIGTERM: stopping"),
             _ = interrupt.recv() => info!("SIGINT: stopping"),
+            () = end_of_stdin(), if manner.exit_with_stdin => info!("end of input: stopping"),
         }
     };
     let stopped = node.run(asked).await;
@@ -76,6 +90,13 @@ async fn serve(config: NodeConfig, socket: &Path, mode: u32, print: bool) -> Res
     // Its end removes the socket's file.
     let _ = clients.await;
     Ok(stopped)
+}
+
+/// Waits until nobody holds the other end of standard input any more.
+async fn end_of_stdin() {
+    let mut ignored = tokio::io::sink();
+    // An error is an end as well.
+    let _ = tokio::io::copy(&mut tokio::io::stdin(), &mut ignored).await;
 }
 
 fn node_config(

@@ -26,6 +26,8 @@ pub const NETWORK_KEY_FILE: &str = "network.key";
 
 /// Bytes of a secret's file: both kinds are far smaller.
 const SECRET_BYTES_MAX: usize = 4 * 1024;
+/// Room for a network key as a line of base64, which has 45 bytes.
+const KEY_LINE_BYTES_MAX: usize = 64;
 
 /// A secret, and where it is kept.
 #[derive(Debug)]
@@ -163,7 +165,9 @@ pub fn network_key(
         (None, Some(file)) => return network_key_in(file),
         (None, None) => load_or_create(&state_dir.join(NETWORK_KEY_FILE), || {
             let key = Zeroizing::new(random.bytes::<32>());
-            let mut line = Zeroizing::new(STANDARD.encode(key.as_slice()));
+            // Room for all of it from the start: growing would leave a copy behind.
+            let mut line = Zeroizing::new(String::with_capacity(KEY_LINE_BYTES_MAX));
+            STANDARD.encode_string(key.as_slice(), &mut line);
             line.push('\n');
             line
         })?,

@@ -144,7 +144,7 @@ impl Node {
             },
         };
         let core = Core::new(settings, snapshot, clock.now(), random()?);
-        Ok(Self {
+        let mut node = Self {
             core,
             clock,
             endpoint,
@@ -156,7 +156,10 @@ impl Node {
             client_events,
             completions,
             next_entropy: Instant::now() + ENTROPY_INTERVAL,
-        })
+        };
+        // Whoever dials from now on is to get our record.
+        node.execute();
+        Ok(node)
     }
 
     /// What serves control connections of this node.

@@ -9,7 +9,7 @@
 //! What a disk keeps of overwritten blocks (flash translation, snapshots of a file system) is
 //! beyond us, and so are backups.
 //!
-//! [`Disk::scrub`]: super::log::Disk::scrub
+//! [`Disk::scrub`]: super::disk::Disk::scrub
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 

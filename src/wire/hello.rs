@@ -21,7 +21,8 @@ pub struct Hello {
     pub network: NetworkId,
     /// For a closed network, the proof of having its key; zeros for the open one.
     pub proof: [u8; 32],
-    /// Its record, as bytes.
+    /// Its record, as bytes. Empty from the dialler: it sends its record when the listener has
+    /// proven itself.
     pub record: Bytes,
 }
 

@@ -6,9 +6,13 @@
 #![allow(dead_code, reason = "a harness offers more than is used of it")]
 
 #[cfg(test)]
+mod closed;
+#[cfg(test)]
 mod crashes;
 #[cfg(test)]
 mod daemon;
+#[cfg(test)]
+mod hostile;
 #[cfg(test)]
 mod lifecycle;
 #[cfg(test)]

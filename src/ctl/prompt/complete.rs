@@ -1,6 +1,8 @@
 //! What the tab key offers: commands, options, and the peers the daemon knows.
 
+use std::sync::mpsc as std_mpsc;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use clap::{Arg, Command};
 use rustyline::completion::{Completer, FilenameCompleter, Pair};
@@ -8,6 +10,13 @@ use rustyline::highlight::Highlighter;
 use rustyline::hint::Hinter;
 use rustyline::validate::Validator;
 use rustyline::{Context, Helper};
+use tokio::sync::mpsc;
+
+/// How long the tab key waits for the newest names.
+const FRESH_NAMES_WAIT: Duration = Duration::from_millis(400);
+
+/// Asks for the newest names; to be answered when they are there.
+pub(crate) type Refresh = std_mpsc::Sender<()>;
 
 /// Names of peers, as the daemon told them last. The editor's thread reads it, the prompt fills it.
 #[derive(Debug, Default)]
@@ -20,6 +29,7 @@ pub(crate) struct Peers {
 pub(crate) struct Completion {
     grammar: Command,
     peers: Arc<Mutex<Peers>>,
+    refreshes: mpsc::Sender<Refresh>,
     files: FilenameCompleter,
 }
 
@@ -35,10 +45,22 @@ enum Place {
 }
 
 impl Completion {
-    pub(crate) fn new(mut grammar: Command, peers: Arc<Mutex<Peers>>) -> Self {
+    pub(crate) fn new(
+        mut grammar: Command,
+        peers: Arc<Mutex<Peers>>,
+        refreshes: mpsc::Sender<Refresh>,
+    ) -> Self {
         // Only then do the commands know the options of all.
         grammar.build();
-        Self { grammar, peers, files: FilenameCompleter::new() }
+        Self { grammar, peers, refreshes, files: FilenameCompleter::new() }
+    }
+
+    /// Gets the newest names from the daemon, or goes on with those of before.
+    fn refresh(&self) {
+        let (refresh, refreshed) = std_mpsc::channel();
+        if self.refreshes.try_send(refresh).is_ok() {
+            let _ = refreshed.recv_timeout(FRESH_NAMES_WAIT);
+        }
     }
 
     /// The candidates for the last word of what stands before the cursor.
@@ -132,6 +154,9 @@ impl Completer for Completion {
         if place == Place::File {
             return self.files.complete_path(line, pos);
         }
+        if matches!(place, Place::Peer | Place::PeerId) {
+            self.refresh();
+        }
         let pairs = self.candidates(place, word).into_iter().map(|candidate| Pair {
             display: candidate.clone(),
             replacement: format!("{candidate} "),
@@ -155,7 +180,11 @@ mod tests {
 
     fn offered(line: &str) -> Vec<String> {
         let peers = Peers { aliases: vec!["bob".into(), "box".into()], ids: vec!["dm1qq".into()] };
-        let completion = Completion::new(super::super::grammar(), Arc::new(Mutex::new(peers)));
+        let completion = Completion::new(
+            super::super::grammar(),
+            Arc::new(Mutex::new(peers)),
+            mpsc::channel(1).0,
+        );
         let history = DefaultHistory::new();
         let (start, pairs) = completion
             .complete(line, line.len(), &Context::new(&history))

@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
 
-use super::complete::Completion;
+use super::complete::{Completion, Refresh};
 use super::editor::{Editor, Typed};
 use super::watch::{Seen, Watch};
 use super::{Asked, Shell, grammar, parse, show_help};
@@ -33,7 +34,8 @@ pub(crate) async fn run(shell: &Shell, greeting: Option<&str>) -> Exit {
         explain(&failed, shell.json);
         return failed.exit;
     }
-    let completion = Completion::new(grammar(), Arc::clone(&watch.peers));
+    let (refresh, refreshes) = mpsc::channel(1);
+    let completion = Completion::new(grammar(), Arc::clone(&watch.peers), refresh);
     let started = Editor::start(completion, config::history_file());
     let (Ok(editor), Ok(terminated)) = (started, signal(SignalKind::terminate())) else {
         let failed = Failed::local("this terminal cannot be used for a prompt; give a command");
@@ -43,7 +45,8 @@ pub(crate) async fn run(shell: &Shell, greeting: Option<&str>) -> Exit {
     let default = "'help' lists the commands, ctrl-D leaves";
     say(greeting.unwrap_or(default).trim_end());
     let before = tcgetattr(io::stdin().as_fd()).ok();
-    let mut session = Session { shell, watch, editor, terminated, held: Held::default(), before };
+    let held = Held::default();
+    let mut session = Session { shell, watch, editor, refreshes, terminated, held, before };
     session.run().await
 }
 
@@ -51,6 +54,8 @@ struct Session<'a> {
     shell: &'a Shell,
     watch: Watch,
     editor: Editor,
+    /// The tab key wants to know the newest names.
+    refreshes: mpsc::Receiver<Refresh>,
     terminated: Signal,
     held: Held,
     /// How the terminal was, to leave it so when we are ended in the middle of a line.
@@ -61,7 +66,6 @@ impl Session<'_> {
     async fn run(&mut self) -> Exit {
         loop {
             self.held.show();
-            self.watch.refresh().await;
             self.editor.ask(&format!("{}> ", self.watch.name));
             let Some(typed) = self.typed().await else {
                 self.restore_terminal();
@@ -95,6 +99,12 @@ impl Session<'_> {
             let seen = tokio::select! {
                 typed = self.editor.typed() => return Some(typed),
                 _ = self.terminated.recv() => return None,
+                Some(refreshed) = self.refreshes.recv() => {
+                    self.watch.refresh().await;
+                    // It may have waited long enough.
+                    let _ = refreshed.send(());
+                    continue;
+                }
                 seen = self.watch.next() => seen,
             };
             let line = match seen {

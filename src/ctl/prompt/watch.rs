@@ -22,7 +22,7 @@ use crate::ctl::text::{self, Clock};
 /// Peers offered by the tab key.
 const PEERS_OFFERED_MAX: usize = 2_000;
 
-/// How long a prompt waits for the peers' names before it appears without the newest.
+/// How long the peers' names may take. While they are fetched nothing else is shown.
 const REFRESH: Duration = Duration::from_millis(300);
 
 /// Bytes of a body shown above the line being typed.

@@ -34,12 +34,12 @@ fn client() -> ClientConfig {
     client_config(&identity(9)).expect("a configuration")
 }
 
-async fn refuses(node: &mut Node, config: ClientConfig, what: &str) -> String {
+/// The client is refused, and for this reason: not for something else that is wrong with it.
+async fn refuses(node: &mut Node, config: ClientConfig, what: &str, why: &str) {
     let outcome = try_tls(node.endpoint.listening()[0], config).await;
     assert!(outcome.is_err(), "{what} was accepted");
     let (peer, reason) = node.refused().await;
-    assert_eq!(peer, None, "{what}");
-    reason
+    assert_eq!((peer, reason), (None, format!("no distmsg: {why}")), "{what}");
 }
 
 #[tokio::test]
@@ -47,11 +47,10 @@ async fn other_protocols_and_key_exchanges_are_refused() {
     let mut node = Node::start(1).await;
     let mut config = client();
     config.alpn_protocols = vec![b"http/1.1".to_vec(), b"distmsg/2".to_vec()];
-    refuses(&mut node, config, "another protocol").await;
+    refuses(&mut node, config, "another protocol", "peer doesn't support any known protocol").await;
     let mut config = client();
     config.alpn_protocols.clear();
-    let reason = refuses(&mut node, config, "no protocol").await;
-    assert_eq!(reason, "no distmsg: the peer does not speak distmsg/1");
+    refuses(&mut node, config, "no protocol", "the peer does not speak distmsg/1").await;
     for group in [kx_group::X25519, kx_group::SECP256R1, kx_group::MLKEM768] {
         let mut weaker = (*provider()).clone();
         weaker.kx_groups = vec![group];
@@ -64,7 +63,13 @@ async fn other_protocols_and_key_exchanges_are_refused() {
             )));
         let mut config = config.with_client_cert_resolver(client().client_auth_cert_resolver);
         config.alpn_protocols = client().alpn_protocols;
-        refuses(&mut node, config, "a weaker key exchange").await;
+        refuses(
+            &mut node,
+            config,
+            "a weaker key exchange",
+            "peer is incompatible: NoKxGroupsInCommon",
+        )
+        .await;
     }
     // The same client with nothing changed is let in, and told nothing before it says hello.
     let tcp = TcpStream::connect(node.endpoint.listening()[0]).await.expect("listening");
@@ -111,6 +116,7 @@ impl rustls::client::ResolvesClientCert for X509 {
 
 #[tokio::test]
 async fn clients_without_a_raw_ed25519_key_are_refused() {
+    const WRONG_TYPE: &str = "peer is incompatible: IncorrectCertificateTypeExtension";
     let mut node = Node::start(1).await;
     let builder = || {
         ClientConfig::builder_with_provider(provider())
@@ -123,20 +129,20 @@ async fn clients_without_a_raw_ed25519_key_are_refused() {
     };
     let mut config = builder().with_no_client_auth();
     config.alpn_protocols = client().alpn_protocols;
-    refuses(&mut node, config, "no key").await;
+    refuses(&mut node, config, "no key", WRONG_TYPE).await;
     let own = client().client_auth_cert_resolver.resolve(&[], &[]).expect("a key");
     let chain = vec![CertificateDer::from(vec![0x30, 0])];
     let certified = rustls::sign::CertifiedKey::new(chain, Arc::clone(&own.key));
     let mut config = builder().with_client_cert_resolver(Arc::new(X509(certified.into())));
     config.alpn_protocols = client().alpn_protocols;
-    refuses(&mut node, config, "an X.509 certificate").await;
+    refuses(&mut node, config, "an X.509 certificate", WRONG_TYPE).await;
     // Somebody else's public key, without the private one.
     let chain = vec![CertificateDer::from(identity(2).to_spki())];
     let certified = rustls::sign::CertifiedKey::new(chain, Arc::clone(&own.key));
     let stolen = rustls::client::AlwaysResolvesClientRawPublicKeys::new(certified.into());
     let mut config = builder().with_client_cert_resolver(Arc::new(stolen));
     config.alpn_protocols = client().alpn_protocols;
-    refuses(&mut node, config, "a stolen public key").await;
+    refuses(&mut node, config, "a stolen key", "invalid peer certificate: BadSignature").await;
 }
 
 #[tokio::test]

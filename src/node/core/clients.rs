@@ -24,6 +24,9 @@ const PAGE_BYTES_MAX: usize = 256 * 1024;
 /// Bodies longer than this are left out of pages.
 const PAGE_BODY_BYTES_MAX: usize = 64 * 1024;
 
+/// Subscriptions and listenings of one client.
+pub(super) const SUBSCRIPTIONS_MAX: usize = 64;
+
 /// A ping that waits for its pong.
 #[derive(Debug)]
 struct Pinging {
@@ -65,6 +68,11 @@ impl Clients {
     pub(super) const fn next_subscription(&mut self) -> u64 {
         self.last_subscription += 1;
         self.last_subscription
+    }
+
+    fn subscriptions_of(&self, client: ClientId) -> usize {
+        let mine = |listening: &&Listening| listening.client == client;
+        self.subscriptions.keys().filter(mine).count()
     }
 
     pub(super) fn message_watchers(&self) -> Vec<Listening> {
@@ -176,6 +184,9 @@ impl Core {
     }
 
     fn on_subscribe(&mut self, now: Now, caller: Caller, request: &Subscribe) {
+        if self.clients.subscriptions_of(caller.client) >= SUBSCRIPTIONS_MAX {
+            return self.fail(caller, too_many_subscriptions());
+        }
         let subscription = self.clients.next_subscription();
         let listening = Listening { client: caller.client, subscription };
         let topics = request.topics.iter().copied().collect();
@@ -260,6 +271,12 @@ impl Core {
             }
         }
     }
+}
+
+/// A client has too many subscriptions or listenings.
+pub(super) fn too_many_subscriptions() -> Failure {
+    let text = format!("a connection has at most {SUBSCRIPTIONS_MAX} subscriptions; end one");
+    Failure::new(ErrorCode::Busy, text)
 }
 
 /// How many entries a page may have.

@@ -89,6 +89,7 @@ pub(super) struct Links {
     next_dial: u64,
     kept: BTreeMap<PeerId, Kept>,
     connecting: Vec<Connecting>,
+    /// Why kept peers were not reached, for people.
     last_errors: BTreeMap<PeerId, String>,
     /// Links to peers that the operator did not connect.
     auto: usize,
@@ -263,7 +264,10 @@ impl Core {
             self.links.up.remove(&link);
             return;
         };
-        self.links.last_errors.insert(peer, reason.to_owned());
+        // Only of peers that matter to the operator: strangers may come and go in any number.
+        if self.links.kept.contains_key(&peer) {
+            self.links.last_errors.insert(peer, reason.to_owned());
+        }
         self.drop_active(now, &peer);
         self.tell_link(peer, false, Some(reason.to_owned()));
     }

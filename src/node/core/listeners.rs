@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use super::clients::{SUBSCRIPTIONS_MAX, too_many_subscriptions};
 use super::storage::Asked;
 use super::{Caller, ClientId, Core, views};
 use crate::control::Outgoing as ToClient;
@@ -9,7 +10,7 @@ use crate::control::protocol::{
     Ack, ErrorCode, Event, Failure, Listen, ListenerStatus, MessageEvent, Reply, Subscribed,
 };
 use crate::courier::Arrival;
-use crate::model::limits::{CONTROL_BODY_BYTES_MAX, KEY_BYTES_MAX};
+use crate::model::limits::{CONTROL_BODY_BYTES_MAX, KEY_BYTES_MAX, MESSAGE_LIFETIME_MAX};
 use crate::model::{Cursor, Incoming, Monotonic, Now, PeerId, Span, Timestamp, escaped};
 use crate::store::op::{ListenerRow, Op, Question, Stored};
 
@@ -121,6 +122,12 @@ impl Listeners {
         self.messages = self.messages.saturating_sub(messages);
     }
 
+    fn listenings_of(&self, client: ClientId) -> impl Iterator<Item = Listening> + '_ {
+        let from = Listening { client, subscription: 0 };
+        let to = Listening { client, subscription: u64::MAX };
+        self.attached.range(from..=to).map(|(listening, _)| *listening)
+    }
+
     pub(super) fn status(&self) -> Vec<ListenerStatus> {
         let first_kept = self.last.0.saturating_sub(self.messages);
         self.listeners
@@ -227,6 +234,9 @@ impl Core {
     }
 
     fn attach(&mut self, listening: Listening, request: &Listen) -> Result<(), Failure> {
+        if self.listeners.listenings_of(listening.client).count() >= SUBSCRIPTIONS_MAX {
+            return Err(too_many_subscriptions());
+        }
         let invalid = |text: String| Failure::new(ErrorCode::InvalidParams, text);
         let name: Box<str> = request.name.as_str().into();
         let plain = |c: char| c.is_alphanumeric() || matches!(c, '.' | '_' | '-');
@@ -274,9 +284,7 @@ impl Core {
     }
 
     pub(super) fn detach_all(&mut self, client: ClientId) {
-        let from = Listening { client, subscription: 0 };
-        let to = Listening { client, subscription: u64::MAX };
-        let mine: Vec<_> = self.listeners.attached.range(from..=to).map(|(key, _)| *key).collect();
+        let mine: Vec<_> = self.listeners.listenings_of(client).collect();
         for listening in mine {
             self.listeners.release(listening);
         }
@@ -491,6 +499,9 @@ impl Core {
         // When space is short it is looked for more often.
         let interval = if crowded { PRUNE_INTERVAL.divided(60) } else { PRUNE_INTERVAL };
         self.listeners.next_prune = now.mono + interval;
+        // A key stays good for as long again as its message could have waited.
+        let expired_before = now.wall - MESSAGE_LIFETIME_MAX;
+        self.storage.later(Op::PruneKeys { expired_before });
         let position = self.listeners.listeners.values().map(|listener| listener.position).min();
         if let Some(through) = position
             && through > Cursor(0)

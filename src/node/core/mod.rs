@@ -257,9 +257,9 @@ struct Out {
     told: BTreeMap<ClientId, Vec<ToClient>>,
 }
 
-/// Fresh routing and retry decisions per [`Core::finish`]; more than these and something feeds back
-/// on itself.
-const ROUNDS_MAX: usize = 10_000;
+/// Times that things become due while others are done, in one [`Core::finish`]. What is left is due
+/// again at once.
+const ROUNDS_MAX: usize = 16;
 
 impl Core {
     /// A node, as it was when it stopped.
@@ -344,6 +344,21 @@ impl Core {
 
     /// Does what is due, works until nothing is left to do, and says what has to be done outside.
     pub fn finish(&mut self, now: Now) -> Vec<Effect> {
+        for _ in 0..ROUNDS_MAX {
+            self.tick(now);
+            while self.route(now) | self.flush(now) {}
+            // What was decided may be due at once.
+            if self.deadline() > now.mono {
+                break;
+            }
+        }
+        self.pump_listeners(now);
+        self.commit();
+        self.out.take()
+    }
+
+    /// Does what is due.
+    fn tick(&mut self, now: Now) {
         if self.router.deadline() <= now.mono {
             self.router.tick(now);
         }
@@ -355,17 +370,12 @@ impl Core {
         self.tick_clients(now);
         self.tick_listeners(now);
         self.tick_storage(now);
-        for _ in 0..ROUNDS_MAX {
-            let routed = self.route(now);
-            self.courier.flush(now);
-            let carried = self.carry(now);
-            if !routed && !carried {
-                break;
-            }
-        }
-        self.pump_listeners(now);
-        self.commit();
-        self.out.take()
+    }
+
+    /// Lets the courier seal and batch, and does what it wants done; false if it was nothing.
+    fn flush(&mut self, now: Now) -> bool {
+        self.courier.flush(now);
+        self.carry(now)
     }
 
     /// When [`Core::finish`] is due.

@@ -1,0 +1,62 @@
+//! The socket's file.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+
+use crate::control::socket::{ControlSocket, SocketError};
+
+#[tokio::test]
+async fn it_has_exactly_the_mode_asked_for_and_goes_with_its_owner() {
+    let directory = tempfile::tempdir().expect("a directory");
+    for mode in [0o600, 0o660] {
+        let path = directory.path().join("made/socket");
+        let socket = ControlSocket::bind(&path, mode).expect("bound");
+        let found = fs::symlink_metadata(&path).expect("there").permissions().mode();
+        assert_eq!(found & 0o7777, mode);
+        let parent = fs::metadata(path.parent().expect("a parent")).expect("there");
+        assert_eq!(parent.permissions().mode() & 0o7777, 0o700);
+        drop(socket);
+        assert!(!path.exists());
+    }
+}
+
+#[tokio::test]
+async fn a_stale_socket_is_replaced_and_a_live_one_is_not() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("socket");
+    drop(std::os::unix::net::UnixListener::bind(&path).expect("bound"));
+    assert!(path.exists(), "what a crash leaves behind");
+    let live = ControlSocket::bind(&path, 0o600).expect("replaced");
+    match ControlSocket::bind(&path, 0o600) {
+        Err(SocketError::InUse(found)) => assert_eq!(found, path),
+        other => panic!("{other:?}"),
+    }
+    drop(live);
+}
+
+#[tokio::test]
+async fn what_is_no_socket_is_left_alone() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("file");
+    fs::write(&file, "precious").expect("written");
+    let link = directory.path().join("link");
+    std::os::unix::fs::symlink(&file, &link).expect("linked");
+    for path in [&file, &link, &directory.path().to_owned()] {
+        let refused = ControlSocket::bind(path, 0o600);
+        assert!(matches!(refused, Err(SocketError::NotASocket(_))), "{refused:?}");
+    }
+    assert_eq!(fs::read_to_string(&file).expect("still there"), "precious");
+}
+
+#[tokio::test]
+async fn another_daemons_socket_is_not_removed() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("socket");
+    let ours = ControlSocket::bind(&path, 0o600).expect("bound");
+    fs::remove_file(&path).expect("removed by somebody");
+    let theirs = ControlSocket::bind(&path, 0o600).expect("bound");
+    drop(ours);
+    assert!(path.exists());
+    drop(theirs);
+    assert!(!path.exists());
+}
