@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use bytes::Bytes;
+
 use super::directory::{Compared, Origin, is_signed};
 use super::flood::find_digest;
 use super::route::Hop;
@@ -26,6 +28,8 @@ const FOUNDS_PASSED_MAX: usize = 3;
 const FOUNDS_TAKEN_MAX: usize = 8;
 /// Neighbours through which a find's origin is learned, the first included.
 const WAYS_BACK_MAX: u8 = 3;
+/// Finds kept for neighbours that come while an answer is awaited: the newest.
+const RECENT_MAX: usize = 64;
 
 /// Finds, ours and others'.
 #[derive(Debug, Default)]
@@ -38,6 +42,18 @@ pub(super) struct Finds {
     asked: BTreeMap<(PeerId, u64), Asked>,
     /// The same in order of time.
     order: VecDeque<(Monotonic, (PeerId, u64))>,
+    /// The newest of them, for neighbours that come while an answer is awaited: a target that was
+    /// restarted, or the only way to it, need not be asked for again.
+    recent: VecDeque<Recent>,
+}
+
+/// A find that was sent to all neighbours.
+#[derive(Debug)]
+struct Recent {
+    sent: Monotonic,
+    origin: PeerId,
+    nonce: u64,
+    frame: Bytes,
 }
 
 /// A peer that our courier wants to reach.
@@ -162,8 +178,39 @@ impl Router {
         self.seen.insert(now, find_digest(&signed));
         self.finds.remember(self.me, (nonce, target, direct), None);
         self.finds.note(now, (self.me, nonce));
-        self.send_to_all(None, &Find::encode(&signed, &signature, 0));
+        self.spread(None, (self.me, nonce), Find::encode(&signed, &signature, 0));
         self.timers.set_by(Timer::Finds, now + FIND_PATIENCE);
+    }
+
+    /// Sends a find to all neighbours but one, and to those that come soon.
+    fn spread(&mut self, except: Option<PeerId>, (origin, nonce): (PeerId, u64), frame: Bytes) {
+        self.send_to_all(except, &frame);
+        let recent = &mut self.finds.recent;
+        while recent.len() >= RECENT_MAX {
+            recent.pop_front();
+        }
+        recent.push_back(Recent { sent: self.now.mono, origin, nonce, frame });
+    }
+
+    /// A new neighbour hears the finds that are still waiting for an answer.
+    pub(super) fn repeat_finds(&mut self, neighbour: PeerId) {
+        let now = self.now.mono;
+        let (me, finds) = (self.me, &mut self.finds);
+        finds.recent.retain(|find| now.since(find.sent) < FIND_PATIENCE);
+        let waits = |find: &&Recent| {
+            let asked = finds.asked.get(&(find.origin, find.nonce));
+            asked.is_some_and(|asked| {
+                asked.answered.is_empty()
+                    && asked.asker != Some(neighbour)
+                    && find.origin != neighbour
+                    && (find.origin != me || finds.searches.contains_key(&asked.target))
+            })
+        };
+        let frames: Vec<Bytes> =
+            finds.recent.iter().filter(waits).map(|find| find.frame.clone()).collect();
+        for frame in frames {
+            self.send_traffic(&neighbour, frame);
+        }
     }
 
     /// Finds that nobody answered in time.
@@ -232,7 +279,7 @@ impl Router {
         } else if find.direct || !self.answer_for_another(from, origin, find) {
             let hops = find.hops.saturating_add(1);
             let frame = Find::encode(&find.signed, &find.signature, hops);
-            self.send_to_all(Some(from), &frame);
+            self.spread(Some(from), (origin, find.nonce), frame);
         }
     }
 

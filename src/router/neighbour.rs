@@ -114,6 +114,7 @@ impl Router {
         }
         self.learn_route(id, id, 1);
         self.on_located(id, true);
+        self.repeat_finds(id);
         self.ping(id);
         self.timers.set(Timer::Link(id), now + PING_INTERVAL);
         self.compare_with(id);

@@ -69,7 +69,7 @@ fn send_and_kill(
 ) {
     let first = sent.bodies.len() as u64;
     let key = format!("batch {first}");
-    let wait = ["queued", "queued", "sent", "delivered"][choices.below(4) as usize];
+    let wait = ["queued", "delivered", "sent", "delivered"][choices.below(4) as usize];
     let to = net[2].peer.clone();
     let args = ["send", &to, "--lines", "--json", "--id", &key, "--wait", wait, "--timeout", "30s"];
     sent.bodies.extend_from_slice(bodies);

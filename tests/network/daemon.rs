@@ -160,6 +160,11 @@ impl Daemon {
         wait(&mut child, &format!("{} after SIGTERM", self.name), DAEMON_MAX)
     }
 
+    /// Sends its process a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
+        send_signal(self.child.as_ref().expect("it runs"), signal);
+    }
+
     /// Whether its process is there.
     pub(crate) fn runs(&mut self) -> bool {
         self.child.as_mut().is_some_and(|child| child.try_wait().expect("our child").is_none())

@@ -83,3 +83,21 @@ fn a_send_goes_by_the_other_side_at_once_when_the_relay_in_use_is_gone() {
     assert!(begun.elapsed() < Duration::from_secs(8), "it took {:?}", begun.elapsed());
     assert_eq!(net[2].bodies(), ["first", "second"]);
 }
+
+#[test]
+fn a_relay_that_falls_silent_is_gone_around() {
+    use rustix::process::Signal;
+    let net = ring();
+    let (a, c) = (&net[0], &net[2]);
+    a.ctl(&["send", &c.peer, "first"]).exits(0);
+    let relay = first_hop(a, c).expect("a route in use");
+    let relay = net.iter().find(|daemon| daemon.peer == relay).expect("of the ring");
+    // Its links stay up for a while, and nothing comes back on them.
+    relay.signal(Signal::STOP);
+    let lines: Vec<String> = (0..50).map(|n| format!("message {n}")).collect();
+    let args = ["send", &c.peer, "--lines", "--timeout", "30s"];
+    a.ctl_given(&args, lines.join("\n").as_bytes()).exits(0);
+    relay.signal(Signal::CONT);
+    a.ctl(&["send", &c.peer, "last", "--timeout", "30s"]).exits(0);
+    assert_eq!(c.bodies(), [vec!["first".to_owned()], lines, vec!["last".to_owned()]].concat());
+}

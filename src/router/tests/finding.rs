@@ -84,6 +84,30 @@ fn nobody_is_found_after_three_seconds_or_at_once_without_links() {
 }
 
 #[test]
+fn a_target_that_comes_while_it_is_sought_is_found_at_once() {
+    let mut net = Net::linked(4, [(0, 1), (1, 2)]);
+    net.locate(0, 3, true);
+    net.run(Span::from_millis(500));
+    assert_eq!(net.located(0, 3), 0);
+    net.link(2, 3);
+    net.run(Span::from_millis(500));
+    assert_eq!(net.located(0, 3), 1, "2 told it of the find");
+    assert_eq!(net.count(|from, to, frame| is_find(from, to, frame) && from == 0), 1, "asked once");
+    // What was answered, or was asked long ago, is not told again.
+    let told = |from, to, frame: &Frame| is_find(from, to, frame) && (from, to) == (2, 3);
+    net.unlink(2, 3);
+    net.link(2, 3);
+    net.run(Span::from_millis(500));
+    assert_eq!(net.count(told), 1);
+    net.unlink(2, 3);
+    net.locate(0, 3, true);
+    net.run(Span::from_secs(4));
+    net.link(2, 3);
+    net.run(Span::from_secs(1));
+    assert_eq!(net.count(told), 1);
+}
+
+#[test]
 fn an_answer_that_comes_late_is_news() {
     let mut net = Net::line(3);
     let held: std::rc::Rc<std::cell::RefCell<Vec<Frame>>> = std::rc::Rc::default();
