@@ -95,8 +95,8 @@ pub fn escaped(text: &str) -> String {
     safe
 }
 
-/// Characters that reorder or hide what follows, or show nothing themselves: Unicode's bidirectional
-/// controls, line and paragraph separators, zero-width and filler characters, tags.
+/// Characters that reorder or hide what follows, or show nothing themselves: Unicode's
+/// bidirectional controls, line and paragraph separators, zero-width and filler characters, tags.
 fn is_deceptive(c: char) -> bool {
     matches!(
         u32::from(c),
