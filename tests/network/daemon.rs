@@ -29,6 +29,8 @@ pub(crate) struct Daemon {
     pub(crate) peer: String,
     /// Where it listens, the same after each restart. Empty before the first start.
     pub(crate) address: String,
+    /// How much it logs.
+    pub(crate) log_filter: String,
     dir: TempDir,
     child: Option<Child>,
 }
@@ -49,6 +51,7 @@ impl Daemon {
             name: name.to_owned(),
             peer: String::new(),
             address: String::new(),
+            log_filter: std::env::var("DISTMSG_LOG").unwrap_or_else(|_| "debug".to_owned()),
             dir,
             child: None,
         };
@@ -189,6 +192,13 @@ impl Daemon {
         running.finish()
     }
 
+    /// [`Daemon::ctl`] with arguments that need not be text.
+    pub(crate) fn ctl_os(&self, args: &[&std::ffi::OsStr]) -> Output {
+        let mut command = self.command(DISTMSGCTL);
+        command.args(args);
+        Running::start(command).finish()
+    }
+
     /// Starts distmsgctl.
     pub(crate) fn ctl_start(&self, args: &[&str]) -> Running {
         let mut command = self.command(DISTMSGCTL);
@@ -208,7 +218,7 @@ impl Daemon {
             .env("XDG_RUNTIME_DIR", self.path("r"))
             .env("XDG_CONFIG_HOME", self.path("c"))
             .env("XDG_STATE_HOME", self.path("s"))
-            .env("DISTMSG_LOG", std::env::var("DISTMSG_LOG").unwrap_or_else(|_| "debug".into()))
+            .env("DISTMSG_LOG", &self.log_filter)
             .current_dir(self.dir.path());
         command
     }

@@ -13,9 +13,9 @@ use crate::running::until;
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Kilobytes by which a daemon may grow under thousands of bad connections: what the allocator
 /// keeps.
-const GROWTH_KB_MAX: u64 = 16 * 1024;
+pub(crate) const GROWTH_KB_MAX: u64 = 16 * 1024;
 
-fn resident_kb(daemon: &Daemon) -> u64 {
+pub(crate) fn resident_kb(daemon: &Daemon) -> u64 {
     let status = fs::read_to_string(format!("/proc/{}/status", daemon.pid())).expect("it runs");
     let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("a size");
     line.split_ascii_whitespace().nth(1).expect("a number").parse().expect("a number")

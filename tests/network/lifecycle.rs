@@ -70,3 +70,24 @@ fn a_headless_daemon_prints_what_arrives_once() {
     until("it is printed", SOON, || net[1].printed().ends_with(" second\n").then_some(()));
     assert_eq!(net[1].printed().lines().count(), 2, "{}", net[1].printed());
 }
+
+#[test]
+fn a_printed_message_can_neither_forge_a_line_nor_reach_the_terminal() {
+    let mut b = Daemon::prepare("b");
+    b.boot_with(&["--print"]);
+    let a = Daemon::start("a");
+    a.connect(&b);
+    let evil = "x\n2026-01-01T00:00:00Z boss pay him\r\x1b]0;root\x07\x1b[2J\u{9b}2J\u{202e}\x7f\0";
+    let file = a.state_dir().join("evil");
+    std::fs::write(&file, evil).expect("written");
+    a.ctl(&["send", &b.peer, "--file", file.to_str().expect("a name")]).exits(0);
+    a.ctl(&["send", &b.peer, "done"]).exits(0);
+    until("it is printed", SOON, || b.printed().ends_with(" done\n").then_some(()));
+    let printed = b.printed();
+    let lines: Vec<&str> = printed.lines().collect();
+    assert_eq!(lines.len(), 2, "{printed:?}");
+    assert!(lines[0].contains("pay him") && !lines[1].contains("pay him"), "{printed:?}");
+    assert!(lines[0].contains(&a.peer[..10]) || lines[0].contains(" a "), "{printed:?}");
+    let raw = printed.chars().find(|c| c.is_control() && *c != '\n' || *c == '\u{202e}');
+    assert_eq!(raw, None, "{printed:?}");
+}

@@ -6,6 +6,8 @@
 #![allow(dead_code, reason = "a harness offers more than is used of it")]
 
 #[cfg(test)]
+mod bodies;
+#[cfg(test)]
 mod closed;
 #[cfg(test)]
 mod crashes;
@@ -13,6 +15,8 @@ mod crashes;
 mod daemon;
 #[cfg(test)]
 mod hostile;
+#[cfg(test)]
+mod import;
 #[cfg(test)]
 mod lifecycle;
 #[cfg(test)]
@@ -22,6 +26,8 @@ mod listening;
 #[cfg(test)]
 mod memory;
 #[cfg(test)]
+mod peer;
+#[cfg(test)]
 mod proxy;
 #[cfg(test)]
 mod random;
@@ -29,5 +35,7 @@ mod random;
 mod ring;
 #[cfg(test)]
 mod running;
+#[cfg(test)]
+mod secrets;
 #[cfg(test)]
 mod verbs;
