@@ -12,7 +12,9 @@
     reason = "a harness that panics is a test that fails"
 )]
 
+mod attacks;
 mod disk;
+mod rig;
 mod world;
 
 use std::collections::{BTreeMap, BTreeSet};
