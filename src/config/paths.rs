@@ -10,6 +10,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
+use directories::BaseDirs;
 use thiserror::Error;
 
 use super::{Config, Problems};
@@ -103,7 +104,7 @@ impl Environment {
             .collect();
         Self {
             vars,
-            home: std::env::home_dir(),
+            home: BaseDirs::new().map(|directories| directories.home_dir().to_owned()),
             uid: rustix::process::getuid().as_raw(),
             temp_dir: std::env::temp_dir(),
         }

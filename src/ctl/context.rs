@@ -9,7 +9,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::args::Global;
 use super::exit::{Exit, Failed, Stop};
 use super::input::Input;
-use super::output::{Output, say};
+use super::output::{Output, ask};
 use super::unreachable;
 use crate::config::{Environment, Problems};
 use crate::control::client::{CallError, Client, Events};
@@ -65,7 +65,7 @@ impl Context {
     /// Asks the person at the terminal; anything but yes is no.
     pub(crate) async fn confirm(&self, question: &str) -> Result<bool, Stop> {
         let stdin = |error| Failed::local(format!("cannot read standard input: {error}"));
-        say(question);
+        ask(question);
         let answer = Input::stdin().map_err(stdin)?.answer().await.unwrap_or_default();
         Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
     }

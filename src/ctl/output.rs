@@ -125,6 +125,11 @@ pub(crate) fn say(line: &str) {
     let _ = write_all(stderr.as_fd(), format!("{line}\n").as_bytes());
 }
 
+/// A question on standard error: the answer is typed behind it.
+pub(crate) fn ask(question: &str) {
+    let _ = write_all(io::stderr().as_fd(), question.as_bytes());
+}
+
 /// Explains a failure on standard error.
 pub(crate) fn explain(failed: &Failed, json: bool) {
     say(&failed.line(json));
