@@ -8,6 +8,8 @@
 #[cfg(test)]
 mod bodies;
 #[cfg(test)]
+mod clients;
+#[cfg(test)]
 mod closed;
 #[cfg(test)]
 mod crashes;
