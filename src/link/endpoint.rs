@@ -140,7 +140,10 @@ pub(super) struct Context {
     pub(super) stall_timeout: Duration,
     pub(super) events: mpsc::Sender<Event>,
     pub(super) gate: Arc<Gate>,
+    /// The pace at which those who did not become a link are told of.
     pub(super) noise: Noise,
+    /// The pace at which links that begin and end are logged.
+    pub(super) changes: Noise,
     /// What we send in hello: replaced when the node makes a new one.
     record: Mutex<Bytes>,
     /// Dials in progress, to be cancelled.
@@ -176,6 +179,7 @@ impl Endpoint {
             events,
             gate: Gate::new(config.handshakes_max, config.handshakes_per_source_max),
             noise: Noise::new(),
+            changes: Noise::new(),
             record: Mutex::new(config.record),
             dials: Mutex::default(),
             links: AtomicU64::new(1),

@@ -57,7 +57,11 @@ pub(super) async fn run(context: Arc<Context>, established: Established) {
     let handle = LinkHandle::new(link, Arc::clone(&queue));
     let Greeting { instance, record } = greeting;
     let up = Event::Up { link, peer, direction, dial, address, instance, record, handle };
-    debug!(link = link.0, peer = %peer, %address, ?direction, "link up");
+    // At a pace: a peer that comes and goes without end shall not fill the disk.
+    match context.changes.allow() {
+        Some(unlogged) => info!(link = link.0, %peer, %address, ?direction, unlogged, "link up"),
+        None => debug!(link = link.0, %peer, %address, ?direction, "link up"),
+    }
     tokio::select! {
         sent = context.events.send(up) => if sent.is_err() { return },
         () = context.stopped() => return,
@@ -66,13 +70,9 @@ pub(super) async fn run(context: Arc<Context>, established: Established) {
     let exit = serve(&context, link, &mut channel, &queue).await;
     queue.end();
     let ended = finish(exit, &context, link, &mut channel).await;
-    match &ended {
-        Ended::ByUs { reason: CloseReason::Protocol, .. } => {
-            if let Some(unlogged) = context.noise.allow() {
-                info!(link = link.0, peer = %peer, %address, unlogged, "link down: {ended}");
-            }
-        }
-        _ => debug!(link = link.0, peer = %peer, %address, "link down: {ended}"),
+    match context.changes.allow() {
+        Some(unlogged) => info!(link = link.0, %peer, %address, unlogged, "link down: {ended}"),
+        None => debug!(link = link.0, %peer, %address, "link down: {ended}"),
     }
     let tell = matches!(ended, Ended::ByUs { .. });
     // Nobody is left to be told when the receiver of events is gone.

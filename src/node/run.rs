@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use thiserror::Error;
 use tokio::sync::mpsc;
-use tracing::{debug, error, info, warn};
+use tracing::{debug, error, warn};
 
 use super::core::{ClientId, Core, DialFailure, Effect, Input, LinkUp, Settings};
 use crate::control::server::{ClientEvent, ClientHandle, ClientNews, Server};
@@ -256,7 +256,6 @@ impl Node {
     fn on_link(&mut self, event: LinkEvent) {
         match event {
             LinkEvent::Up { link, peer, dial, address, instance, record, handle, .. } => {
-                info!(%peer, %address, outbound = dial.is_some(), "link up");
                 self.links.insert(link, handle);
                 let address = Address::from(address);
                 self.input(Input::LinkUp(LinkUp { link, peer, dial, address, instance, record }));
@@ -266,7 +265,6 @@ impl Node {
             LinkEvent::Down { link, ended } => {
                 self.links.remove(&link);
                 let reason = ended.to_string();
-                info!(link = link.0, reason, "link down");
                 self.input(Input::LinkDown { link, reason });
             }
             LinkEvent::Probed { dial, peer, record, .. } => {

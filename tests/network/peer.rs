@@ -226,3 +226,22 @@ fn useless_frames_without_end_cost_no_memory_and_nobody_elses_delivery() {
     assert!(links < 50, "the links end before anything is said: {links}");
     until("b is at rest", SOON, || (b.status()["outbox_messages"] == 0).then_some(()));
 }
+
+#[test]
+fn a_neighbour_that_comes_and_goes_without_end_does_not_fill_the_log() {
+    let mut b = Daemon::prepare("b");
+    b.log_filter = "info".to_owned();
+    b.boot();
+    let mut enemy = Enemy::new(3);
+    for _ in 0..300 {
+        let link = enemy.link(&b);
+        link.send(vec![Bytes::from_static(&[0x99])]);
+        enemy.ended();
+    }
+    let log = b.log();
+    let peer = enemy.identity.peer().to_string();
+    let said = log.lines().filter(|line| line.contains(&peer)).count();
+    // A burst of twenty, and one a second; two lines for each link would be 600.
+    assert!((2..100).contains(&said), "{said} lines for 300 links");
+    assert!(log.lines().all(|line| line.len() < 500), "a line is long");
+}
