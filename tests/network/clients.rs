@@ -70,13 +70,17 @@ fn uploads_that_are_never_finished_leave_nothing() {
     let [a, _] = &net[..] else { panic!("two") };
     let chunk = STANDARD.encode(vec![7; 128 * 1024]);
     let chunk = format!(
-        r#"{{"jsonrpc":"2.0","id":2,"method":"upload_chunk","params":{{"upload":1,"data_base64":"{chunk}"}}}}"#
+        r#"{{"jsonrpc":"2.0","id":2,"method":"upload_chunk","params":{{"upload":1,{}}}}}"#,
+        format_args!(r#""data_base64":"{chunk}""#)
     );
     let round = |clients: usize| {
         let half_done: Vec<UnixStream> =
             std::iter::repeat_with(|| client(a)).take(clients).collect();
         for client in &half_done {
-            let begin = r#"{"jsonrpc":"2.0","id":1,"method":"upload_begin","params":{"upload":1,"bytes":8000000}}"#;
+            let begin = concat!(
+                r#"{"jsonrpc":"2.0","id":1,"method":"upload_begin","#,
+                r#""params":{"upload":1,"bytes":8000000}}"#
+            );
             assert!(ask(client, begin).contains("result"));
             for _ in 0..16 {
                 assert!(ask(client, &chunk).contains("result"));
