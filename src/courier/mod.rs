@@ -346,7 +346,7 @@ impl Courier {
             Input::StoreFull => inbound.on_store_full(out),
             Input::Pruned { bytes } => inbound.on_pruned(bytes),
             Input::Ping { recipient, ping } => outbox.on_ping(now, recipient, ping, out),
-            Input::CancelPing { recipient, ping } => outbox.on_cancel_ping(recipient, ping),
+            Input::CancelPing { recipient, ping } => outbox.on_cancel_ping(recipient, ping, out),
             Input::Forget(peer) => outbox.on_forget(peer),
         }
     }

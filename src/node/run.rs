@@ -185,7 +185,10 @@ impl Node {
             let sleep = until_due.min(until_entropy).min(SLEEP_MAX);
             tokio::select! {
                 biased;
-                () = &mut stop => break Stopped::Asked,
+                () = &mut stop => {
+                    self.core.hurry();
+                    break self.execute().map_or(Stopped::Asked, Stopped::Failed);
+                }
                 Some(completions) = self.completions.recv() => self.on_completions(completions),
                 Some(event) = self.link_events.recv() => self.on_link(event),
                 Some(event) = self.client_events.recv() => self.on_client(event),

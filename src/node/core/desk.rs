@@ -337,13 +337,13 @@ impl Core {
 
     fn leave_outbox(&mut self, rows: &[Row], bytes: u64, state: KeyState) {
         self.desk.leave(rows.len() as u64, bytes);
-        self.storage.later(Op::Unqueue { rows: rows.to_vec() });
+        self.storage.in_company(Op::Unqueue { rows: rows.to_vec() });
         for row in rows {
             if let Some(key) = self.desk.keys.remove(row) {
                 if self.desk.keys_busy.contains(&key) {
                     self.desk.settled.insert(key.clone(), state);
                 }
-                self.storage.later(Op::KeyState { key, state });
+                self.storage.in_company(Op::KeyState { key, state });
             }
         }
     }

@@ -353,8 +353,13 @@ impl Core {
             }
         }
         self.pump_listeners(now);
-        self.commit();
+        self.commit(now);
         self.out.take()
+    }
+
+    /// Before the daemon stops: the next [`Core::finish`] leaves nothing for later.
+    pub const fn hurry(&mut self) {
+        self.storage.hurry();
     }
 
     /// Does what is due.

@@ -13,6 +13,9 @@ use crate::store::op::{Answer, Completion, KeyState, Op, Query, Question, Transa
 
 /// Between two tries to store what there was no room for.
 const RETRY_INTERVAL: Span = Span::from_secs(1);
+/// How long what became of sent messages waits for another transaction to go with. A sync of its own
+/// would make the next message, which often comes at once, wait for it.
+const COMPANY_INTERVAL: Span = Span::from_millis(5);
 /// Messages loaded from the outbox at once.
 const LOAD_MESSAGES_MAX: usize = 1_024;
 /// Bytes loaded from the outbox at once.
@@ -53,6 +56,10 @@ pub(super) struct Storage {
     /// Changes that nothing has to wait for, and who waits for them all the same.
     later: Vec<Op>,
     waiting: Vec<(Caller, Reply)>,
+    /// Whether some of `later` should not wait for company.
+    urgent: bool,
+    /// Until when the rest of it does.
+    company_until: Option<Monotonic>,
     then: BTreeMap<u64, Then>,
     asked: BTreeMap<u64, Asked>,
     asking: Vec<Query>,
@@ -67,11 +74,24 @@ impl Storage {
     }
 
     pub(super) fn later(&mut self, op: Op) {
+        self.urgent = true;
         self.later.push(op);
     }
 
     pub(super) fn later_all(&mut self, changes: Vec<Change>) {
+        self.urgent = true;
         self.later.extend(changes.into_iter().map(op_of));
+    }
+
+    /// A change that waits for company: should it be lost with a crash, it will be made again.
+    pub(super) fn in_company(&mut self, op: Op) {
+        self.later.push(op);
+    }
+
+    /// Nothing waits for company any more.
+    pub(super) const fn hurry(&mut self) {
+        self.urgent = true;
+        self.company_until = None;
     }
 
     /// Replies once everything asked for so far is on disk.
@@ -91,7 +111,7 @@ impl Storage {
     }
 
     pub(super) fn deadline(&self) -> Monotonic {
-        self.retry_at.unwrap_or(Monotonic::NEVER)
+        self.retry_at.or(self.company_until).unwrap_or(Monotonic::NEVER)
     }
 
     /// What became of a key's message, if there was no room yet to write that down.
@@ -112,8 +132,11 @@ impl Storage {
 impl Core {
     /// Hands everything that waits to the store. Questions go last: they see what was stored
     /// before.
-    pub(super) fn commit(&mut self) {
+    pub(super) fn commit(&mut self, now: Now) {
         let queueing = self.desk.take_queueing();
+        let company = !queueing.is_empty()
+            || self.storage.received.is_some()
+            || !self.storage.asking.is_empty();
         if !queueing.is_empty() {
             let ops = queueing.iter().map(|q| Op::Queue(Box::new(q.message.clone()))).collect();
             let effect = self.storage.transact(ops, Then::Queued(queueing));
@@ -125,20 +148,35 @@ impl Core {
             self.out.effects.push(effect);
         }
         self.commit_acknowledgements();
-        let idle = self.storage.later.is_empty() && self.storage.waiting.is_empty();
-        if !idle && self.storage.retry_at.is_none() {
-            let ops = std::mem::take(&mut self.storage.later);
-            let waiting = std::mem::take(&mut self.storage.waiting);
-            let effect = self.storage.transact(ops.clone(), Then::Later(ops, waiting));
-            self.out.effects.push(effect);
-        }
+        self.commit_later(now, company);
         let asking = std::mem::take(&mut self.storage.asking);
         self.out.effects.extend(asking.into_iter().map(Effect::Ask));
+    }
+
+    fn commit_later(&mut self, now: Now, company: bool) {
+        let storage = &mut self.storage;
+        let idle = storage.later.is_empty() && storage.waiting.is_empty();
+        if idle || storage.retry_at.is_some() {
+            return;
+        }
+        if !company && !storage.urgent && storage.waiting.is_empty() {
+            storage.company_until.get_or_insert(now.mono + COMPANY_INTERVAL);
+            return;
+        }
+        (storage.urgent, storage.company_until) = (false, None);
+        let ops = std::mem::take(&mut storage.later);
+        let waiting = std::mem::take(&mut storage.waiting);
+        let effect = storage.transact(ops.clone(), Then::Later(ops, waiting));
+        self.out.effects.push(effect);
     }
 
     pub(super) fn tick_storage(&mut self, now: Now) {
         if self.storage.retry_at.is_some_and(|at| at <= now.mono) {
             self.storage.retry_at = None;
+            self.storage.urgent = true;
+        }
+        if self.storage.company_until.is_some_and(|until| until <= now.mono) {
+            self.storage.hurry();
         }
     }
 

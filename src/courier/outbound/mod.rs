@@ -1,0 +1,391 @@
+//! Sending: one queue to each recipient, each at its own pace.
+
+mod flights;
+mod queue;
+mod seal;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use self::queue::{Phase, Queue};
+use self::seal::Turn;
+use super::pace::{Pace, TIMEOUT_MAX};
+use super::session::OutSession;
+use super::{GivenUp, Output, QueueState};
+use crate::crypto::{Identity, Random};
+use crate::model::{Bucket, Monotonic, Now, Outgoing, PeerId, Row, SignedRecord, Span};
+use crate::wire::{NoticeKind, RejectReason};
+
+/// Pings waiting for one recipient.
+const PINGS_MAX: usize = 64;
+/// Between the first failure to find a recipient and the next try; doubled each time.
+const RETRY_INITIAL: Span = Span::from_secs(1);
+/// Searches that come up empty, for all recipients together: a second, and at once. Each is a
+/// flood.
+const SEARCHES_PER_SECOND: u32 = 1;
+const SEARCHES_BURST: u32 = 10;
+/// How long a recipient whose inbox is full is left in peace.
+const FULL_PAUSE: Span = Span::from_secs(10);
+/// A recipient that lost its sessions says so once for each envelope on its way; more resets than
+/// one in this time are not believed.
+const RESET_INTERVAL: Span = Span::from_secs(1);
+
+/// All queues.
+#[derive(Debug)]
+pub(super) struct Outbox {
+    identity: Arc<Identity>,
+    queues: BTreeMap<PeerId, Queue>,
+    /// Who is next, and when.
+    timers: BTreeSet<(Monotonic, PeerId)>,
+    /// Whose queue has something to do at the next flush.
+    dirty: BTreeSet<PeerId>,
+    /// Which queue an envelope on its way belongs to.
+    on_the_way: BTreeMap<[u8; 32], PeerId>,
+    searches: Bucket,
+}
+
+impl Outbox {
+    pub(super) fn new(identity: Arc<Identity>, waiting: &[(PeerId, u64)], now: Now) -> Self {
+        let mut outbox = Self {
+            identity,
+            queues: BTreeMap::new(),
+            timers: BTreeSet::new(),
+            dirty: BTreeSet::new(),
+            on_the_way: BTreeMap::new(),
+            searches: Bucket::new(SEARCHES_PER_SECOND, SEARCHES_BURST, now.mono),
+        };
+        for (recipient, messages) in waiting {
+            outbox.queue(now, *recipient).undelivered = *messages;
+            outbox.dirty.insert(*recipient);
+        }
+        outbox
+    }
+
+    pub(super) fn deadline(&self) -> Monotonic {
+        self.timers.first().map_or(Monotonic::NEVER, |(when, _)| *when)
+    }
+
+    pub(super) fn state(&self, recipient: &PeerId) -> QueueState {
+        match self.queues.get(recipient) {
+            Some(Queue { phase: Phase::Locating, .. }) => QueueState::Finding,
+            Some(Queue { phase: Phase::Waiting { full: true, .. }, .. }) => {
+                QueueState::RecipientFull
+            }
+            Some(queue) if queue.flights.any_on_its_way() => QueueState::InFlight,
+            _ => QueueState::Waiting,
+        }
+    }
+
+    pub(super) fn queued(&self, recipient: &PeerId) -> u64 {
+        self.queues.get(recipient).map_or(0, |queue| queue.undelivered)
+    }
+
+    pub(super) fn on_queued(&mut self, now: Now, messages: Vec<Outgoing>) {
+        for message in messages {
+            let recipient = message.recipient;
+            let queue = self.queue(now, recipient);
+            let all_loaded = queue.is_all_loaded() && queue.has_room();
+            queue.undelivered += 1;
+            if all_loaded && message.row > queue.last_loaded {
+                queue.load(message);
+            }
+            self.dirty.insert(recipient);
+        }
+    }
+
+    pub(super) fn on_loaded(
+        &mut self,
+        now: Now,
+        recipient: PeerId,
+        messages: Vec<Outgoing>,
+        out: &mut VecDeque<Output>,
+    ) {
+        let Some(queue) = self.queues.get_mut(&recipient) else { return };
+        queue.loading = false;
+        if messages.is_empty() {
+            // Nothing more is on disk: what was counted beyond is gone.
+            queue.undelivered = queue.messages.len() as u64;
+        }
+        for message in messages {
+            if message.row > queue.last_loaded {
+                queue.load(message);
+            }
+        }
+        queue.expire(now, recipient, out);
+        self.dirty.insert(recipient);
+    }
+
+    pub(super) fn on_located(
+        &mut self,
+        now: Now,
+        record: &SignedRecord,
+        out: &mut VecDeque<Output>,
+    ) {
+        let recipient = record.record.peer;
+        let Some(queue) = self.queues.get_mut(&recipient) else { return };
+        queue.prekey = record.record.prekeys.iter().find(|key| now.wall < key.expires).cloned();
+        if queue.phase == Phase::Locating
+            || matches!(queue.phase, Phase::Waiting { full: false, .. })
+        {
+            queue.phase = Phase::Ready;
+        }
+        if queue.prekey.is_none() && queue.phase == Phase::Ready {
+            // A record without a usable prekey: ask the peer itself for a newer one.
+            queue.locate(recipient, true, out);
+        }
+        self.dirty.insert(recipient);
+    }
+
+    pub(super) fn on_not_found(
+        &mut self,
+        now: Now,
+        peer: PeerId,
+        random: &mut Random,
+        out: &mut VecDeque<Output>,
+    ) {
+        let Some(queue) = self.queues.get_mut(&peer) else { return };
+        if queue.phase != Phase::Locating {
+            return;
+        }
+        let flights = queue.flights.take_all();
+        settle(&mut self.on_the_way, &queue.unseal(flights), out);
+        queue.unload();
+        let backoff = RETRY_INITIAL.times(1 << queue.failures.min(6)).min(TIMEOUT_MAX);
+        queue.failures = queue.failures.saturating_add(1);
+        let jittered = backoff.divided(2) + Span::from_micros(random.below(backoff.as_micros()));
+        let slot = self.searches.ready_at(now.mono);
+        self.searches.take(now.mono);
+        queue.phase = Phase::Waiting { until: slot.max(now.mono + jittered), full: false };
+        self.dirty.insert(peer);
+    }
+
+    /// What failed may work now.
+    pub(super) fn on_nudge(&mut self, now: Now, peer: Option<PeerId>) {
+        let recipients: Vec<_> = match peer {
+            Some(peer) => vec![peer],
+            None => self.queues.keys().copied().collect(),
+        };
+        for recipient in recipients {
+            let Some(queue) = self.queues.get_mut(&recipient) else { continue };
+            match &mut queue.phase {
+                Phase::Waiting { until, full: false } => {
+                    if peer.is_some() {
+                        queue.failures = 0;
+                    }
+                    // Many may be waiting for the same link: they share the searches.
+                    *until = (*until).min(self.searches.ready_at(now.mono));
+                }
+                Phase::Ready => queue.flights.hasten(now.mono),
+                _ => continue,
+            }
+            self.dirty.insert(recipient);
+        }
+    }
+
+    pub(super) fn on_departed(&mut self, commitment: &[u8; 32], out: &mut VecDeque<Output>) {
+        let recipient = self.on_the_way.get(commitment);
+        let queue = recipient.and_then(|recipient| self.queues.get(recipient));
+        let Some(flight) = queue.and_then(|queue| queue.flights.get(commitment)) else { return };
+        let mut rows: Vec<Row> = flight.parts.iter().map(|part| part.row).collect();
+        rows.dedup();
+        out.extend(rows.into_iter().map(Output::Sent));
+    }
+
+    pub(super) fn on_receipt(
+        &mut self,
+        now: Now,
+        commitment: &[u8; 32],
+        out: &mut VecDeque<Output>,
+    ) {
+        let Some(recipient) = self.on_the_way.remove(commitment) else { return };
+        let Some(queue) = self.queues.get_mut(&recipient) else { return };
+        let Some(flight) = queue.flights.take(commitment) else { return };
+        out.push_back(Output::Settled { commitment: *commitment });
+        if flight.envelope.attempt == 1 {
+            queue.pace.on_sample(now.mono.since(flight.sent));
+        }
+        queue.pace.on_receipt(flight.envelope.encoded.len());
+        queue.failures = 0;
+        if let Some(session) = &mut queue.session
+            && session.id() == flight.session
+        {
+            session.on_receipt();
+        }
+        if let Some(ping) = flight.ping {
+            let (rtt, attempts) = (now.mono.since(flight.first_sent), flight.envelope.attempt);
+            out.push_back(Output::Pong { ping, rtt, attempts });
+        }
+        let before = queue.bytes;
+        let rows = queue.settle(&flight.parts);
+        if !rows.is_empty() {
+            let bytes = (before - queue.bytes) as u64;
+            out.push_back(Output::Delivered { recipient, rows, bytes });
+        }
+        self.dirty.insert(recipient);
+    }
+
+    pub(super) fn on_rejected(
+        &mut self,
+        commitment: &[u8; 32],
+        attempt: u16,
+        reason: RejectReason,
+        out: &mut VecDeque<Output>,
+    ) {
+        let Some(recipient) = self.on_the_way.get(commitment).copied() else { return };
+        let Some(queue) = self.queues.get_mut(&recipient) else { return };
+        if queue.flights.get(commitment).is_none_or(|flight| flight.envelope.attempt != attempt) {
+            return;
+        }
+        match reason {
+            // The way is right but full: it is tried again when the envelope's time is up.
+            RejectReason::Congested => queue.pace.on_loss(),
+            RejectReason::NoRoute | RejectReason::Loop => {
+                queue.flights.lose(commitment);
+                queue.locate(recipient, true, out);
+            }
+        }
+        self.dirty.insert(recipient);
+    }
+
+    pub(super) fn on_notice(
+        &mut self,
+        now: Now,
+        commitment: &[u8; 32],
+        kind: NoticeKind,
+        out: &mut VecDeque<Output>,
+    ) {
+        let Some(recipient) = self.on_the_way.get(commitment).copied() else { return };
+        let Some(queue) = self.queues.get_mut(&recipient) else { return };
+        match kind {
+            NoticeKind::Reset => {
+                let session = queue.flights.get(commitment).map(|flight| flight.session);
+                let current = queue.session.as_ref().map(OutSession::id);
+                let believed =
+                    queue.last_reset.is_none_or(|last| now.mono >= last + RESET_INTERVAL);
+                if session == current && session.is_some() && believed {
+                    queue.last_reset = Some(now.mono);
+                    queue.session = None;
+                    let flights = queue.flights.take_all();
+                    settle(&mut self.on_the_way, &queue.unseal(flights), out);
+                    // The prekey may be what it lost: only its newest record tells.
+                    queue.locate(recipient, true, out);
+                }
+            }
+            NoticeKind::Full => {
+                queue.flights.lose(commitment);
+                queue.phase = Phase::Waiting { until: now.mono + FULL_PAUSE, full: true };
+            }
+            NoticeKind::TooLarge => {
+                let Some(flight) = queue.flights.take(commitment) else { return };
+                self.on_the_way.remove(commitment);
+                let largest = queue.largest_of(&flight.parts);
+                queue.requeue(flight.parts);
+                if let Some(row) = largest {
+                    let bytes = queue.give_up(&[row]);
+                    let (rows, why) = (vec![row], GivenUp::TooLarge);
+                    out.push_back(Output::GivenUp { recipient, rows, bytes, why });
+                }
+            }
+        }
+        self.dirty.insert(recipient);
+    }
+
+    pub(super) fn on_ping(
+        &mut self,
+        now: Now,
+        recipient: PeerId,
+        ping: u64,
+        out: &mut VecDeque<Output>,
+    ) {
+        let queue = self.queue(now, recipient);
+        if queue.pings.len() < PINGS_MAX {
+            queue.pings.push_back(ping);
+        }
+        match queue.phase {
+            Phase::Idle | Phase::Waiting { full: false, .. } => {
+                queue.locate(recipient, false, out);
+            }
+            _ => {}
+        }
+        self.dirty.insert(recipient);
+    }
+
+    pub(super) fn on_cancel_ping(
+        &mut self,
+        recipient: PeerId,
+        ping: u64,
+        out: &mut VecDeque<Output>,
+    ) {
+        let Some(queue) = self.queues.get_mut(&recipient) else { return };
+        queue.pings.retain(|waiting| *waiting != ping);
+        for flight in queue.flights.take_ping(ping) {
+            self.on_the_way.remove(&flight.commitment());
+            out.push_back(Output::Settled { commitment: flight.commitment() });
+        }
+        self.dirty.insert(recipient);
+    }
+
+    pub(super) fn on_forget(&mut self, peer: PeerId) {
+        if let Some(queue) = self.queues.get_mut(&peer) {
+            queue.session = None;
+            queue.prekey = None;
+        }
+    }
+
+    /// Seals and sends what can be sent.
+    pub(super) fn flush(&mut self, now: Now, random: &mut Random, out: &mut VecDeque<Output>) {
+        while let Some(recipient) = self.dirty.pop_first() {
+            let Some(queue) = self.queues.get_mut(&recipient) else { continue };
+            let mut turn = Turn {
+                identity: &self.identity,
+                recipient,
+                now,
+                random,
+                on_the_way: &mut self.on_the_way,
+                out,
+            };
+            queue.pump(&mut turn);
+            let next = queue.next_deadline();
+            if queue.timer != next {
+                if let Some(old) = queue.timer {
+                    self.timers.remove(&(old, recipient));
+                }
+                if let Some(new) = next {
+                    self.timers.insert((new, recipient));
+                }
+                queue.timer = next;
+            }
+            if queue.is_idle() {
+                self.queues.remove(&recipient);
+            }
+        }
+    }
+
+    pub(super) fn tick(&mut self, now: Now, out: &mut VecDeque<Output>) {
+        while let Some((when, recipient)) = self.timers.first().copied()
+            && when <= now.mono
+        {
+            self.timers.pop_first();
+            let Some(queue) = self.queues.get_mut(&recipient) else { continue };
+            queue.timer = None;
+            queue.on_time(now, recipient, out);
+            self.dirty.insert(recipient);
+        }
+    }
+
+    fn queue(&mut self, now: Now, recipient: PeerId) -> &mut Queue {
+        self.queues.entry(recipient).or_insert_with(|| Queue::new(now))
+    }
+}
+
+/// No receipt is awaited for these any more.
+fn settle(
+    on_the_way: &mut BTreeMap<[u8; 32], PeerId>,
+    commitments: &[[u8; 32]],
+    out: &mut VecDeque<Output>,
+) {
+    for commitment in commitments {
+        on_the_way.remove(commitment);
+        out.push_back(Output::Settled { commitment: *commitment });
+    }
+}

@@ -1,0 +1,259 @@
+//! The queue to one recipient: what waits, what is sealed, and what it is doing about it.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::flights::{Flight, Flights};
+use super::{GivenUp, OutSession, Output, Pace};
+use crate::model::limits::{CHUNK_BYTES, WINDOW};
+use crate::model::{Monotonic, Now, Outgoing, PeerId, Prekey, Row, Span};
+use crate::wire::PayloadWriter;
+
+/// Bytes of message bodies kept in memory for one recipient; the rest stays on disk.
+const LOADED_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Messages kept in memory for one recipient.
+pub(super) const LOADED_MESSAGES_MAX: usize = 4 * WINDOW as usize;
+/// How often expired messages are looked for, and how long a session is kept for what may follow.
+const EXPIRY_INTERVAL: Span = Span::from_secs(3600);
+
+/// The queue to one recipient.
+#[derive(Debug)]
+pub(super) struct Queue {
+    /// Messages in memory that are not delivered yet.
+    pub(super) messages: BTreeMap<Row, Loaded>,
+    /// Their bodies' bytes.
+    pub(super) bytes: usize,
+    /// Messages that are not delivered yet, those on disk only included.
+    pub(super) undelivered: u64,
+    /// The last message that was loaded.
+    pub(super) last_loaded: Row,
+    /// Whether an answer to [`Output::Load`] is awaited.
+    pub(super) loading: bool,
+    /// What has to be sealed, in order.
+    pub(super) parts: VecDeque<Part>,
+    /// What is sealed.
+    pub(super) flights: Flights,
+    /// Pings that have to be sent.
+    pub(super) pings: VecDeque<u64>,
+    pub(super) session: Option<OutSession>,
+    /// The recipient's prekey, from its newest record.
+    pub(super) prekey: Option<Prekey>,
+    pub(super) pace: Pace,
+    pub(super) phase: Phase,
+    /// Searches that came up empty in a row.
+    pub(super) failures: u32,
+    pub(super) last_reset: Option<Monotonic>,
+    /// When expired messages are looked for next, and whether the session is still of use.
+    pub(super) next_expiry: Monotonic,
+    /// When something was last sealed.
+    pub(super) last_sealed: Monotonic,
+    /// What stands in `timers`.
+    pub(super) timer: Option<Monotonic>,
+}
+
+#[derive(Debug)]
+pub(super) struct Loaded {
+    pub(super) message: Outgoing,
+    /// Parts whose receipt has not come.
+    pub(super) missing: usize,
+}
+
+/// A whole message, or a chunk of one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Part {
+    pub(super) row: Row,
+    pub(super) chunk: Option<u16>,
+}
+
+/// What a queue is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// It does not know the way and has not asked.
+    Idle,
+    /// It asked.
+    Locating,
+    /// It knows a way.
+    Ready,
+    /// Nobody answered, or the recipient is full; until then.
+    Waiting { until: Monotonic, full: bool },
+}
+
+impl Queue {
+    pub(super) fn new(now: Now) -> Self {
+        Self {
+            messages: BTreeMap::new(),
+            bytes: 0,
+            undelivered: 0,
+            last_loaded: Row(0),
+            loading: false,
+            parts: VecDeque::new(),
+            flights: Flights::default(),
+            pings: VecDeque::new(),
+            session: None,
+            prekey: None,
+            pace: Pace::new(),
+            phase: Phase::Idle,
+            failures: 0,
+            last_reset: None,
+            next_expiry: now.mono,
+            last_sealed: now.mono,
+            timer: None,
+        }
+    }
+
+    pub(super) fn is_all_loaded(&self) -> bool {
+        self.messages.len() as u64 == self.undelivered && !self.loading
+    }
+
+    pub(super) fn has_room(&self) -> bool {
+        self.bytes < LOADED_BYTES_MAX && self.messages.len() < LOADED_MESSAGES_MAX
+    }
+
+    /// Whether nothing is lost by forgetting it. A session is worth keeping for a day.
+    pub(super) fn is_idle(&self) -> bool {
+        self.undelivered == 0
+            && self.pings.is_empty()
+            && self.flights.is_empty()
+            && self.session.is_none()
+    }
+
+    pub(super) fn load(&mut self, message: Outgoing) {
+        let length = message.body.len();
+        let row = message.row;
+        let missing = if PayloadWriter::fits_whole(length) {
+            self.parts.push_back(Part { row, chunk: None });
+            1
+        } else {
+            let chunks = length.div_ceil(CHUNK_BYTES);
+            for chunk in (0_u16..).take(chunks) {
+                self.parts.push_back(Part { row, chunk: Some(chunk) });
+            }
+            chunks
+        };
+        self.bytes += length;
+        self.last_loaded = self.last_loaded.max(row);
+        self.messages.insert(row, Loaded { message, missing });
+    }
+
+    /// Drops what is in memory and on disk too. Nothing may be on its way.
+    pub(super) fn unload(&mut self) {
+        self.messages.clear();
+        self.parts.clear();
+        self.bytes = 0;
+        self.last_loaded = Row(0);
+    }
+
+    pub(super) fn locate(&mut self, recipient: PeerId, anew: bool, out: &mut VecDeque<Output>) {
+        if self.phase != Phase::Locating {
+            self.phase = Phase::Locating;
+            out.push_back(Output::Locate { peer: recipient, anew });
+        }
+    }
+
+    /// What was sealed has to be sealed anew; returns its commitments, which mean nothing any more.
+    pub(super) fn unseal(&mut self, flights: Vec<Flight>) -> Vec<[u8; 32]> {
+        let commitments = flights.iter().map(Flight::commitment).collect();
+        let mut parts = Vec::new();
+        for flight in flights {
+            self.pings.extend(flight.ping);
+            parts.extend(flight.parts);
+        }
+        self.requeue(parts);
+        commitments
+    }
+
+    /// Puts parts back where they belong: before what was never sealed, in order.
+    pub(super) fn requeue(&mut self, mut parts: Vec<Part>) {
+        parts.retain(|part| self.messages.contains_key(&part.row));
+        parts.extend(self.parts.drain(..));
+        parts.sort_unstable();
+        parts.dedup();
+        self.parts = parts.into();
+    }
+
+    /// Parts whose receipt came: the messages that are whole by it.
+    pub(super) fn settle(&mut self, parts: &[Part]) -> Vec<Row> {
+        let mut rows = Vec::new();
+        for part in parts {
+            let Some(loaded) = self.messages.get_mut(&part.row) else { continue };
+            loaded.missing = loaded.missing.saturating_sub(1);
+            if loaded.missing == 0 {
+                rows.push(part.row);
+                self.bytes -= loaded.message.body.len();
+                self.messages.remove(&part.row);
+            }
+        }
+        self.undelivered = self.undelivered.saturating_sub(rows.len() as u64);
+        rows
+    }
+
+    /// Messages that are not wanted any more. What of them is on its way stays there; its receipts
+    /// are for nothing. Returns the bytes of their bodies.
+    pub(super) fn give_up(&mut self, rows: &[Row]) -> u64 {
+        let before = self.bytes;
+        for row in rows {
+            if let Some(loaded) = self.messages.remove(row) {
+                self.bytes -= loaded.message.body.len();
+                self.undelivered = self.undelivered.saturating_sub(1);
+            }
+        }
+        self.parts.retain(|part| self.messages.contains_key(&part.row));
+        (before - self.bytes) as u64
+    }
+
+    pub(super) fn largest_of(&self, parts: &[Part]) -> Option<Row> {
+        let sizes = parts.iter().filter_map(|part| {
+            self.messages.get(&part.row).map(|loaded| (loaded.message.body.len(), part.row))
+        });
+        sizes.max().map(|(_, row)| row)
+    }
+
+    pub(super) fn expire(&mut self, now: Now, recipient: PeerId, out: &mut VecDeque<Output>) {
+        let expired = |loaded: &Loaded| loaded.message.expires <= now.wall;
+        let rows: Vec<Row> =
+            self.messages.iter().filter(|(_, m)| expired(m)).map(|(row, _)| *row).collect();
+        if !rows.is_empty() {
+            let bytes = self.give_up(&rows);
+            out.push_back(Output::GivenUp { recipient, rows, bytes, why: GivenUp::Expired });
+        }
+    }
+
+    pub(super) fn on_time(&mut self, now: Now, recipient: PeerId, out: &mut VecDeque<Output>) {
+        if let Phase::Waiting { until, full } = self.phase
+            && until <= now.mono
+        {
+            if full {
+                self.phase = Phase::Ready;
+            } else {
+                self.phase = Phase::Idle;
+                if self.undelivered > 0 || !self.pings.is_empty() {
+                    self.locate(recipient, true, out);
+                }
+            }
+        }
+        if self.flights.lose_late(now.mono) {
+            self.pace.on_loss();
+        }
+        if self.next_expiry <= now.mono {
+            self.next_expiry = now.mono + EXPIRY_INTERVAL;
+            self.expire(now, recipient, out);
+            if self.undelivered == 0 && now.mono >= self.last_sealed + EXPIRY_INTERVAL {
+                self.session = None;
+            }
+            let unloaded = self.messages.is_empty() && self.undelivered > 0;
+            if unloaded && !self.loading {
+                self.loading = true;
+                out.push_back(Output::Load { recipient, after: self.last_loaded });
+            }
+        }
+    }
+
+    pub(super) fn next_deadline(&self) -> Option<Monotonic> {
+        let waiting = match self.phase {
+            Phase::Waiting { until, .. } => Some(until),
+            _ => None,
+        };
+        let kept = self.undelivered > 0 || self.session.is_some();
+        let expiry = kept.then_some(self.next_expiry);
+        self.flights.deadline().into_iter().chain(waiting).chain(expiry).min()
+    }
+}

@@ -1,0 +1,232 @@
+//! Sealing and sending what waits in a queue, as far as its pace allows.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::flights::Flight;
+use super::queue::{LOADED_MESSAGES_MAX, Part, Phase, Queue};
+use super::{OutSession, Output, settle};
+use crate::crypto::{Identity, Random};
+use crate::model::limits::{CHUNK_BYTES, WINDOW};
+use crate::model::{Incarnation, Now, Outgoing, PeerId, Sequence, Span};
+use crate::wire::{FRAGMENT_BYTES_MAX, Item, PayloadWriter};
+
+/// From this attempt on, every second one is flooded.
+const FLOOD_ATTEMPT: u16 = 3;
+/// The time that each fragment of a flooded envelope adds to its timeout: origins may send two a
+/// second.
+const FRAGMENT_PAUSE: Span = Span::from_millis(600);
+
+/// What a queue needs to send.
+pub(super) struct Turn<'a> {
+    pub(super) identity: &'a Identity,
+    pub(super) recipient: PeerId,
+    pub(super) now: Now,
+    pub(super) random: &'a mut Random,
+    pub(super) on_the_way: &'a mut BTreeMap<[u8; 32], PeerId>,
+    pub(super) out: &'a mut VecDeque<Output>,
+}
+
+impl Turn<'_> {
+    /// No receipt is awaited for these any more.
+    fn settle(&mut self, commitments: &[[u8; 32]]) {
+        settle(self.on_the_way, commitments, self.out);
+    }
+}
+
+impl Queue {
+    /// Sends again what was lost, then what is new, as far as the pace allows.
+    pub(super) fn pump(&mut self, turn: &mut Turn<'_>) {
+        let wanted = self.undelivered > 0 || !self.pings.is_empty() || self.flights.any_lost();
+        if wanted && self.phase == Phase::Idle {
+            self.locate(turn.recipient, false, turn.out);
+        }
+        if self.phase != Phase::Ready {
+            return;
+        }
+        self.refresh_session(turn);
+        while self.pace.allows(self.flights.bytes())
+            && let Some(flight) = self.flights.next_lost()
+        {
+            self.send_again(turn, flight);
+        }
+        while self.pace.allows(self.flights.bytes())
+            && let Some(ping) = self.pings.pop_front()
+        {
+            self.seal_ping(turn, ping);
+        }
+        while self.pace.allows(self.flights.bytes()) && self.seal_next(turn) {}
+        let hungry = self.parts.len() < LOADED_MESSAGES_MAX / 2 && self.has_room();
+        if hungry && !self.loading && (self.messages.len() as u64) < self.undelivered {
+            self.loading = true;
+            let (recipient, after) = (turn.recipient, self.last_loaded);
+            turn.out.push_back(Output::Load { recipient, after });
+        }
+    }
+
+    /// Lets go of a session that is not to be used any more, and of what was sealed in it and lost.
+    fn refresh_session(&mut self, turn: &mut Turn<'_>) {
+        let Some(prekey) = &self.prekey else { return };
+        if self.session.as_ref().is_some_and(|s| !s.is_current(prekey.id, turn.now)) {
+            self.session = None;
+        }
+        let current = self.session.as_ref().map(OutSession::id);
+        let stale = self.flights.take_stale(current);
+        if !stale.is_empty() {
+            let commitments = self.unseal(stale);
+            turn.settle(&commitments);
+        }
+    }
+
+    fn send_again(&mut self, turn: &mut Turn<'_>, mut flight: Flight) {
+        let wanted = |part: &Part| {
+            self.messages.get(&part.row).is_some_and(|m| turn.now.wall < m.message.expires)
+        };
+        if flight.ping.is_none() && !flight.parts.iter().all(wanted) {
+            // Some of it has expired: the rest is sealed anew, without it.
+            let commitments = self.unseal(vec![flight]);
+            turn.settle(&commitments);
+            return;
+        }
+        let attempt = flight.envelope.attempt.saturating_add(1);
+        flight.envelope = flight.envelope.with_attempt(attempt);
+        let odd = attempt % 2 == FLOOD_ATTEMPT % 2;
+        flight.flooded = attempt >= FLOOD_ATTEMPT && odd && !self.flights.any_flooded();
+        if flight.flooded {
+            turn.out.push_back(Output::Locate { peer: turn.recipient, anew: true });
+        }
+        self.launch(turn, flight, attempt);
+    }
+
+    fn launch(&mut self, turn: &mut Turn<'_>, mut flight: Flight, attempt: u16) {
+        let timeout = self.pace.timeout(attempt);
+        let jitter = Span::from_micros(turn.random.below(timeout.as_micros() / 4));
+        let pause = match flight.flooded {
+            true => {
+                FRAGMENT_PAUSE.times(flight.envelope.tail.len().div_ceil(FRAGMENT_BYTES_MAX) as u64)
+            }
+            false => Span::ZERO,
+        };
+        flight.sent = turn.now.mono;
+        flight.deadline = turn.now.mono + timeout + jitter + pause;
+        let envelope = flight.envelope.clone();
+        turn.out.push_back(match flight.flooded {
+            true => Output::Flood(envelope),
+            false => Output::Send { envelope, elsewhere: attempt > 1 },
+        });
+        turn.on_the_way.insert(flight.commitment(), turn.recipient);
+        self.flights.launch(flight);
+    }
+
+    /// Seals the next envelope of messages; false if there is none to seal.
+    fn seal_next(&mut self, turn: &mut Turn<'_>) -> bool {
+        let Some(incarnation) = self.next_incarnation(turn) else { return false };
+        let floor = self.floor(incarnation);
+        let mut writer = PayloadWriter::new(incarnation, floor);
+        let mut parts = Vec::new();
+        while let Some(part) = self.parts.front().copied() {
+            let Some(loaded) = self.messages.get(&part.row) else {
+                self.parts.pop_front();
+                continue;
+            };
+            let message = &loaded.message;
+            if message.incarnation != incarnation
+                || message.sequence.0.saturating_sub(floor.0) >= WINDOW
+                || !writer.push(&item_of(message, part.chunk))
+            {
+                break;
+            }
+            parts.push(part);
+            self.parts.pop_front();
+        }
+        !parts.is_empty() && self.seal(turn, writer, parts, None)
+    }
+
+    /// The incarnation of the next message to seal.
+    fn next_incarnation(&mut self, turn: &Turn<'_>) -> Option<Incarnation> {
+        while let Some(part) = self.parts.front() {
+            match self.messages.get(&part.row) {
+                Some(loaded) if turn.now.wall < loaded.message.expires => {
+                    return Some(loaded.message.incarnation);
+                }
+                // Given up, or about to be.
+                _ => {
+                    self.next_expiry = turn.now.mono;
+                    self.parts.pop_front()
+                }
+            };
+        }
+        None
+    }
+
+    /// The lowest sequence number of an incarnation that is still wanted. Rows grow with sequence
+    /// numbers, so it is the first.
+    fn floor(&self, incarnation: Incarnation) -> Sequence {
+        let mut own = self.messages.values().filter(|m| m.message.incarnation == incarnation);
+        own.next().map_or(Sequence::FIRST, |loaded| loaded.message.sequence)
+    }
+
+    fn seal_ping(&mut self, turn: &mut Turn<'_>, ping: u64) {
+        let mut writer = PayloadWriter::new(Incarnation(0), Sequence::FIRST);
+        writer.push(&Item::Ping);
+        self.seal(turn, writer, Vec::new(), Some(ping));
+    }
+
+    fn seal(
+        &mut self,
+        turn: &mut Turn<'_>,
+        writer: PayloadWriter,
+        parts: Vec<Part>,
+        ping: Option<u64>,
+    ) -> bool {
+        let sealed = self.session(turn).and_then(|session| {
+            let envelope = session.seal(writer.finish()).ok()?;
+            Some((envelope, session.id()))
+        });
+        let Some((envelope, session)) = sealed else {
+            // The recipient's prekey is of no use: only a newer record helps.
+            self.requeue(parts);
+            self.pings.extend(ping);
+            self.prekey = None;
+            self.locate(turn.recipient, true, turn.out);
+            return false;
+        };
+        let now = turn.now.mono;
+        self.last_sealed = now;
+        let flight = Flight {
+            envelope,
+            session,
+            parts,
+            ping,
+            first_sent: now,
+            sent: now,
+            deadline: now,
+            flooded: false,
+        };
+        self.launch(turn, flight, 1);
+        true
+    }
+
+    fn session(&mut self, turn: &mut Turn<'_>) -> Option<&mut OutSession> {
+        if self.session.is_none() {
+            let prekey = self.prekey.as_ref().filter(|key| turn.now.wall < key.expires)?;
+            let (identity, recipient) = (turn.identity, turn.recipient);
+            self.session =
+                OutSession::open(identity, recipient, prekey, turn.now, turn.random).ok();
+        }
+        self.session.as_mut()
+    }
+}
+
+fn item_of(message: &Outgoing, chunk: Option<u16>) -> Item {
+    let (sequence, sent, expires) = (message.sequence, message.queued, message.expires);
+    let subject = message.subject.clone();
+    match chunk {
+        None => Item::Message { sequence, sent, expires, subject, body: message.body.clone() },
+        Some(index) => {
+            let start = usize::from(index).saturating_mul(CHUNK_BYTES).min(message.body.len());
+            let end = start.saturating_add(CHUNK_BYTES).min(message.body.len());
+            let (total, bytes) = (message.body.len() as u64, message.body.slice(start..end));
+            Item::Chunk { sequence, sent, expires, subject, total, index, bytes }
+        }
+    }
+}
