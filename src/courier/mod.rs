@@ -80,7 +80,7 @@ pub enum Input {
         kind: NoticeKind,
     },
     /// An envelope for us.
-    Envelope(Envelope),
+    Envelope(Delivery),
     /// The changes of [`Output::Store`] are on disk.
     Stored,
     /// There was no room for the changes of [`Output::Store`]; none was made.
@@ -298,6 +298,19 @@ pub enum QueueState {
     RecipientFull,
 }
 
+/// An envelope for us, and what is known of how it came.
+#[derive(Debug)]
+pub struct Delivery {
+    /// The envelope, whole.
+    pub envelope: Envelope,
+    /// The neighbour that brought it.
+    pub via: PeerId,
+    /// Whether the operator connected that neighbour.
+    pub via_vouched: bool,
+    /// Whether the operator knows who claims to have sent it: connected or named it.
+    pub vouched: bool,
+}
+
 /// The courier of one node.
 #[derive(Debug)]
 pub struct Courier {
@@ -341,7 +354,7 @@ impl Courier {
                 outbox.on_rejected(&commitment, attempt, reason, out);
             }
             Input::Notice { commitment, kind } => outbox.on_notice(now, &commitment, kind, out),
-            Input::Envelope(envelope) => inbound.on_envelope(now, &envelope, prekeys, out),
+            Input::Envelope(delivery) => inbound.on_envelope(now, &delivery, prekeys, out),
             Input::Stored => inbound.on_stored(out),
             Input::StoreFull => inbound.on_store_full(out),
             Input::Pruned { bytes } => inbound.on_pruned(bytes),

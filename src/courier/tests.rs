@@ -1,5 +1,7 @@
 //! Two couriers, hand to hand, and somebody in between.
 
+mod hostile;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -214,8 +216,14 @@ fn sealed(body: &[u8]) -> (End, End, Envelope) {
     (alice, bob, envelope)
 }
 
+/// An envelope as a neighbour brings it that nobody vouches for, from a sender like that.
+fn delivery(envelope: Envelope) -> Input {
+    let via = Identity::from_seed(&[99; 32]).peer();
+    Input::Envelope(Delivery { envelope, via, via_vouched: false, vouched: false })
+}
+
 fn receive(end: &mut End, envelope: &Envelope) {
-    end.handle(Input::Envelope(envelope.clone()));
+    end.handle(delivery(envelope.clone()));
     end.settle();
 }
 
@@ -229,7 +237,7 @@ fn with_header(envelope: &Envelope, change: impl FnOnce(&mut Header)) -> Envelop
 #[test]
 fn a_receipt_comes_after_the_store_and_ends_the_delivery() {
     let (mut alice, mut bob, envelope) = sealed(b"hello");
-    bob.handle(Input::Envelope(envelope.clone()));
+    bob.handle(delivery(envelope.clone()));
     assert!(bob.reveals().is_empty() && bob.bodies().is_empty(), "nothing is on disk yet");
     bob.settle();
     assert_eq!(bob.bodies(), [b"hello"]);
@@ -319,7 +327,7 @@ fn a_replay_after_a_restart_is_receipted_again_and_stored_no_more() {
 #[test]
 fn a_crash_before_the_store_loses_nothing_that_was_promised() {
     let (_, mut bob, envelope) = sealed(b"again");
-    bob.handle(Input::Envelope(envelope.clone()));
+    bob.handle(delivery(envelope.clone()));
     assert!(bob.reveals().is_empty());
     bob.restart();
     receive(&mut bob, &envelope);
@@ -388,7 +396,7 @@ fn what_comes_out_of_order_is_kept_and_released_in_order() {
 #[test]
 fn a_full_disk_makes_no_receipt_and_no_gap() {
     let (_, mut bob, envelope) = sealed(b"too much");
-    bob.handle(Input::Envelope(envelope.clone()));
+    bob.handle(delivery(envelope.clone()));
     assert!(matches!(bob.out.pop(), Some(Output::Store(_))));
     bob.handle(Input::StoreFull);
     assert_eq!(bob.notices(), [NoticeKind::Full]);

@@ -18,9 +18,12 @@ pub const SEALED_BYTES_MAX: usize = 60 * 1024;
 /// Body bytes of one chunk of a message that spans several envelopes. Fixed, so that chunk numbers
 /// mean the same after either side restarted.
 pub const CHUNK_BYTES: usize = 56 * 1024;
-/// Bytes of a message body by protocol: what chunk numbers can count, far above what nodes accept
-/// by default.
-pub const MESSAGE_BYTES_CEILING: usize = 1024 * 1024 * 1024;
+/// Bytes of a message body by protocol: far above what nodes accept by default, and still a value
+/// that one row of a database can hold.
+pub const MESSAGE_BYTES_CEILING: usize = 512 * 1024 * 1024;
+/// What a stored message counts for beside its body: keys, times, subject, index. Without it empty
+/// messages would cost nothing and fill the disk.
+pub const STORED_OVERHEAD_BYTES: u64 = 512;
 /// Bytes of a message's subject.
 pub const SUBJECT_BYTES_MAX: usize = 255;
 /// Messages of one incarnation that may be on their way at once: the recipient's ordering window.
@@ -76,6 +79,14 @@ pub const KEY_BYTES_MAX: usize = 128;
 const DAY_SECS: u64 = 24 * 60 * 60;
 const MIB: usize = 1024 * 1024;
 
+/// Bytes that a message or chunk with such a body counts for on disk. A message counts what its
+/// chunks would count: putting them together changes nothing.
+pub const fn stored_bytes(body: u64) -> u64 {
+    let parts = body.div_ceil(CHUNK_BYTES as u64);
+    let overhead = STORED_OVERHEAD_BYTES.saturating_mul(if parts == 0 { 1 } else { parts });
+    body.saturating_add(overhead)
+}
+
 /// This node's own bounds, with their defaults. Each is a key under `[limits]` in the
 /// configuration.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -108,9 +119,9 @@ pub struct Limits {
     pub links_max: usize,
     /// Control clients at once.
     pub clients_max: usize,
-    /// Bytes of messages kept in the inbox.
+    /// Bytes of messages kept in the inbox, as [`stored_bytes`] counts them.
     pub inbox_bytes_max: u64,
-    /// Bytes of messages waiting in the outbox.
+    /// Bytes of messages waiting in the outbox, with [`STORED_OVERHEAD_BYTES`] for each.
     pub outbox_bytes_max: u64,
     /// How long a message that every listener acknowledged is kept.
     pub inbox_retention: Span,

@@ -18,6 +18,8 @@ pub struct Sequence(pub u64);
 impl Sequence {
     /// The first sequence number.
     pub const FIRST: Self = Self(1);
+    /// The last one: no run of a daemon comes near, and there is room to count on behind it.
+    pub const LAST: Self = Self(1 << 62);
 
     /// The number after this one.
     pub const fn next(self) -> Self {

@@ -379,7 +379,7 @@ impl Router {
         if let Some(envelope) = self.reassembly.add(flood, self.now.mono, &self.known) {
             let (attempt, bytes) = (envelope.attempt, envelope.encoded.len());
             self.observe(Action::Delivered, &header, attempt, Some(from), &[], bytes);
-            self.output(Output::Deliver { envelope });
+            self.output(Output::Deliver { from, envelope });
         }
     }
 

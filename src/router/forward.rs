@@ -60,7 +60,7 @@ impl Router {
         if header.destination == self.me {
             self.flights.insert(flight, None);
             self.observe(Action::Delivered, &header, key.attempt, Some(from), &[], length);
-            return self.output(Output::Deliver { envelope });
+            return self.output(Output::Deliver { from, envelope });
         }
         let id = self.flights.insert(flight, Some(&envelope.encoded));
         match self.send_on(id, None) {

@@ -157,6 +157,8 @@ pub enum Output {
     },
     /// An envelope for us, whole: for the courier.
     Deliver {
+        /// The neighbour that brought it, or its last fragment.
+        from: PeerId,
         /// The envelope; fragments have been put together.
         envelope: Envelope,
     },

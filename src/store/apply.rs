@@ -3,6 +3,7 @@
 use rusqlite::{Connection, OptionalExtension as _, Statement, params};
 
 use crate::model::Timestamp;
+use crate::model::limits::stored_bytes;
 use crate::store::columns::{bound, key_params, stored};
 use crate::store::error::Fault;
 use crate::store::op::{
@@ -23,7 +24,7 @@ pub(super) struct Totals {
     pub(super) last_row: Row,
     /// The last place given in the inbox.
     pub(super) last_cursor: Cursor,
-    /// Bytes of bodies in the inbox, held ones and chunks included.
+    /// What the messages in the inbox count for, held ones and chunks included.
     inbox_bytes: u64,
     /// Messages left the outbox or the inbox, so that the last places may not be found in their
     /// tables any more.
@@ -220,7 +221,7 @@ impl<'connection> Applier<'connection> {
             return Err(twice(error, "delivered", &message.key, message.cursor));
         }
         self.totals.last_cursor = self.totals.last_cursor.max(message.cursor);
-        self.totals.inbox_bytes += message.body.len() as u64;
+        self.totals.inbox_bytes += stored_bytes(message.body.len() as u64);
         Ok(())
     }
 
@@ -255,7 +256,7 @@ impl<'connection> Applier<'connection> {
                 &message.body[..],
             ])
             .map_err(|error| twice(error, "held", &message.key, message.cursor))?;
-        self.totals.inbox_bytes += message.body.len() as u64;
+        self.totals.inbox_bytes += stored_bytes(message.body.len() as u64);
         Ok(())
     }
 
@@ -328,7 +329,7 @@ impl<'connection> Applier<'connection> {
                 break;
             }
             last_gone = Some(cursor);
-            bytes_left = bytes_left.saturating_sub(bytes.unsigned_abs());
+            bytes_left = bytes_left.saturating_sub(stored_bytes(bytes.unsigned_abs()));
             pruned.messages += 1;
         }
         drop(rows);

@@ -3,6 +3,7 @@
 use rusqlite::blob::ZeroBlob;
 use rusqlite::{Connection, MAIN_DB, OptionalExtension as _, params};
 
+use crate::model::limits::{STORED_OVERHEAD_BYTES, stored_bytes};
 use crate::model::{MessageId, Timestamp};
 use crate::store::columns::{key_params, stored};
 use crate::store::error::Fault;
@@ -19,7 +20,7 @@ const INTO_HELD: &str = "
     SELECT ?1, sender, incarnation, sequence, ?5, sent, ?6, subject, ?7 FROM partials
     WHERE sender = ?2 AND incarnation = ?3 AND sequence = ?4";
 
-/// Stores a chunk, unless it is there. Returns how many bytes were added.
+/// Stores a chunk, unless it is there. Returns what it counts for, if it is new.
 pub(super) fn put(connection: &Connection, chunk: &IncomingChunk) -> Result<u64, Fault> {
     let key = &chunk.key;
     connection
@@ -49,7 +50,7 @@ pub(super) fn put(connection: &Connection, chunk: &IncomingChunk) -> Result<u64,
             chunk.index,
             &chunk.bytes[..],
         ])?;
-    Ok(if added == 0 { 0 } else { chunk.bytes.len() as u64 })
+    Ok(if added == 0 { 0 } else { stored_bytes(chunk.bytes.len() as u64) })
 }
 
 /// Makes one message of all chunks, in the inbox (with a cursor) or held. Its size stays the same.
@@ -125,19 +126,20 @@ fn checked_total(connection: &Connection, key: &ReceivedKey) -> Result<i32, Faul
     i32::try_from(total).map_err(|_| Fault::Bug(format!("{key:?} has {total} bytes")))
 }
 
-/// Drops the chunks of a message. Returns how many bytes they had.
+/// Drops the chunks of a message. Returns what they counted for.
 pub(super) fn drop_all(connection: &Connection, key: &ReceivedKey) -> Result<u64, Fault> {
-    let bytes: i64 = connection
+    let (bytes, count): (i64, i64) = connection
         .prepare_cached(
-            "SELECT ifnull(sum(length(bytes)), 0) FROM chunks
+            "SELECT ifnull(sum(length(bytes)), 0), count(*) FROM chunks
              WHERE sender = ?1 AND incarnation = ?2 AND sequence = ?3",
         )?
-        .query_row(key_params(key), |row| row.get(0))?;
+        .query_row(key_params(key), |row| Ok((row.get(0)?, row.get(1)?)))?;
     for sql in [
         "DELETE FROM chunks WHERE sender = ?1 AND incarnation = ?2 AND sequence = ?3",
         "DELETE FROM partials WHERE sender = ?1 AND incarnation = ?2 AND sequence = ?3",
     ] {
         connection.prepare_cached(sql)?.execute(key_params(key))?;
     }
-    Ok(bytes.unsigned_abs())
+    let overhead = count.unsigned_abs().saturating_mul(STORED_OVERHEAD_BYTES);
+    Ok(bytes.unsigned_abs().saturating_add(overhead))
 }

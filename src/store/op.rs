@@ -207,7 +207,7 @@ pub struct Snapshot {
     pub last_cursor: Cursor,
     /// Messages in the inbox.
     pub inbox_messages: u64,
-    /// Bytes of their bodies, held ones and chunks included.
+    /// What they count for on disk, held ones and chunks included.
     pub inbox_bytes: u64,
 }
 

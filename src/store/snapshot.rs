@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use rusqlite::{Connection, OptionalExtension as _};
 
+use crate::model::limits::stored_bytes;
 use crate::model::{Incarnation, PrekeyId, Sequence, SessionId};
 use crate::store::columns::Columns;
 use crate::store::error::{Damage, ReadError};
@@ -180,7 +181,7 @@ fn inbox(connection: &Connection, snapshot: &mut Snapshot) -> Result<(), ReadErr
             return Err(row.damage("sender is not 32 bytes, or id is not 16").into());
         }
         snapshot.inbox_messages += 1;
-        snapshot.inbox_bytes += row.number(2)?;
+        snapshot.inbox_bytes += stored_bytes(row.number(2)?);
         snapshot.last_cursor = snapshot.last_cursor.max(Cursor(row.number(0)?));
         Ok(())
     })?;
@@ -196,7 +197,7 @@ fn held(connection: &Connection, snapshot: &mut Snapshot) -> Result<(), ReadErro
             return Err(row.damage("id is not 16 bytes").into());
         }
         snapshot.held.push(HeldRow { key: row.key(1)?, received: row.time(4)?, bytes });
-        snapshot.inbox_bytes += bytes;
+        snapshot.inbox_bytes += stored_bytes(bytes);
         Ok(())
     })
 }
@@ -216,7 +217,7 @@ fn partials(connection: &Connection, snapshot: &mut Snapshot) -> Result<(), Read
             return Err(row.damage("a chunk of an unknown message").into());
         };
         partial.indexes.push(row.small(4)?);
-        snapshot.inbox_bytes += row.number(5)?;
+        snapshot.inbox_bytes += stored_bytes(row.number(5)?);
         Ok(())
     })?;
     snapshot.partials = partials.into_values().collect();

@@ -81,6 +81,9 @@ impl Payload {
         let mut reader = Reader::new(bytes, "payload");
         let incarnation = Incarnation(reader.u64()?);
         let floor = Sequence(reader.u64()?);
+        if floor > Sequence::LAST {
+            return Err(WireError::Invalid("floor"));
+        }
         let count = usize::from(reader.u16()?);
         let count = reader.bounded(count, ITEMS_MAX, "number of items")?;
         let items = (0..count).map(|_| read_item(&mut reader)).collect::<Result<_, _>>()?;
@@ -159,7 +162,8 @@ fn is_readable(item: &Item) -> bool {
 }
 
 fn is_common(sequence: Sequence, subject: Option<&str>) -> bool {
-    sequence >= Sequence::FIRST && subject.is_none_or(|text| text.len() <= SUBJECT_BYTES_MAX)
+    (Sequence::FIRST..=Sequence::LAST).contains(&sequence)
+        && subject.is_none_or(|text| text.len() <= SUBJECT_BYTES_MAX)
 }
 
 /// Bytes of an item.
@@ -222,7 +226,7 @@ fn read_item(reader: &mut Reader) -> Result<Item, WireError> {
         return Err(WireError::Invalid("item"));
     }
     let sequence = Sequence(reader.u64()?);
-    if sequence < Sequence::FIRST {
+    if sequence < Sequence::FIRST || sequence > Sequence::LAST {
         return Err(WireError::Invalid("sequence"));
     }
     let sent = Timestamp::from_millis(reader.u64()?);

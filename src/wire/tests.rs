@@ -724,3 +724,21 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn numbers_end_before_counting_does() {
+    let last = Sequence::LAST.0;
+    let written = |floor, item: Item| {
+        let mut writer = PayloadWriter::new(Incarnation(1), Sequence(floor));
+        writer.push(&item).then(|| Bytes::from(writer.finish()))
+    };
+    let good = written(last, message(last, 3)).expect("the last number is one");
+    assert!(Payload::decode(good.clone()).is_ok());
+    assert!(written(1, message(last + 1, 3)).is_none(), "and the next is none");
+    // The floor stands at 8, the only message's number at 19.
+    for at in [8, 19] {
+        let mut bytes = good.to_vec();
+        bytes[at..at + 8].copy_from_slice(&(last + 1).to_be_bytes());
+        assert!(Payload::decode(bytes.into()).is_err(), "at {at}");
+    }
+}

@@ -8,7 +8,7 @@ use crate::control::SendRequest;
 use crate::control::protocol::{ErrorCode, Failure, Reply, Sent, Wait};
 use crate::courier::{self, GivenUp};
 use crate::crypto::message_id;
-use crate::model::limits::MESSAGE_LIFETIME_MAX;
+use crate::model::limits::{MESSAGE_LIFETIME_MAX, STORED_OVERHEAD_BYTES};
 use crate::model::{
     Incarnation, Limits, MessageId, Monotonic, Now, Outgoing, PeerId, Row, Sequence, Span, Uid,
 };
@@ -16,8 +16,6 @@ use crate::store::op::{KeyRow, KeyState, Op, OutboxSummary, Question};
 
 /// How long a send waits unless it says otherwise.
 const TIMEOUT_DEFAULT: Span = Span::from_secs(10);
-/// What a queued message costs beside its body.
-const OVERHEAD_BYTES: u64 = 256;
 
 /// A message on its way to the disk.
 #[derive(Debug)]
@@ -76,7 +74,7 @@ impl Desk {
             last_row,
             sequences: BTreeMap::new(),
             messages,
-            bytes: bytes.saturating_add(OVERHEAD_BYTES.saturating_mul(messages)),
+            bytes: bytes.saturating_add(STORED_OVERHEAD_BYTES.saturating_mul(messages)),
             bytes_max: limits.outbox_bytes_max,
             message_bytes_max: limits.message_bytes_max,
             queueing: Vec::new(),
@@ -98,7 +96,7 @@ impl Desk {
 
     /// Bytes of the bodies.
     pub(super) const fn bytes(&self) -> u64 {
-        self.bytes.saturating_sub(self.messages.saturating_mul(OVERHEAD_BYTES))
+        self.bytes.saturating_sub(self.messages.saturating_mul(STORED_OVERHEAD_BYTES))
     }
 
     pub(super) fn take_queueing(&mut self) -> Vec<Queueing> {
@@ -124,7 +122,7 @@ impl Desk {
 
     fn leave(&mut self, messages: u64, bytes: u64) {
         self.messages = self.messages.saturating_sub(messages);
-        let bytes = bytes.saturating_add(OVERHEAD_BYTES.saturating_mul(messages));
+        let bytes = bytes.saturating_add(STORED_OVERHEAD_BYTES.saturating_mul(messages));
         self.bytes = self.bytes.saturating_sub(bytes);
     }
 
@@ -221,7 +219,7 @@ impl Core {
     fn queue(&mut self, now: Now, caller: Caller, request: SendRequest, recipient: PeerId) {
         let timeout = timeout_of(&request);
         let desk = &mut self.desk;
-        let bytes = request.body.len() as u64 + OVERHEAD_BYTES;
+        let bytes = request.body.len() as u64 + STORED_OVERHEAD_BYTES;
         if desk.bytes.saturating_add(bytes) > desk.bytes_max {
             if let Some(key) = &request.key {
                 desk.keys_busy.remove(key);

@@ -427,8 +427,11 @@ impl Core {
             Output::Disconnect { neighbour, reason, text } => {
                 self.close_link(now, &neighbour, reason, &text);
             }
-            Output::Deliver { envelope } => {
-                self.courier.handle(now, courier::Input::Envelope(envelope));
+            Output::Deliver { from, envelope } => {
+                let via_vouched = self.peers.dial(&from).is_some();
+                let vouched = self.peers.known(&envelope.header.source).is_some();
+                let delivery = courier::Delivery { envelope, via: from, via_vouched, vouched };
+                self.courier.handle(now, courier::Input::Envelope(delivery));
             }
             Output::Departed { commitment } => {
                 self.courier.handle(now, courier::Input::Departed { commitment });

@@ -13,8 +13,8 @@ use crate::store::op::{Answer, Completion, KeyState, Op, Query, Question, Transa
 
 /// Between two tries to store what there was no room for.
 const RETRY_INTERVAL: Span = Span::from_secs(1);
-/// How long what became of sent messages waits for another transaction to go with. A sync of its own
-/// would make the next message, which often comes at once, wait for it.
+/// How long what became of sent messages waits for another transaction to go with. A sync of its
+/// own would make the next message, which often comes at once, wait for it.
 const COMPANY_INTERVAL: Span = Span::from_millis(5);
 /// Messages loaded from the outbox at once.
 const LOAD_MESSAGES_MAX: usize = 1_024;

@@ -24,7 +24,7 @@ fn a_large_envelope_is_flooded_in_fragments_and_its_receipt_floods_back() {
     net.input(0, Input::Flood { envelope: envelope.clone() });
     net.run(Span::from_secs(10));
     assert_eq!(net.delivered(2), [(1, 1)]);
-    let Some(Output::Deliver { envelope: got }) = net.outputs[2].first() else { panic!() };
+    let Some(Output::Deliver { envelope: got, .. }) = net.outputs[2].first() else { panic!() };
     assert_eq!(got, &envelope, "put together as it was");
     assert_eq!((net.receipts(0, &envelope), departed(&net, 0)), (1, 1));
     let receipts = net.count(|_, _, frame| matches!(frame, Frame::Receipt { .. }));

@@ -170,7 +170,7 @@ impl Net {
                     self.unlink(node, to);
                     continue;
                 }
-                Output::Deliver { envelope } if self.reveals => {
+                Output::Deliver { envelope, .. } if self.reveals => {
                     let preimage = self.preimages[&envelope.header.commitment];
                     self.outputs[node].push(output);
                     self.input(node, Input::Reveal { preimage });
@@ -281,7 +281,7 @@ impl Net {
     /// The attempts that were delivered to a node, by counter.
     pub(super) fn delivered(&self, node: usize) -> Vec<(u64, u16)> {
         let delivered = self.outputs[node].iter().filter_map(|output| match output {
-            Output::Deliver { envelope } => Some((envelope.header.counter, envelope.attempt)),
+            Output::Deliver { envelope, .. } => Some((envelope.header.counter, envelope.attempt)),
             _ => None,
         });
         delivered.collect()

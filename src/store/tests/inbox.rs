@@ -1,6 +1,7 @@
 //! Searching the inbox and shortening it.
 
 use super::*;
+use crate::model::limits::stored_bytes;
 use crate::store::apply::PRUNE_MESSAGES_MAX;
 use crate::store::ask::INBOX_SEARCH_MAX;
 use crate::store::op::Pruned;
@@ -126,21 +127,22 @@ fn the_oldest_messages_go_by_age_and_by_size() {
     let held = Incoming { cursor: Cursor(0), ..incoming(77, 1, 500) };
     rig.commit((1..=10).map(|place| deliver(&incoming(place, 1, 100))).collect());
     rig.commit(vec![Op::Hold(Box::new(held.clone()))]);
-    let gone = |messages, bytes| Pruned { messages, bytes };
+    let gone = |messages| Pruned { messages, bytes: messages * stored_bytes(100) };
     // By age alone: received at 1001 and so on.
-    assert_eq!(prune(&rig, 10, 1_001, u64::MAX), gone(0, 0));
-    assert_eq!(prune(&rig, 10, 1_003, u64::MAX), gone(2, 200));
+    assert_eq!(prune(&rig, 10, 1_001, u64::MAX), gone(0));
+    assert_eq!(prune(&rig, 10, 1_003, u64::MAX), gone(2));
     // Not what somebody has not acknowledged.
-    assert_eq!(prune(&rig, 3, 9_999, 0), gone(1, 100));
-    // By size: 700 bytes are left, and 500 held.
-    assert_eq!(prune(&rig, 10, 0, 1_200), gone(0, 0));
-    assert_eq!(prune(&rig, 10, 0, 1_050), gone(2, 200));
+    assert_eq!(prune(&rig, 3, 9_999, 0), gone(1));
+    // By size: seven are left, and the one that is held.
+    let left = 7 * stored_bytes(100) + stored_bytes(500);
+    assert_eq!(prune(&rig, 10, 0, left), gone(0));
+    assert_eq!(prune(&rig, 10, 0, left - stored_bytes(100) - 1), gone(2));
     let places = inbox_of(&rig).iter().map(|m| m.cursor.0).collect::<Vec<_>>();
     assert_eq!(places, [6, 7, 8, 9, 10]);
-    assert_eq!(prune(&rig, u64::MAX, u64::MAX, 0), gone(5, 500));
+    assert_eq!(prune(&rig, u64::MAX, u64::MAX, 0), gone(5));
     rig.store.close();
     let (rig, snapshot) = Rig::open(&path);
-    assert_eq!((snapshot.inbox_messages, snapshot.inbox_bytes), (0, 500));
+    assert_eq!((snapshot.inbox_messages, snapshot.inbox_bytes), (0, stored_bytes(500)));
     assert_eq!(snapshot.last_cursor, Cursor(10));
     // A search knows where the inbox ends even when it is empty.
     assert_eq!(search(&rig, whole_inbox()), (vec![], 10));

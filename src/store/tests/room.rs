@@ -1,6 +1,7 @@
 //! A disk without room refuses what is too much, and nothing else.
 
 use super::*;
+use crate::model::limits::stored_bytes;
 use crate::store::op::PeerRow;
 
 /// A database that may have that many pages of four kibibytes.
@@ -58,7 +59,7 @@ fn only_the_culprit_is_refused_and_room_can_be_made() {
 
     let (rig, snapshot) = with_pages(&path, 200);
     assert_eq!(rows(&rig), [1, 3, 6, 8]);
-    assert_eq!((snapshot.inbox_messages, snapshot.inbox_bytes), (1, 9));
+    assert_eq!((snapshot.inbox_messages, snapshot.inbox_bytes), (1, stored_bytes(9)));
     assert_eq!((snapshot.last_row, snapshot.last_cursor), (Row(8), Cursor(1)));
 }
 
@@ -73,7 +74,8 @@ fn sums_follow_what_was_undone() {
     ]);
     assert_eq!(fates(&rig.hear(2)), "CF");
     // Were the refused bytes counted, this would remove the message.
-    let by_size = Op::Prune { through: Cursor(9), received_before: time(0), bytes_max: 100 };
+    let by_size =
+        Op::Prune { through: Cursor(9), received_before: time(0), bytes_max: stored_bytes(100) };
     rig.commit(vec![by_size]);
     assert_eq!(inbox_of(&rig).len(), 1);
 }

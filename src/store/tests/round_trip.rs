@@ -3,6 +3,7 @@
 use zeroize::Zeroizing;
 
 use super::*;
+use crate::model::limits::{CHUNK_BYTES, stored_bytes};
 use crate::model::{PrekeyId, SessionId};
 use crate::store::op::{
     HeldRow, IncomingChunk, KeyRow, KeyState, ListenerRow, OutboxSummary, OutgoingHead, PartialRow,
@@ -149,7 +150,7 @@ fn the_inbox_survives_and_held_messages_find_their_place() {
     let released = Incoming { cursor: Cursor(2), ..held };
     assert_eq!(inbox_of(&rig), [first, released, last]);
     assert_eq!(snapshot.held, [HeldRow { key: waits.key, received: waits.received, bytes: 7 }]);
-    assert_eq!((snapshot.inbox_messages, snapshot.inbox_bytes), (3, 3_107));
+    assert_eq!((snapshot.inbox_messages, snapshot.inbox_bytes), (3, 3_107 + 4 * stored_bytes(0)));
     assert_eq!(snapshot.last_cursor, Cursor(3));
 }
 
@@ -174,7 +175,7 @@ fn assembled(sequence: u64, cursor: Option<u64>) -> Op {
 #[test]
 fn chunks_become_messages() {
     let whole = body(3, 1_000_000);
-    let size = 57_344;
+    let size = CHUNK_BYTES;
     let (_directory, path) = place();
     let (rig, _) = Rig::open(&path);
     // In any order; one of them twice.
@@ -197,13 +198,13 @@ fn chunks_become_messages() {
         snapshot.partials,
         [partial(1, all.clone()), partial(2, all), partial(3, vec![1, 4])]
     );
-    assert_eq!(snapshot.inbox_bytes, 2_000_000 + 2 * size as u64);
+    assert_eq!(snapshot.inbox_bytes, 2 * stored_bytes(1_000_000) + 2 * stored_bytes(size as u64));
     rig.commit(vec![assembled(1, Some(1)), assembled(2, None)]);
     rig.store.close();
 
     let (rig, snapshot) = Rig::open(&path);
     assert_eq!(snapshot.partials, [partial(3, vec![1, 4])]);
-    assert_eq!(snapshot.inbox_bytes, 2_000_000 + 2 * size as u64);
+    assert_eq!(snapshot.inbox_bytes, 2 * stored_bytes(1_000_000) + 2 * stored_bytes(size as u64));
     assert_eq!(snapshot.held, [HeldRow { key: key(1, 2), received: time(6), bytes: 1_000_000 }]);
     assert_eq!(snapshot.last_cursor, Cursor(1));
     rig.commit(vec![Op::Release { key: key(1, 2), cursor: Cursor(2) }]);
@@ -222,7 +223,7 @@ fn chunks_become_messages() {
 #[test]
 fn the_largest_message_is_assembled_and_read_in_pieces() {
     let whole = body(1, 16 * 1024 * 1024);
-    let size = 57_344;
+    let size = CHUNK_BYTES;
     let (_directory, path) = place();
     let (rig, _) = Rig::open(&path);
     let chunks = whole.len().div_ceil(size) as u16;

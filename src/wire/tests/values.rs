@@ -124,7 +124,7 @@ pub(super) fn payloads() -> impl Strategy<Value = Payload> {
         1 => vec(messages(CHUNK_BYTES), 1..2),
         1 => vec(chunks(), 1..2),
     ];
-    (any::<u64>(), any::<u64>(), items).prop_map(|(incarnation, floor, items)| Payload {
+    (any::<u64>(), 0..=Sequence::LAST.0, items).prop_map(|(incarnation, floor, items)| Payload {
         incarnation: Incarnation(incarnation),
         floor: Sequence(floor),
         items,
@@ -147,7 +147,7 @@ pub(super) fn any_items() -> impl Strategy<Value = Item> {
 }
 
 fn messages(body_max: usize) -> impl Strategy<Value = Item> {
-    (1..=u64::MAX, times(), times(), subjects(), blobs(body_max)).prop_map(
+    (1..=Sequence::LAST.0, times(), times(), subjects(), blobs(body_max)).prop_map(
         |(sequence, sent, expires, subject, body)| Item::Message {
             sequence: Sequence(sequence),
             sent,
@@ -160,7 +160,7 @@ fn messages(body_max: usize) -> impl Strategy<Value = Item> {
 
 fn chunks() -> impl Strategy<Value = Item> {
     let place = (CHUNK_BYTES + 1..20 * CHUNK_BYTES, any::<prop::sample::Index>());
-    (1..=u64::MAX, times(), times(), subjects(), place, any::<u8>()).prop_map(
+    (1..=Sequence::LAST.0, times(), times(), subjects(), place, any::<u8>()).prop_map(
         |(sequence, sent, expires, subject, (total, which), seed)| {
             let index = which.index(total.div_ceil(CHUNK_BYTES));
             let length = CHUNK_BYTES.min(total - index * CHUNK_BYTES);

@@ -1,0 +1,335 @@
+//! Receiving: open, check, put in order, store, and only then reveal.
+//!
+//! Envelopes are opened as they come and wait for the next batch. A batch is worked out on copies
+//! of the windows it touches and becomes true only when the store says so; there is one batch at a
+//! time, so what a refused batch worked out is simply dropped.
+
+mod batch;
+mod partial;
+mod session;
+mod shares;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+
+use bytes::Bytes;
+
+use self::batch::{Batch, Refusal};
+use self::partial::Partial;
+use self::session::InSession;
+use self::shares::Shares;
+use super::prekeys::Prekeys;
+use super::window::Window;
+use super::{Arrival, Change, Delivery, Output, Stored};
+use crate::crypto::{SealingKeys, SessionSecret, commitment_of};
+use crate::model::limits::{
+    CLOCK_SKEW_MAX, MESSAGE_LIFETIME_MAX, PREKEY_LIFETIME, SESSION_LIFETIME,
+};
+use crate::model::{
+    Cursor, Incarnation, Limits, Monotonic, Now, PeerId, ReceivedKey, Sequence, SessionId, Span,
+};
+use crate::wire::{Header, NoticeKind, Payload, Tail};
+
+/// How often what is too old is looked for.
+const CHORE_INTERVAL: Span = Span::from_secs(600);
+/// Bytes of opened envelopes that wait for the batch before them; more are dropped and come again.
+const WAITING_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Bytes of one batch: bounds how long a commit takes.
+const BATCH_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// What an opened envelope takes in memory beside its content.
+const OPENED_OVERHEAD_BYTES: usize = 512;
+/// Openings a second, each a signature check and a decapsulation: shared among the neighbours that
+/// the operator connected, and the same again among all others.
+const OPENINGS_PER_SECOND: u32 = 100;
+/// While a batch is under way, nothing is looked for.
+const CHORE_PAUSE: Span = Span::from_secs(1);
+/// A window outlives every prekey that its messages can have been sealed to.
+const WINDOW_LIFETIME: Span = Span::from_micros(PREKEY_LIFETIME.as_micros() + 86_400_000_000);
+
+/// An envelope that was opened and waits for its batch.
+struct Opened {
+    header: Header,
+    receipt: [u8; 32],
+    payload: Payload,
+    /// What it takes in memory.
+    bytes: usize,
+    /// Whether the operator knows its sender.
+    vouched: bool,
+}
+
+/// The receiving half of a courier.
+pub(super) struct Inbound {
+    me: PeerId,
+    message_bytes_max: usize,
+    inbox_bytes_max: u64,
+    sessions_max: usize,
+    sessions: BTreeMap<(PeerId, SessionId), InSession>,
+    windows: BTreeMap<(PeerId, Incarnation), Window>,
+    partials: BTreeMap<ReceivedKey, Partial>,
+    last_cursor: Cursor,
+    inbox_bytes: u64,
+    waiting: VecDeque<Opened>,
+    waiting_bytes: usize,
+    batch: Option<Box<Batch>>,
+    chores: Vec<Change>,
+    /// Openings that come over links the operator asked for.
+    vouched_openings: Shares,
+    /// Openings that come over all other links.
+    openings: Shares,
+    next_chore: Monotonic,
+}
+
+impl Inbound {
+    pub(super) fn new(me: PeerId, limits: &Limits, stored: Stored, now: Now) -> Self {
+        let sessions = stored.sessions.into_iter().map(|row| {
+            let secret = SessionSecret::from_bytes(row.secret);
+            let keys = secret.keys();
+            let (created, stored) = (row.created, true);
+            let session = InSession { secret, keys, created, stored, vouched: false };
+            ((row.sender, row.session), session)
+        });
+        let windows =
+            stored.windows.iter().map(|row| ((row.sender, row.incarnation), Window::from_row(row)));
+        let partials = stored.partials.iter().map(|row| {
+            let mut partial = Partial::new(row.total, row.expires);
+            for index in &row.indexes {
+                partial.add(*index);
+            }
+            (row.key, partial)
+        });
+        Self {
+            me,
+            message_bytes_max: limits.message_bytes_max,
+            inbox_bytes_max: limits.inbox_bytes_max,
+            sessions_max: limits.sessions_max,
+            sessions: sessions.collect(),
+            windows: windows.collect(),
+            partials: partials.collect(),
+            last_cursor: stored.last_cursor,
+            inbox_bytes: stored.inbox_bytes,
+            waiting: VecDeque::new(),
+            waiting_bytes: 0,
+            batch: None,
+            chores: Vec::new(),
+            vouched_openings: Shares::new(OPENINGS_PER_SECOND, now.mono),
+            openings: Shares::new(OPENINGS_PER_SECOND, now.mono),
+            next_chore: now.mono,
+        }
+    }
+
+    pub(super) const fn bytes(&self) -> u64 {
+        self.inbox_bytes
+    }
+
+    pub(super) const fn last_cursor(&self) -> Cursor {
+        self.last_cursor
+    }
+
+    pub(super) const fn deadline(&self) -> Monotonic {
+        self.next_chore
+    }
+
+    /// An envelope for us came.
+    pub(super) fn on_envelope(
+        &mut self,
+        now: Now,
+        delivery: &Delivery,
+        prekeys: &Prekeys,
+        out: &mut VecDeque<Output>,
+    ) {
+        let Delivery { envelope, vouched, .. } = delivery;
+        let header = envelope.header;
+        if header.destination != self.me
+            || header.source == self.me
+            || self.waiting_bytes.saturating_add(envelope.tail.len()) > WAITING_BYTES_MAX
+        {
+            return;
+        }
+        let Ok(tail) = Tail::decode(envelope.tail.clone()) else { return };
+        let key = (header.source, header.session);
+        if let Some(session) = self.sessions.get_mut(&key) {
+            session.vouched = *vouched;
+            let opened = open(&session.keys, &header, &tail.sealed, *vouched);
+            return opened.into_iter().for_each(|opened| self.wait(opened));
+        }
+        match self.accept(now, delivery, tail.opening.as_ref(), prekeys) {
+            // Only an opening whose envelope opens becomes a session.
+            Ok(session) => {
+                if let Some(opened) = open(&session.keys, &header, &tail.sealed, *vouched) {
+                    self.insert_session(key, session);
+                    self.wait(opened);
+                }
+            }
+            Err(Some(kind)) => out.push_back(Output::Notify { kind, header }),
+            Err(None) => {}
+        }
+    }
+
+    /// Makes a batch of what waits, unless there is one under way.
+    pub(super) fn flush(&mut self, now: Now, out: &mut VecDeque<Output>) {
+        if self.batch.is_some() || (self.waiting.is_empty() && self.chores.is_empty()) {
+            return;
+        }
+        let mut batch = Box::new(Batch::after(self.last_cursor));
+        batch.chores = std::mem::take(&mut self.chores);
+        batch.changes.clone_from(&batch.chores);
+        let mut bytes = 0;
+        while bytes < BATCH_BYTES_MAX
+            && let Some(opened) = self.waiting.pop_front()
+        {
+            bytes += opened.bytes;
+            self.waiting_bytes -= opened.bytes;
+            match self.refusal(now, &batch, &opened) {
+                None => self.apply(now, &mut batch, opened),
+                Some(Refusal::Notice(kind)) => {
+                    out.push_back(Output::Notify { kind, header: opened.header });
+                }
+                Some(Refusal::Silence) => {}
+            }
+        }
+        for ((sender, incarnation), window) in &batch.windows {
+            batch.changes.push(Change::Window(Box::new(window.to_row(*sender, *incarnation))));
+        }
+        if batch.changes.is_empty() {
+            // Only duplicates of what is on disk: their receipts got lost.
+            reveal(&batch.accepted, out);
+            return;
+        }
+        out.push_back(Output::Store(std::mem::take(&mut batch.changes)));
+        self.batch = Some(batch);
+    }
+
+    /// The batch is on disk: it becomes true.
+    pub(super) fn on_stored(&mut self, out: &mut VecDeque<Output>) {
+        let Some(batch) = self.batch.take() else { return };
+        for session in &batch.sessions {
+            if let Some(session) = self.sessions.get_mut(session) {
+                session.stored = true;
+            }
+        }
+        self.windows.extend(batch.windows);
+        for (key, partial) in batch.partials {
+            match partial {
+                Some(partial) => self.partials.insert(key, partial),
+                None => self.partials.remove(&key),
+            };
+        }
+        self.last_cursor = batch.last_cursor;
+        self.inbox_bytes = self.inbox_bytes.saturating_add(batch.bytes);
+        reveal(&batch.accepted, out);
+        if !batch.arrivals.is_empty() {
+            out.push_back(Output::Arrived(batch.arrivals));
+        }
+    }
+
+    /// There was no room for the batch: it never happened.
+    pub(super) fn on_store_full(&mut self, out: &mut VecDeque<Output>) {
+        let Some(batch) = self.batch.take() else { return };
+        self.chores = batch.chores;
+        for (header, _) in batch.accepted {
+            out.push_back(Output::Notify { kind: NoticeKind::Full, header });
+        }
+    }
+
+    pub(super) const fn on_pruned(&mut self, bytes: u64) {
+        self.inbox_bytes = self.inbox_bytes.saturating_sub(bytes);
+    }
+
+    /// Looks for what is too old.
+    pub(super) fn tick(&mut self, now: Now) {
+        if now.mono < self.next_chore {
+            return;
+        }
+        if self.batch.is_some() {
+            // Its windows and chunks may be about to change.
+            self.next_chore = now.mono + CHORE_PAUSE;
+            return;
+        }
+        self.next_chore = now.mono + CHORE_INTERVAL;
+        let chores = &mut self.chores;
+        self.sessions.retain(|(sender, session), state| {
+            let keep = now.wall < state.created + SESSION_LIFETIME;
+            if !keep {
+                chores.push(Change::DropSession { sender: *sender, session: *session });
+            }
+            keep
+        });
+        let mut dropped = 0;
+        self.partials.retain(|key, partial| {
+            let keep = now.wall < partial.expires + CLOCK_SKEW_MAX;
+            if !keep {
+                dropped += partial.bytes;
+                chores.push(Change::DropChunks(*key));
+            }
+            keep
+        });
+        self.inbox_bytes = self.inbox_bytes.saturating_sub(dropped);
+        self.release_stale(now);
+        let chores = &mut self.chores;
+        self.windows.retain(|(sender, incarnation), window| {
+            let keep = now.wall < window.touched + WINDOW_LIFETIME || !window.is_in_order();
+            if !keep {
+                let (sender, incarnation) = (*sender, *incarnation);
+                chores.push(Change::DropWindow { sender, incarnation });
+            }
+            keep
+        });
+    }
+
+    /// Messages held for others that have expired by now need not wait any longer. The gap is
+    /// closed by an envelope of our own making, which goes the way of all others.
+    fn release_stale(&mut self, now: Now) {
+        for ((sender, incarnation), window) in &self.windows {
+            if window.is_in_order() || now.wall < window.touched + MESSAGE_LIFETIME_MAX {
+                continue;
+            }
+            let mut skipped = window.clone();
+            let floor = skipped.skip_all().last().map_or(Sequence::FIRST, |last| last.next());
+            let payload = Payload { incarnation: *incarnation, floor, items: Vec::new() };
+            let header = Header {
+                source: *sender,
+                destination: self.me,
+                session: SessionId(0),
+                counter: 0,
+                commitment: [0; 32],
+            };
+            let receipt = [0; 32];
+            self.waiting.push_back(Opened { header, receipt, payload, bytes: 0, vouched: true });
+        }
+    }
+
+    fn wait(&mut self, opened: Opened) {
+        self.waiting_bytes += opened.bytes;
+        self.waiting.push_back(opened);
+    }
+}
+
+impl fmt::Debug for Inbound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inbound")
+            .field("sessions", &self.sessions.len())
+            .field("windows", &self.windows.len())
+            .field("waiting", &self.waiting.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Opens an envelope and checks that its receipt will match its commitment.
+fn open(keys: &SealingKeys, header: &Header, sealed: &Bytes, vouched: bool) -> Option<Opened> {
+    let mut content = sealed.to_vec();
+    let length = keys.open(header.counter, &header.aad(), &mut content).ok()?.len();
+    content.truncate(length);
+    let receipt = keys.receipt(header.counter);
+    if commitment_of(&receipt) != header.commitment {
+        return None;
+    }
+    let payload = Payload::decode(content.into()).ok()?;
+    let bytes = sealed.len() + OPENED_OVERHEAD_BYTES;
+    Some(Opened { header: *header, receipt, payload, bytes, vouched })
+}
+
+fn reveal(accepted: &[(Header, [u8; 32])], out: &mut VecDeque<Output>) {
+    // A commitment of zeros is our own making: see `release_stale`.
+    let real = accepted.iter().filter(|(header, _)| header.commitment != [0; 32]);
+    out.extend(real.map(|(_, preimage)| Output::Reveal { preimage: *preimage }));
+}

@@ -1,0 +1,43 @@
+//! Messages of which some chunks are there.
+
+use crate::model::Timestamp;
+use crate::model::limits::{CHUNK_BYTES, stored_bytes};
+
+/// A message of which some chunks are there.
+#[derive(Debug, Clone)]
+pub(super) struct Partial {
+    pub(super) total: u64,
+    pub(super) expires: Timestamp,
+    /// One bit a chunk.
+    chunks: Vec<u64>,
+    pub(super) missing: usize,
+    /// What they count for on disk.
+    pub(super) bytes: u64,
+}
+
+impl Partial {
+    pub(super) fn new(total: u64, expires: Timestamp) -> Self {
+        let chunks = usize::try_from(total).unwrap_or(usize::MAX).div_ceil(CHUNK_BYTES);
+        Self { total, expires, chunks: vec![0; chunks.div_ceil(64)], missing: chunks, bytes: 0 }
+    }
+
+    /// Notes a chunk; false if it was there already.
+    pub(super) fn add(&mut self, index: u16) -> bool {
+        let bit = 1 << (index % 64);
+        match self.chunks.get_mut(usize::from(index / 64)) {
+            Some(word) if *word & bit == 0 => {
+                *word |= bit;
+                self.missing = self.missing.saturating_sub(1);
+                self.bytes = self.bytes.saturating_add(stored_bytes(self.length(index)));
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Bytes of one chunk: all but the last are of one size.
+    fn length(&self, index: u16) -> u64 {
+        let start = u64::from(index).saturating_mul(CHUNK_BYTES as u64);
+        self.total.saturating_sub(start).min(CHUNK_BYTES as u64)
+    }
+}
