@@ -1,0 +1,365 @@
+//! Links: one to each neighbour, which ones to make, and when to try again.
+
+mod auto;
+mod connect;
+
+use std::collections::BTreeMap;
+
+use self::connect::{Connecting, failure_of, failure_text};
+use super::{Caller, Core, DialFailure, DialId, Effect, LinkId, LinkUp, jittered};
+use crate::control::Outgoing as ToClient;
+use crate::control::protocol::{Event, LinkEvent};
+use crate::courier;
+use crate::crypto::{Domain, verify};
+use crate::model::{Address, Monotonic, Now, PeerId, Record, Span};
+use crate::router;
+use crate::wire::{CloseReason, decode_record};
+
+/// Before a peer that could not be reached is dialled again; doubled each time.
+const REDIAL_INITIAL: Span = Span::from_millis(500);
+/// Between dials of a peer that stays away.
+const REDIAL_MAX: Span = Span::from_secs(60);
+/// How often to look whether there are enough links to peers of our own choice.
+const AUTO_INTERVAL: Span = Span::from_secs(10);
+/// Peers of our own choice that could not be reached are left alone for this long.
+const AUTO_PAUSE: Span = Span::from_secs(600);
+/// How many of them are remembered.
+const AUTO_PAUSED_MAX: usize = 1_024;
+
+/// A link that is up.
+#[derive(Debug)]
+pub(in crate::node::core) struct LinkState {
+    pub(in crate::node::core) peer: PeerId,
+    pub(in crate::node::core) outbound: bool,
+    pub(in crate::node::core) address: Address,
+    pub(in crate::node::core) since: Monotonic,
+    instance: u64,
+}
+
+/// What a dial is for.
+#[derive(Debug)]
+enum Purpose {
+    /// A client wants to know who answers.
+    Probe(Caller),
+    /// The operator's peer, at its own address or one from its record.
+    Keep(PeerId),
+    /// A peer of our own choice.
+    Auto(PeerId),
+    /// A client asked to connect a peer that is linked already: does it answer there too?
+    Verify(PeerId),
+}
+
+#[derive(Debug)]
+struct Dialling {
+    purpose: Purpose,
+    address: Address,
+}
+
+/// A peer whose link is kept.
+#[derive(Debug)]
+struct Kept {
+    failures: u32,
+    next: Monotonic,
+    dial: Option<DialId>,
+    /// Tells which of the addresses is next.
+    turn: usize,
+}
+
+/// All links of a node.
+#[derive(Debug)]
+pub(in crate::node::core) struct Links {
+    up: BTreeMap<LinkId, LinkState>,
+    active: BTreeMap<PeerId, LinkId>,
+    dials: BTreeMap<DialId, Dialling>,
+    next_dial: u64,
+    kept: BTreeMap<PeerId, Kept>,
+    connecting: Vec<Connecting>,
+    /// Why kept peers were not reached, for people.
+    last_errors: BTreeMap<PeerId, String>,
+    /// Links to peers that the operator did not connect.
+    auto: usize,
+    links_max: usize,
+    auto_next: Monotonic,
+    auto_paused: BTreeMap<PeerId, Monotonic>,
+}
+
+impl Links {
+    pub(in crate::node::core) fn new(auto: usize, links_max: usize, now: Now) -> Self {
+        Self {
+            up: BTreeMap::new(),
+            active: BTreeMap::new(),
+            dials: BTreeMap::new(),
+            next_dial: 1,
+            kept: BTreeMap::new(),
+            connecting: Vec::new(),
+            last_errors: BTreeMap::new(),
+            auto,
+            links_max,
+            auto_next: now.mono,
+            auto_paused: BTreeMap::new(),
+        }
+    }
+
+    /// Who is at the other end, if this is the link that is used.
+    pub(in crate::node::core) fn active_peer(&self, link: LinkId) -> Option<PeerId> {
+        let peer = self.up.get(&link)?.peer;
+        (self.active.get(&peer) == Some(&link)).then_some(peer)
+    }
+
+    pub(in crate::node::core) fn link_of(&self, peer: &PeerId) -> Option<LinkId> {
+        self.active.get(peer).copied()
+    }
+
+    pub(in crate::node::core) fn state_of(&self, peer: &PeerId) -> Option<&LinkState> {
+        self.up.get(self.active.get(peer)?)
+    }
+
+    pub(in crate::node::core) fn len(&self) -> usize {
+        self.active.len()
+    }
+
+    pub(in crate::node::core) fn last_error(&self, peer: &PeerId) -> Option<&String> {
+        self.last_errors.get(peer)
+    }
+
+    /// Keeps a link to a peer from now on.
+    pub(in crate::node::core) fn keep(&mut self, peer: PeerId, now: Monotonic) {
+        let new = Kept { failures: 0, next: now, dial: None, turn: 0 };
+        self.kept.entry(peer).or_insert(new);
+    }
+
+    /// Keeps no link to a peer any longer.
+    pub(in crate::node::core) fn let_go(&mut self, peer: &PeerId) {
+        self.kept.remove(peer);
+        self.last_errors.remove(peer);
+    }
+
+    pub(in crate::node::core) fn deadline(&self) -> Monotonic {
+        let idle = |kept: &&Kept| kept.dial.is_none();
+        let kept = self
+            .kept
+            .iter()
+            .filter(|(peer, _)| !self.active.contains_key(peer))
+            .map(|(_, kept)| kept)
+            .filter(idle)
+            .map(|kept| kept.next);
+        let connecting = self.connecting.iter().map(|connecting| connecting.deadline);
+        let auto = (self.auto > 0).then_some(self.auto_next);
+        kept.chain(connecting).chain(auto).min().unwrap_or(Monotonic::NEVER)
+    }
+
+    fn dial(&mut self, purpose: Purpose, address: Address) -> (DialId, Effect) {
+        let dial = DialId(self.next_dial);
+        self.next_dial += 1;
+        let (expected, probe) = match &purpose {
+            Purpose::Probe(_) => (None, true),
+            Purpose::Keep(peer) | Purpose::Auto(peer) => (Some(*peer), false),
+            Purpose::Verify(peer) => (Some(*peer), true),
+        };
+        self.dials.insert(dial, Dialling { purpose, address: address.clone() });
+        (dial, Effect::Dial { dial, address, expected, probe })
+    }
+}
+
+impl Core {
+    pub(in crate::node::core) fn on_link_up(&mut self, now: Now, up: LinkUp) {
+        let LinkUp { link, peer, dial, address, instance, record } = up;
+        let outbound = dial.is_some();
+        if let Some(dial) = dial {
+            self.links.dials.remove(&dial);
+        }
+        let state = LinkState { peer, outbound, address, since: now.mono, instance };
+        if peer == self.me {
+            return self.refuse_link(link, CloseReason::Myself, "");
+        }
+        if let Some(old) = self.links.active.get(&peer).copied() {
+            if !self.replaces(old, &state) {
+                self.refuse_link(link, CloseReason::Duplicate, "");
+                return self.on_linked(now, peer);
+            }
+            self.drop_active(now, &peer);
+            self.out.flush_frames_of(old);
+            self.refuse_link(old, CloseReason::Duplicate, "");
+        } else if self.links.active.len() >= self.links.links_max
+            && self.peers.dial(&peer).is_none()
+        {
+            return self.refuse_link(link, CloseReason::Busy, "");
+        }
+        self.links.up.insert(link, state);
+        self.links.active.insert(peer, link);
+        self.links.last_errors.remove(&peer);
+        self.router.handle(now, router::Input::LinkUp { neighbour: peer, record });
+        self.route(now);
+        if self.links.link_of(&peer) == Some(link) {
+            self.on_linked(now, peer);
+            self.courier.handle(now, courier::Input::Nudge { peer: None });
+            self.tell_link(peer, true, None);
+        }
+    }
+
+    /// Whether a new link to the same peer replaces the old one. Both ends come to the same answer.
+    fn replaces(&self, old: LinkId, new: &LinkState) -> bool {
+        let Some(old) = self.links.up.get(&old) else { return true };
+        // The peer's daemon was restarted, or dialled again: the old link is dead.
+        if old.instance != new.instance || old.outbound == new.outbound {
+            return true;
+        }
+        // Both dialled at once: the link that the smaller ID dialled stays.
+        new.outbound == (self.me < new.peer)
+    }
+
+    /// There is a link to this peer: whoever waited for it is told.
+    fn on_linked(&mut self, now: Now, peer: PeerId) {
+        if let Some(kept) = self.links.kept.get_mut(&peer) {
+            kept.failures = 0;
+            kept.dial = None;
+        }
+        let (mine, others) = std::mem::take(&mut self.links.connecting)
+            .into_iter()
+            .partition(|connecting| connecting.peer == peer);
+        self.links.connecting = others;
+        let mine: Vec<Connecting> = mine;
+        for connecting in mine {
+            self.on_connected(now, connecting);
+        }
+    }
+
+    pub(in crate::node::core) fn on_link_down(&mut self, now: Now, link: LinkId, reason: &str) {
+        let Some(peer) = self.links.active_peer(link) else {
+            self.links.up.remove(&link);
+            return;
+        };
+        // Only of peers that matter to the operator: strangers may come and go in any number.
+        if self.links.kept.contains_key(&peer) {
+            self.links.last_errors.insert(peer, reason.to_owned());
+        }
+        self.drop_active(now, &peer);
+        self.tell_link(peer, false, Some(reason.to_owned()));
+    }
+
+    /// Ends the link to a peer, if there is one.
+    pub(in crate::node::core) fn close_link(
+        &mut self,
+        now: Now,
+        peer: &PeerId,
+        reason: CloseReason,
+        text: &str,
+    ) {
+        let Some(link) = self.links.link_of(peer) else { return };
+        self.out.flush_frames_of(link);
+        self.drop_active(now, peer);
+        self.refuse_link(link, reason, text);
+        let why = if text.is_empty() { reason.to_string() } else { text.to_owned() };
+        self.tell_link(*peer, false, Some(why));
+    }
+
+    fn drop_active(&mut self, now: Now, peer: &PeerId) {
+        let Some(link) = self.links.active.remove(peer) else { return };
+        self.links.up.remove(&link);
+        if let Some(kept) = self.links.kept.get_mut(peer) {
+            kept.next = now.mono + jittered(&mut self.random, REDIAL_INITIAL.divided(4));
+        }
+        self.router.handle(now, router::Input::LinkDown { neighbour: *peer });
+    }
+
+    fn refuse_link(&mut self, link: LinkId, reason: CloseReason, text: &str) {
+        self.out.effects.push(Effect::Close { link, reason, text: text.to_owned() });
+    }
+
+    pub(in crate::node::core) fn on_dial_failed(
+        &mut self,
+        now: Now,
+        dial: DialId,
+        failure: DialFailure,
+    ) {
+        let Some(dialling) = self.links.dials.remove(&dial) else { return };
+        let address = &dialling.address;
+        let text = failure_text(&failure, address);
+        match &dialling.purpose {
+            Purpose::Probe(caller) => {
+                self.fail(caller.clone(), failure_of(&failure, text));
+            }
+            Purpose::Verify(peer) => self.on_connect_failed(now, *peer, dial, &failure, &text),
+            Purpose::Keep(peer) => {
+                let peer = *peer;
+                self.links.last_errors.insert(peer, text.clone());
+                if let Some(kept) = self.links.kept.get_mut(&peer) {
+                    kept.dial = None;
+                    kept.turn = kept.turn.wrapping_add(1);
+                    let pause = REDIAL_INITIAL.times(1 << kept.failures.min(8)).min(REDIAL_MAX);
+                    kept.failures = kept.failures.saturating_add(1);
+                    kept.next = now.mono + jittered(&mut self.random, pause);
+                }
+                self.on_connect_failed(now, peer, dial, &failure, &text);
+            }
+            Purpose::Auto(peer) => {
+                let until = now.mono + jittered(&mut self.random, AUTO_PAUSE);
+                while self.links.auto_paused.len() >= AUTO_PAUSED_MAX {
+                    self.links.auto_paused.pop_first();
+                }
+                self.links.auto_paused.insert(*peer, until);
+            }
+        }
+    }
+
+    pub(in crate::node::core) fn tick_links(&mut self, now: Now) {
+        self.expire_connecting(now);
+        self.redial(now);
+        if self.links.auto > 0 && self.links.auto_next <= now.mono {
+            self.links.auto_next = now.mono + jittered(&mut self.random, AUTO_INTERVAL);
+            self.dial_others(now);
+        }
+    }
+
+    fn redial(&mut self, now: Now) {
+        let due: Vec<(PeerId, usize)> = self
+            .links
+            .kept
+            .iter()
+            .filter(|(peer, kept)| {
+                kept.dial.is_none()
+                    && kept.next <= now.mono
+                    && !self.links.active.contains_key(peer)
+            })
+            .map(|(peer, kept)| (*peer, kept.turn))
+            .collect();
+        for (peer, turn) in due {
+            // Its own address first, then those of its record: it may have moved.
+            let mut addresses: Vec<Address> = self.peers.dial(&peer).cloned().into_iter().collect();
+            if let Some(record) = self.router.record(&peer) {
+                addresses.extend(record.record.addresses.iter().cloned());
+            }
+            addresses.dedup();
+            let at = turn % addresses.len().max(1);
+            let Some(address) = addresses.into_iter().nth(at) else {
+                self.links.let_go(&peer);
+                continue;
+            };
+            let (dial, effect) = self.links.dial(Purpose::Keep(peer), address);
+            self.out.effects.push(effect);
+            if let Some(kept) = self.links.kept.get_mut(&peer) {
+                kept.dial = Some(dial);
+            }
+        }
+    }
+
+    fn tell_link(&mut self, peer: PeerId, up: bool, reason: Option<String>) {
+        let event = Event::Link(LinkEvent {
+            peer: peer.to_string(),
+            alias: self.peers.alias(&peer).map(ToString::to_string),
+            up,
+            reason,
+        });
+        for client in self.clients.link_watchers() {
+            self.out.tell(client, ToClient::Event(event.clone()));
+        }
+    }
+}
+
+/// The content of a record, if it is the peer's own.
+pub(in crate::node::core) fn verified(peer: PeerId, bytes: &bytes::Bytes) -> Option<Record> {
+    let parsed = decode_record(bytes.clone()).ok()?;
+    let holds = parsed.record.peer == peer
+        && verify(&peer, Domain::Record, &[&parsed.signed], &parsed.signature);
+    holds.then_some(parsed.record)
+}
