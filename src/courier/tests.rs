@@ -1,6 +1,7 @@
 //! Two couriers, hand to hand, and somebody in between.
 
 mod hostile;
+mod queues;
 
 use std::sync::Arc;
 

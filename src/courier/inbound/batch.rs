@@ -21,6 +21,11 @@ use crate::wire::{Header, Item, NoticeKind, Payload};
 const WINDOWS_PER_SENDER_MAX: usize = 256;
 /// Windows of senders that the operator does not know, in all.
 const WINDOWS_MAX: usize = 100_000;
+/// Messages one sender may have begun and not finished: several times what an honest one keeps on
+/// the way at once.
+const PARTIALS_PER_SENDER_MAX: usize = 256;
+/// Messages that senders the operator does not know have begun and not finished, in all.
+const PARTIALS_MAX: usize = 10_000;
 
 /// What a batch worked out, until it is on disk.
 #[derive(Default)]
@@ -36,7 +41,10 @@ pub(super) struct Batch {
     /// Changes that nothing received asked for; asked for again if the batch is refused.
     pub(super) chores: Vec<Change>,
     pub(super) last_cursor: Cursor,
+    /// What it adds to the inbox.
     pub(super) bytes: u64,
+    /// What it takes from it.
+    pub(super) bytes_dropped: u64,
 }
 
 impl Batch {
@@ -57,10 +65,7 @@ impl Inbound {
     pub(super) fn refusal(&self, now: Now, batch: &Batch, opened: &Opened) -> Option<Refusal> {
         let key = (opened.header.source, opened.payload.incarnation);
         let window = self.known(batch, &key);
-        let opens_window = window.is_none()
-            && (opened.payload.floor > Sequence::FIRST
-                || opened.payload.items.iter().any(|item| *item != Item::Ping));
-        if opens_window && !self.has_room_for_window(batch, &opened.header.source, opened.vouched) {
+        if !self.has_room_for_state(batch, opened, window) {
             return Some(Refusal::Notice(NoticeKind::Full));
         }
         let mut bytes = 0;
@@ -147,6 +152,25 @@ impl Inbound {
         window
     }
 
+    /// Whether what has to be remembered for an envelope is within bounds.
+    fn has_room_for_state(&self, batch: &Batch, opened: &Opened, window: Option<&Window>) -> bool {
+        let (sender, incarnation) = (opened.header.source, opened.payload.incarnation);
+        let news = opened.payload.items.iter().filter_map(|item| match item {
+            Item::Ping => None,
+            Item::Message { sequence, .. } => Some((*sequence, false)),
+            Item::Chunk { sequence, .. } => Some((*sequence, true)),
+        });
+        let (mut any, mut begun) = (false, 0);
+        for (sequence, is_chunk) in news {
+            let key = ReceivedKey { sender, incarnation, sequence };
+            let known = batch.partials.contains_key(&key) || self.partials.contains_key(&key);
+            any = true;
+            begun += usize::from(is_chunk && !known);
+        }
+        (!any || window.is_some() || self.has_room_for_window(batch, &sender, opened.vouched))
+            && (begun == 0 || self.has_room_for_partials(batch, &sender, begun, opened.vouched))
+    }
+
     fn has_room_for_window(&self, batch: &Batch, sender: &PeerId, vouched: bool) -> bool {
         let own = (*sender, Incarnation(0))..=(*sender, Incarnation(u64::MAX));
         let own_new = batch.new_windows.get(sender).copied().unwrap_or(0);
@@ -155,17 +179,55 @@ impl Inbound {
             && (vouched || self.windows.len() + new < WINDOWS_MAX)
     }
 
+    /// Those that a batch finishes count as long as it is not on disk.
+    fn has_room_for_partials(
+        &self,
+        batch: &Batch,
+        sender: &PeerId,
+        begun: usize,
+        vouched: bool,
+    ) -> bool {
+        let key = |incarnation, sequence| ReceivedKey { sender: *sender, incarnation, sequence };
+        let own = key(Incarnation(0), Sequence(0))..=key(Incarnation(u64::MAX), Sequence(u64::MAX));
+        let own = self.partials.range(own.clone()).count() + batch.partials.range(own).count();
+        own + begun <= PARTIALS_PER_SENDER_MAX
+            && (vouched || self.partials.len() + batch.partials.len() + begun <= PARTIALS_MAX)
+    }
+
     /// What a batch knows of a sender's run so far.
     fn known<'a>(&'a self, batch: &'a Batch, key: &(PeerId, Incarnation)) -> Option<&'a Window> {
         batch.windows.get(key).or_else(|| self.windows.get(key))
     }
 
     fn apply_floor(&self, now: Now, batch: &mut Batch, sender: PeerId, payload: &Payload) {
-        let key = (sender, payload.incarnation);
-        let base = self.known(batch, &key).map_or(Sequence::FIRST, Window::base);
+        let run = (sender, payload.incarnation);
+        let Some(base) = self.known(batch, &run).map(Window::base) else {
+            // A floor alone is not worth remembering.
+            if payload.items.iter().any(|item| *item != Item::Ping) {
+                self.window(now, batch, run).skip_to(payload.floor);
+            }
+            return;
+        };
         if payload.floor > base {
-            let released = self.window(now, batch, key).skip_to(payload.floor);
+            let released = self.window(now, batch, run).skip_to(payload.floor);
             self.release(batch, sender, payload.incarnation, released);
+            self.drop_partials(batch, run, payload.floor);
+        }
+    }
+
+    /// Drops what was begun and is not wanted any more.
+    fn drop_partials(&self, batch: &mut Batch, run: (PeerId, Incarnation), floor: Sequence) {
+        let key = |sequence| ReceivedKey { sender: run.0, incarnation: run.1, sequence };
+        let below = key(Sequence(0))..key(floor);
+        let staged = batch.partials.range(below.clone());
+        let mut begun: Vec<_> =
+            staged.filter_map(|(key, partial)| Some((*key, partial.as_ref()?.bytes))).collect();
+        let before = self.partials.range(below).map(|(key, partial)| (*key, partial.bytes));
+        begun.extend(before.filter(|(key, _)| !batch.partials.contains_key(key)));
+        for (key, bytes) in begun {
+            batch.bytes_dropped = batch.bytes_dropped.saturating_add(bytes);
+            batch.partials.insert(key, None);
+            batch.changes.push(Change::DropChunks(key));
         }
     }
 

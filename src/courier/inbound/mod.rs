@@ -38,11 +38,19 @@ const WAITING_BYTES_MAX: usize = 64 * 1024 * 1024;
 const BATCH_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// What an opened envelope takes in memory beside its content.
 const OPENED_OVERHEAD_BYTES: usize = 512;
-/// Openings a second, each a signature check and a decapsulation: shared among the neighbours that
-/// the operator connected, and the same again among all others.
+/// Openings a second whose signature is checked (40 us each): shared among the neighbours that the
+/// operator connected, and the same again among all others. Whoever they claim to come from is not
+/// looked at: anybody can spend that allowance.
+const SIGNATURES_PER_SECOND: u32 = 500;
+/// Openings a second that are signed by whoever they come from, each a decapsulation (300 us):
+/// shared in the same way.
 const OPENINGS_PER_SECOND: u32 = 100;
 /// While a batch is under way, nothing is looked for.
 const CHORE_PAUSE: Span = Span::from_secs(1);
+/// For so long after a window was last touched its gaps may still be filled: by a message queued
+/// then, whose sender's clock is behind ours, and which is taken somewhat late.
+const GAP_LIFETIME: Span =
+    Span::from_micros(MESSAGE_LIFETIME_MAX.as_micros() + 2 * CLOCK_SKEW_MAX.as_micros());
 /// A window outlives every prekey that its messages can have been sealed to.
 const WINDOW_LIFETIME: Span = Span::from_micros(PREKEY_LIFETIME.as_micros() + 86_400_000_000);
 
@@ -55,6 +63,12 @@ struct Opened {
     bytes: usize,
     /// Whether the operator knows its sender.
     vouched: bool,
+}
+
+/// What opening sessions may cost.
+struct Openings {
+    signatures: Shares,
+    sessions: Shares,
 }
 
 /// The receiving half of a courier.
@@ -72,10 +86,10 @@ pub(super) struct Inbound {
     waiting_bytes: usize,
     batch: Option<Box<Batch>>,
     chores: Vec<Change>,
-    /// Openings that come over links the operator asked for.
-    vouched_openings: Shares,
-    /// Openings that come over all other links.
-    openings: Shares,
+    /// What comes over links that the operator asked for.
+    vouched_openings: Openings,
+    /// What comes over all other links.
+    openings: Openings,
     next_chore: Monotonic,
 }
 
@@ -111,8 +125,8 @@ impl Inbound {
             waiting_bytes: 0,
             batch: None,
             chores: Vec::new(),
-            vouched_openings: Shares::new(OPENINGS_PER_SECOND, now.mono),
-            openings: Shares::new(OPENINGS_PER_SECOND, now.mono),
+            vouched_openings: Openings::new(now),
+            openings: Openings::new(now),
             next_chore: now.mono,
         }
     }
@@ -215,7 +229,8 @@ impl Inbound {
             };
         }
         self.last_cursor = batch.last_cursor;
-        self.inbox_bytes = self.inbox_bytes.saturating_add(batch.bytes);
+        let with_batch = self.inbox_bytes.saturating_add(batch.bytes);
+        self.inbox_bytes = with_batch.saturating_sub(batch.bytes_dropped);
         reveal(&batch.accepted, out);
         if !batch.arrivals.is_empty() {
             out.push_back(Output::Arrived(batch.arrivals));
@@ -225,7 +240,8 @@ impl Inbound {
     /// There was no room for the batch: it never happened.
     pub(super) fn on_store_full(&mut self, out: &mut VecDeque<Output>) {
         let Some(batch) = self.batch.take() else { return };
-        self.chores = batch.chores;
+        // What came up meanwhile stays due as well.
+        self.chores.extend(batch.chores);
         for (header, _) in batch.accepted {
             out.push_back(Output::Notify { kind: NoticeKind::Full, header });
         }
@@ -280,7 +296,7 @@ impl Inbound {
     /// closed by an envelope of our own making, which goes the way of all others.
     fn release_stale(&mut self, now: Now) {
         for ((sender, incarnation), window) in &self.windows {
-            if window.is_in_order() || now.wall < window.touched + MESSAGE_LIFETIME_MAX {
+            if window.is_in_order() || now.wall < window.touched + GAP_LIFETIME {
                 continue;
             }
             let mut skipped = window.clone();
@@ -301,6 +317,15 @@ impl Inbound {
     fn wait(&mut self, opened: Opened) {
         self.waiting_bytes += opened.bytes;
         self.waiting.push_back(opened);
+    }
+}
+
+impl Openings {
+    const fn new(now: Now) -> Self {
+        Self {
+            signatures: Shares::new(SIGNATURES_PER_SECOND, now.mono),
+            sessions: Shares::new(OPENINGS_PER_SECOND, now.mono),
+        }
     }
 }
 

@@ -41,7 +41,7 @@ impl Inbound {
             true => &mut self.vouched_openings,
             false => &mut self.openings,
         };
-        if !openings.take(delivery.via, now.mono) {
+        if !openings.signatures.take(delivery.via, now.mono) {
             return Err(None);
         }
         let context = SessionContext {
@@ -50,7 +50,7 @@ impl Inbound {
             session: header.session,
             prekey: opening.prekey,
         };
-        if !opening_holds(&context, opening) {
+        if !opening_holds(&context, opening) || !openings.sessions.take(delivery.via, now.mono) {
             return Err(None);
         }
         let secret = SessionSecret::accept(prekey, &opening.encapsulation, &context);

@@ -102,6 +102,10 @@ impl Outbox {
     ) {
         let Some(queue) = self.queues.get_mut(&recipient) else { return };
         queue.loading = false;
+        self.dirty.insert(recipient);
+        if std::mem::take(&mut queue.loads_in_vain) {
+            return;
+        }
         if messages.is_empty() {
             // Nothing more is on disk: what was counted beyond is gone.
             queue.undelivered = queue.messages.len() as u64;
@@ -112,7 +116,8 @@ impl Outbox {
             }
         }
         queue.expire(now, recipient, out);
-        self.dirty.insert(recipient);
+        // Whatever has expired goes at once, however much it is and whether there is a way or not.
+        queue.load_if_empty(recipient, out);
     }
 
     pub(super) fn on_located(

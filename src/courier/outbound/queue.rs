@@ -28,6 +28,8 @@ pub(super) struct Queue {
     pub(super) last_loaded: Row,
     /// Whether an answer to [`Output::Load`] is awaited.
     pub(super) loading: bool,
+    /// Whether that answer is of no use: what it was to follow was unloaded.
+    pub(super) loads_in_vain: bool,
     /// What has to be sealed, in order.
     pub(super) parts: VecDeque<Part>,
     /// What is sealed.
@@ -85,6 +87,7 @@ impl Queue {
             undelivered: 0,
             last_loaded: Row(0),
             loading: false,
+            loads_in_vain: false,
             parts: VecDeque::new(),
             flights: Flights::default(),
             pings: VecDeque::new(),
@@ -140,6 +143,7 @@ impl Queue {
         self.parts.clear();
         self.bytes = 0;
         self.last_loaded = Row(0);
+        self.loads_in_vain = self.loading;
     }
 
     pub(super) fn locate(&mut self, recipient: PeerId, anew: bool, out: &mut VecDeque<Output>) {
@@ -239,11 +243,15 @@ impl Queue {
             if self.undelivered == 0 && now.mono >= self.last_sealed + EXPIRY_INTERVAL {
                 self.session = None;
             }
-            let unloaded = self.messages.is_empty() && self.undelivered > 0;
-            if unloaded && !self.loading {
-                self.loading = true;
-                out.push_back(Output::Load { recipient, after: self.last_loaded });
-            }
+            self.load_if_empty(recipient, out);
+        }
+    }
+
+    /// Has messages loaded if all are on disk only: those that have expired must be found.
+    pub(super) fn load_if_empty(&mut self, recipient: PeerId, out: &mut VecDeque<Output>) {
+        if self.messages.is_empty() && self.undelivered > 0 && !self.loading {
+            self.loading = true;
+            out.push_back(Output::Load { recipient, after: self.last_loaded });
         }
     }
 

@@ -13,10 +13,15 @@ struct Mallory {
 
 impl Mallory {
     fn new(victim: &End) -> Self {
-        let identity = Identity::from_seed(&[66; 32]);
+        Self::with_seeds(victim, 66, 66)
+    }
+
+    /// A session of its own for each second seed.
+    fn with_seeds(victim: &End, identity: u8, session: u8) -> Self {
+        let identity = Identity::from_seed(&[identity; 32]);
         let record = victim.record();
         let prekey = &record.record.prekeys[0];
-        let mut random = Random::from_seed([66; 32]);
+        let mut random = Random::from_seed([session; 32]);
         let session = OutSession::open(&identity, victim.peer(), prekey, victim.now, &mut random);
         Self { session: session.expect("the prekey is good"), now: victim.now }
     }
@@ -40,16 +45,21 @@ impl Mallory {
     }
 }
 
-fn notices(end: &mut End) -> Vec<NoticeKind> {
-    let mut kinds = Vec::new();
-    end.out.retain(|output| match output {
-        Output::Notify { kind, .. } => {
-            kinds.push(*kind);
-            false
-        }
-        _ => true,
-    });
-    kinds
+/// The last chunk of a message of two: one byte.
+fn last_chunk(now: Now, sequence: u64) -> Item {
+    Item::Chunk {
+        sequence: Sequence(sequence),
+        sent: now.wall,
+        expires: now.wall + Span::from_secs(60),
+        subject: None,
+        total: CHUNK_BYTES as u64 + 1,
+        index: 1,
+        bytes: Bytes::from_static(b"x"),
+    }
+}
+
+fn chunks(end: &End) -> usize {
+    end.rows.iter().filter(|change| matches!(change, Change::Chunk(_))).count()
 }
 
 #[test]
@@ -65,7 +75,7 @@ fn a_sender_with_ever_new_incarnations_is_told_to_wait_and_gets_nothing_in_twice
     }
     bob.settle();
     assert_eq!(bob.bodies().len(), 256, "windows of one sender");
-    assert_eq!(notices(&mut bob), [NoticeKind::Full; 44]);
+    assert_eq!(bob.notices(), [NoticeKind::Full; 44]);
     // No window was dropped for another one: what is there is known to be there.
     for run in 0..300 {
         let again = mallory.seal(run, 1, std::slice::from_ref(&item));
@@ -86,7 +96,7 @@ fn empty_messages_fill_the_inbox_too() {
         receive(&mut bob, &envelope);
     }
     assert_eq!(bob.bodies().len() as u64, room_for);
-    assert_eq!(notices(&mut bob), [NoticeKind::Full; 10]);
+    assert_eq!(bob.notices(), [NoticeKind::Full; 10]);
 }
 
 #[test]
@@ -98,15 +108,7 @@ fn what_expired_chunks_counted_for_is_given_back_and_no_more() {
     receive(&mut bob, &envelope);
     let before = bob.courier.inbox_bytes();
     // The last chunk of a message, of one byte: it must not count as a whole one when it goes.
-    let chunk = Item::Chunk {
-        sequence: Sequence(2),
-        sent: mallory.now.wall,
-        expires: mallory.now.wall + Span::from_secs(60),
-        subject: None,
-        total: CHUNK_BYTES as u64 + 1,
-        index: 1,
-        bytes: Bytes::from_static(b"x"),
-    };
+    let chunk = last_chunk(mallory.now, 2);
     let envelope = mallory.seal(1, 1, &[chunk]);
     receive(&mut bob, &envelope);
     assert_eq!(bob.courier.inbox_bytes(), before + 1 + STORED_OVERHEAD_BYTES);
@@ -144,4 +146,138 @@ fn nothing_is_due_while_a_batch_is_under_way() {
     assert!(bob.out.iter().any(|output| matches!(output, Output::Store(_))), "a batch");
     bob.wait(Span::from_secs(3600));
     assert!(bob.courier.deadline() > bob.now.mono, "a loop over this deadline would spin");
+}
+
+#[test]
+fn a_floor_alone_is_not_remembered() {
+    let mut bob = End::new(2);
+    let mut mallory = Mallory::new(&bob);
+    for run in 0..1_000 {
+        let envelope = mallory.seal(run, 2, &[]);
+        receive(&mut bob, &envelope);
+    }
+    let windows = bob.rows.iter().filter(|change| matches!(change, Change::Window(_))).count();
+    assert_eq!(windows, 0);
+}
+
+#[test]
+fn messages_begun_and_never_finished_are_few() {
+    let mut bob = End::new(2);
+    let mut mallory = Mallory::new(&bob);
+    for round in 0..50 {
+        for sequence in 1..=20 {
+            let item = last_chunk(mallory.now, sequence);
+            let envelope = mallory.seal(round, 1, &[item]);
+            receive(&mut bob, &envelope);
+        }
+    }
+    assert_eq!(chunks(&bob), 256, "of one sender");
+    assert!(bob.notices().contains(&NoticeKind::Full));
+}
+
+#[test]
+fn what_was_begun_below_the_floor_is_dropped() {
+    let mut bob = End::new(2);
+    let mut mallory = Mallory::new(&bob);
+    // The floor goes along, so that the window does not bound them.
+    for sequence in 1..=1_000 {
+        let item = last_chunk(mallory.now, sequence);
+        let envelope = mallory.seal(1, sequence, &[item]);
+        receive(&mut bob, &envelope);
+    }
+    assert_eq!(chunks(&bob), 1_000, "each had its time");
+    assert_eq!(bob.courier.inbox_bytes(), 1 + STORED_OVERHEAD_BYTES, "the last one is left");
+}
+
+#[test]
+fn openings_that_nobody_signed_do_not_keep_anybody_out() {
+    let mut bob = End::new(2);
+    let mut alice = Mallory::with_seeds(&bob, 1, 1);
+    let item = alice.message(1, b"me");
+    let genuine = alice.seal(8, 1, &[item]);
+    let mut session = 0;
+    let mut garbage = || {
+        session += 1;
+        with_header(&genuine, |header| header.session = SessionId(session))
+    };
+    let via = Identity::from_seed(&[98; 32]).peer();
+    // Somebody names her as the source of garbage, over another link and over hers too.
+    let mut flood = |bob: &mut End| {
+        for _ in 0..2_000 {
+            let envelope = garbage();
+            let delivery = Delivery { envelope, via, via_vouched: false, vouched: false };
+            bob.handle(Input::Envelope(delivery));
+        }
+        (0..200).for_each(|_| bob.handle(delivery(garbage())));
+    };
+    // In the first second it is not known yet how many links bring something.
+    flood(&mut bob);
+    bob.wait(Span::from_secs(1));
+    flood(&mut bob);
+    receive(&mut bob, &genuine);
+    assert_eq!(bob.bodies(), [b"me"]);
+}
+
+#[test]
+fn a_gap_stays_open_as_long_as_its_sender_may_fill_it() {
+    let mut bob = End::new(2);
+    let behind = Span::from_secs(300);
+    let queued = bob.now.wall - behind;
+    let week = |sequence: u64| Item::Message {
+        sequence: Sequence(sequence),
+        sent: queued,
+        expires: queued + MESSAGE_LIFETIME_MAX,
+        subject: None,
+        body: Bytes::from_static(b"x"),
+    };
+    let mut alice = Mallory::with_seeds(&bob, 1, 1);
+    let second = alice.seal(7, 1, &[week(2)]);
+    receive(&mut bob, &second);
+    // Then nobody hears of the other for a week. By the sender's clock there are minutes left.
+    bob.wait(MESSAGE_LIFETIME_MAX);
+    bob.settle();
+    let mut alice = Mallory::with_seeds(&bob, 1, 2);
+    let first = alice.seal(7, 1, &[week(1)]);
+    receive(&mut bob, &first);
+    let stored = |sequence: u64| {
+        let is = |key: &ReceivedKey| key.sequence == Sequence(sequence);
+        bob.rows.iter().any(|change| match change {
+            Change::Deliver(message) | Change::Hold(message) => is(&message.key),
+            _ => false,
+        })
+    };
+    assert!(stored(2) && stored(1), "receipted, and nowhere to be found");
+}
+
+#[test]
+fn a_session_that_has_to_go_while_the_disk_is_full_goes_later() {
+    let mut bob = End::new(2);
+    for seed in 1..=8 {
+        let mut mallory = Mallory::with_seeds(&bob, 66, seed);
+        let item = mallory.message(u64::from(seed), b"x");
+        let envelope = mallory.seal(1, 1, &[item]);
+        receive(&mut bob, &envelope);
+        bob.wait(Span::from_millis(10));
+    }
+    let sessions: Vec<SessionId> = bob
+        .rows
+        .iter()
+        .filter_map(|change| match change {
+            Change::Session(row) => Some(row.session),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(sessions.len(), 8);
+    // A batch is under way when the ninth comes, for which the first goes.
+    let mut last = Mallory::with_seeds(&bob, 66, 9);
+    let items = [last.message(20, b"x"), last.message(21, b"x")];
+    let mut other = Mallory::with_seeds(&bob, 67, 10);
+    let item = other.message(1, b"x");
+    bob.handle(delivery(other.seal(1, 1, &[item])));
+    bob.handle(delivery(last.seal(1, 1, &items)));
+    bob.out.retain(|output| !matches!(output, Output::Store(_)));
+    bob.handle(Input::StoreFull);
+    bob.settle();
+    let dropped = |change: &Change| matches!(change, Change::DropSession { session, .. } if *session == sessions[0]);
+    assert!(bob.rows.iter().any(dropped), "its secret stays on disk");
 }
