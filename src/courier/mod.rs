@@ -345,7 +345,7 @@ impl Courier {
             Input::Loaded { recipient, messages } => {
                 outbox.on_loaded(now, recipient, messages, out);
             }
-            Input::Located(record) => outbox.on_located(now, &record, out),
+            Input::Located(record) => outbox.on_located(now, &record, random, out),
             Input::NotFound(peer) => outbox.on_not_found(now, peer, random, out),
             Input::Nudge { peer } => outbox.on_nudge(now, peer),
             Input::Departed { commitment } => outbox.on_departed(&commitment, out),

@@ -20,8 +20,11 @@ const ENVELOPES_MAX: u64 = 1 << 32;
 pub(super) struct OutSession {
     context: SessionContext,
     keys: SealingKeys,
-    /// Sent along until the first receipt.
-    opening: Option<Opening>,
+    /// Sent along until the first receipt, and again with whatever has to be sent again: the
+    /// recipient may have lost the session.
+    opening: Opening,
+    /// Whether a receipt came.
+    confirmed: bool,
     /// The next envelope's number.
     counter: u64,
     created: Timestamp,
@@ -42,8 +45,9 @@ impl OutSession {
         let (encapsulation, secret) = SessionSecret::open(prekey, &context, random)?;
         let signature = identity.sign(Domain::Opening, &[&context.to_bytes(), &encapsulation[..]]);
         let encapsulation = Bytes::copy_from_slice(&encapsulation[..]);
-        let opening = Some(Opening { prekey: prekey.id, encapsulation, signature });
-        Ok(Self { context, keys: secret.keys(), opening, counter: 0, created: now.wall })
+        let opening = Opening { prekey: prekey.id, encapsulation, signature };
+        let (keys, created) = (secret.keys(), now.wall);
+        Ok(Self { context, keys, opening, confirmed: false, counter: 0, created })
     }
 
     pub(super) const fn id(&self) -> SessionId {
@@ -59,8 +63,24 @@ impl OutSession {
     }
 
     /// The recipient has it: no need to send the opening again.
-    pub(super) fn on_receipt(&mut self) {
-        self.opening = None;
+    pub(super) const fn on_receipt(&mut self) {
+        self.confirmed = true;
+    }
+
+    /// Whether the recipient is known to have had it.
+    pub(super) const fn is_confirmed(&self) -> bool {
+        self.confirmed
+    }
+
+    /// The same envelope with the opening, for a recipient that may have lost the session.
+    pub(super) fn with_opening(&self, envelope: &Envelope, attempt: u16) -> Envelope {
+        match Tail::decode(envelope.tail.clone()) {
+            Ok(Tail { opening: None, sealed }) => {
+                let tail = Tail::encode(Some(&self.opening), &sealed);
+                Envelope::new(envelope.header, attempt, &tail)
+            }
+            _ => envelope.with_attempt(attempt),
+        }
     }
 
     /// Seals a payload into the session's next envelope.
@@ -75,7 +95,7 @@ impl OutSession {
             commitment: commitment_of(&self.keys.receipt(counter)),
         };
         self.keys.seal(counter, &header.aad(), &mut payload)?;
-        let tail = Tail::encode(self.opening.as_ref(), &payload);
+        let tail = Tail::encode((!self.confirmed).then_some(&self.opening), &payload);
         Ok(Envelope::new(header, 1, &tail))
     }
 }

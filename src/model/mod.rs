@@ -6,6 +6,7 @@
 
 mod address;
 mod bucket;
+mod fair_bucket;
 mod message;
 mod name;
 mod network;
@@ -18,6 +19,7 @@ pub mod limits;
 
 pub use address::{Address, AddressError};
 pub use bucket::Bucket;
+pub use fair_bucket::FairBucket;
 pub use limits::Limits;
 pub use message::{Incarnation, MessageId, Sequence, SessionId, Uid};
 pub use name::{Name, NameError, escaped};

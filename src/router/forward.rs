@@ -17,16 +17,15 @@ impl Router {
         }
         let digest = short_digest(&[&envelope.encoded]);
         let before = self.flights.of_commitment(&commitment);
-        let avoid = before.iter().rev().find_map(|id| {
-            let flight = self.flights.get(*id)?;
-            if elsewhere && flight.arrivals().is_empty() { flight.hop() } else { None }
-        });
+        let last = before.iter().rev().filter_map(|id| self.flights.get(*id));
+        let mut own = last.filter(|flight| elsewhere && flight.arrivals().is_empty());
+        let avoid: Vec<PeerId> = own.find_map(Flight::hop).into_iter().collect();
         if let Some(same) = self.flights.copy_of(&commitment, &digest) {
             self.flights.remove(same);
         }
         let flight = Flight::new(header, envelope.attempt, digest, self.me, self.now.mono);
         let id = self.flights.insert(flight, Some(&envelope.encoded));
-        match self.send_on(id, avoid) {
+        match self.send_on(id, &avoid) {
             Ok(hop) => {
                 self.output(Output::Departed { commitment });
                 let length = envelope.encoded.len();
@@ -55,6 +54,7 @@ impl Router {
         if header.source == self.me {
             return self.send_back(&[from], &header, key, RejectReason::Loop, length);
         }
+        let avoid = self.tried_before(&header.commitment, &from);
         let mut flight = Flight::new(header, key.attempt, digest, from, self.now.mono);
         flight.arrive(from);
         if header.destination == self.me {
@@ -63,12 +63,20 @@ impl Router {
             return self.output(Output::Deliver { from, envelope });
         }
         let id = self.flights.insert(flight, Some(&envelope.encoded));
-        match self.send_on(id, None) {
+        match self.send_on(id, &avoid) {
             Ok(hop) => {
                 self.observe(Action::Forwarded, &header, key.attempt, Some(from), &[hop], length);
             }
             Err(reason) => self.give_up(id, reason, length),
         }
+    }
+
+    /// Where earlier attempts of an envelope that the same neighbour brought were sent: its source
+    /// tries again because they were to no avail, whatever else those next hops achieve.
+    fn tried_before(&self, commitment: &[u8; 32], from: &PeerId) -> Vec<PeerId> {
+        let before = self.flights.of_commitment(commitment);
+        let before = before.iter().filter_map(|id| self.flights.get(*id));
+        before.filter(|flight| flight.arrivals().contains(from)).filter_map(Flight::hop).collect()
     }
 
     /// An attempt that was here before came again.
@@ -91,8 +99,8 @@ impl Router {
         }
     }
 
-    /// Sends a flight to the best next hop that was not tried; the one to avoid comes last.
-    fn send_on(&mut self, id: u64, avoid: Option<PeerId>) -> Result<PeerId, RejectReason> {
+    /// Sends a flight to the best next hop that was not tried; those to avoid come last.
+    fn send_on(&mut self, id: u64, avoid: &[PeerId]) -> Result<PeerId, RejectReason> {
         let mut reason = RejectReason::NoRoute;
         let frame = self.flights.get(id).and_then(|flight| flight.frame.clone()).ok_or(reason)?;
         for hop in self.next_hops(id, avoid).into_iter().flatten() {
@@ -106,7 +114,7 @@ impl Router {
     }
 
     /// Where a flight may go next, the best first: never where it came from, nor twice to the same.
-    fn next_hops(&self, id: u64, avoid: Option<PeerId>) -> [Option<PeerId>; NEXT_HOPS_MAX + 1] {
+    fn next_hops(&self, id: u64, avoid: &[PeerId]) -> [Option<PeerId>; NEXT_HOPS_MAX + 1] {
         let mut hops = [None; NEXT_HOPS_MAX + 1];
         let Some(flight) = self.flights.get(id) else { return hops };
         let destination = flight.header.destination;
@@ -115,19 +123,15 @@ impl Router {
                 && !flight.tried.contains(hop)
                 && !flight.arrivals().contains(hop)
         };
-        let learned = self.routes.hops(&destination, self.now.mono).map(|hop| hop.via);
-        let all = std::iter::once(destination).chain(learned.filter(|via| *via != destination));
-        let mut open = hops.iter_mut();
-        let mut last = None;
-        for hop in all.filter(is_open) {
-            if Some(hop) == avoid {
-                last = Some(hop);
-            } else if let Some(slot) = open.next() {
-                *slot = Some(hop);
-            }
-        }
-        if let Some(slot) = open.next() {
-            *slot = last;
+        let all = || {
+            let learned = self.routes.hops(&destination, self.now.mono).map(|hop| hop.via);
+            let learned = learned.filter(|via| *via != destination);
+            std::iter::once(destination).chain(learned).filter(is_open)
+        };
+        let fresh = all().filter(|hop| !avoid.contains(hop));
+        let tried = all().filter(|hop| avoid.contains(hop));
+        for (slot, hop) in hops.iter_mut().zip(fresh.chain(tried)) {
+            *slot = Some(hop);
         }
         hops
     }
@@ -157,7 +161,7 @@ impl Router {
         if flight.preimage.is_some() || flight.quiet {
             return self.flights.settle(id);
         }
-        match self.send_on(id, None) {
+        match self.send_on(id, &[]) {
             Ok(hop) => {
                 let action = match previous {
                     None => Action::Originated,

@@ -34,7 +34,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::crypto::{Identity, Random};
-use crate::model::{Bucket, Limits, Monotonic, NetworkId, Now, PeerId, SignedRecord, Span};
+use crate::model::{FairBucket, Limits, Monotonic, NetworkId, Now, PeerId, SignedRecord, Span};
 use crate::wire::{CloseReason, Envelope, Frame, Header, NoticeKind, RejectReason};
 
 use budget::Origins;
@@ -316,7 +316,7 @@ pub struct Router {
     reassembly: Reassembly,
     flights: Flights,
     /// How many notices we may sign.
-    notices: Bucket,
+    notices: FairBucket,
 }
 
 impl Router {

@@ -6,12 +6,12 @@
 use super::flights::Stage;
 use super::{Output, Router};
 use crate::crypto::{Domain, commitment_of, verify};
-use crate::model::{Bucket, Monotonic, PeerId};
+use crate::model::{FairBucket, Monotonic, PeerId};
 use crate::wire::{Frame, Header, Notice, NoticeKind};
 
-/// Notices that we sign in a second, and at once.
-const NOTICES_PER_SECOND: u32 = 10;
-const NOTICES_BURST: u32 = 50;
+/// Notices that we sign in a second, shared among the neighbours that brought what they are about:
+/// junk asks for notices as well.
+const NOTICES_PER_SECOND: u32 = 50;
 /// Notices that are passed back for one attempt. Relays do not verify them on a route, since only
 /// the way itself could forge them.
 const NOTICES_PASSED_MAX: u8 = 2;
@@ -20,8 +20,8 @@ const NOTICES_PASSED_MAX: u8 = 2;
 const COPIES_MAX: usize = 4;
 
 /// The pace at which we sign notices.
-pub(super) fn notice_budget(now: Monotonic) -> Bucket {
-    Bucket::new(NOTICES_PER_SECOND, NOTICES_BURST, now)
+pub(super) const fn notice_budget(now: Monotonic) -> FairBucket {
+    FairBucket::new(NOTICES_PER_SECOND, now)
 }
 
 impl Router {
@@ -98,11 +98,7 @@ impl Router {
 
     /// Our courier could not take an envelope.
     pub(super) fn on_notify(&mut self, kind: NoticeKind, header: &Header) {
-        if !self.notices.take(self.now.mono) {
-            return;
-        }
         let commitment = header.commitment;
-        let signature = self.identity.sign(Domain::Notice, &[&Notice::to_sign(kind, header)]);
         let mut back: Vec<PeerId> = Vec::new();
         for id in self.flights.of_commitment(&commitment) {
             if let Some(flight) = self.flights.get(id).filter(|flight| flight.header == *header) {
@@ -110,6 +106,12 @@ impl Router {
             }
         }
         let flooded = self.flood_log.of_mut(commitment).any(|logged| logged.header == *header);
+        // All floods share one part: whoever is behind them, everybody brings them.
+        let via = back.first().copied().unwrap_or(self.me);
+        if !self.notices.take(via, self.now.mono) {
+            return;
+        }
+        let signature = self.identity.sign(Domain::Notice, &[&Notice::to_sign(kind, header)]);
         let notice = Notice { kind, commitment, signature };
         self.pass_back(&Frame::Notice(notice), flooded, &mut back, None);
     }

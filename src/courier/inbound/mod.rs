@@ -7,7 +7,6 @@
 mod batch;
 mod partial;
 mod session;
-mod shares;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -17,7 +16,6 @@ use bytes::Bytes;
 use self::batch::{Batch, Refusal};
 use self::partial::Partial;
 use self::session::InSession;
-use self::shares::Shares;
 use super::prekeys::Prekeys;
 use super::window::Window;
 use super::{Arrival, Change, Delivery, Output, Stored};
@@ -26,7 +24,8 @@ use crate::model::limits::{
     CLOCK_SKEW_MAX, MESSAGE_LIFETIME_MAX, PREKEY_LIFETIME, SESSION_LIFETIME,
 };
 use crate::model::{
-    Cursor, Incarnation, Limits, Monotonic, Now, PeerId, ReceivedKey, Sequence, SessionId, Span,
+    Cursor, FairBucket, Incarnation, Limits, Monotonic, Now, PeerId, ReceivedKey, Sequence,
+    SessionId, Span,
 };
 use crate::wire::{Header, NoticeKind, Payload, Tail};
 
@@ -67,8 +66,8 @@ struct Opened {
 
 /// What opening sessions may cost.
 struct Openings {
-    signatures: Shares,
-    sessions: Shares,
+    signatures: FairBucket,
+    sessions: FairBucket,
 }
 
 /// The receiving half of a courier.
@@ -323,8 +322,8 @@ impl Inbound {
 impl Openings {
     const fn new(now: Now) -> Self {
         Self {
-            signatures: Shares::new(SIGNATURES_PER_SECOND, now.mono),
-            sessions: Shares::new(OPENINGS_PER_SECOND, now.mono),
+            signatures: FairBucket::new(SIGNATURES_PER_SECOND, now.mono),
+            sessions: FairBucket::new(OPENINGS_PER_SECOND, now.mono),
         }
     }
 }

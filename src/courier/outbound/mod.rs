@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use self::queue::{Phase, Queue};
 use self::seal::Turn;
-use super::pace::{Pace, TIMEOUT_MAX};
+use super::pace::Pace;
 use super::session::OutSession;
 use super::{GivenUp, Output, QueueState};
 use crate::crypto::{Identity, Random};
@@ -18,8 +18,6 @@ use crate::wire::{NoticeKind, RejectReason};
 
 /// Pings waiting for one recipient.
 const PINGS_MAX: usize = 64;
-/// Between the first failure to find a recipient and the next try; doubled each time.
-const RETRY_INITIAL: Span = Span::from_secs(1);
 /// Searches that come up empty, for all recipients together: a second, and at once. Each is a
 /// flood.
 const SEARCHES_PER_SECOND: u32 = 1;
@@ -29,6 +27,9 @@ const FULL_PAUSE: Span = Span::from_secs(10);
 /// A recipient that lost its sessions says so once for each envelope on its way; more resets than
 /// one in this time are not believed.
 const RESET_INTERVAL: Span = Span::from_secs(1);
+/// The same for a session whose opening goes along with every envelope. It cannot have been lost:
+/// its prekey was, or somebody took the opening out.
+const DOUBT_INTERVAL: Span = Span::from_secs(10);
 
 /// All queues.
 #[derive(Debug)]
@@ -124,6 +125,7 @@ impl Outbox {
         &mut self,
         now: Now,
         record: &SignedRecord,
+        random: &mut Random,
         out: &mut VecDeque<Output>,
     ) {
         let recipient = record.record.peer;
@@ -134,9 +136,18 @@ impl Outbox {
         {
             queue.phase = Phase::Ready;
         }
-        if queue.prekey.is_none() && queue.phase == Phase::Ready {
-            // A record without a usable prekey: ask the peer itself for a newer one.
-            queue.locate(recipient, true, out);
+        if queue.phase == Phase::Ready && queue.prekey.is_none() {
+            // A record without a usable prekey: ask the peer itself for a newer one, unless this is
+            // the newest it has.
+            match queue.located_anew {
+                false => queue.locate(recipient, true, out),
+                true => queue.back_off(now, random, &mut self.searches),
+            }
+        }
+        if std::mem::take(&mut queue.prekey_doubted) && !queue.is_session_current(now) {
+            queue.session = None;
+            let flights = queue.flights.take_all();
+            settle(&mut self.on_the_way, &queue.unseal(flights), out);
         }
         self.dirty.insert(recipient);
     }
@@ -154,13 +165,9 @@ impl Outbox {
         }
         let flights = queue.flights.take_all();
         settle(&mut self.on_the_way, &queue.unseal(flights), out);
+        queue.attempts_before = 0;
         queue.unload();
-        let backoff = RETRY_INITIAL.times(1 << queue.failures.min(6)).min(TIMEOUT_MAX);
-        queue.failures = queue.failures.saturating_add(1);
-        let jittered = backoff.divided(2) + Span::from_micros(random.below(backoff.as_micros()));
-        let slot = self.searches.ready_at(now.mono);
-        self.searches.take(now.mono);
-        queue.phase = Phase::Waiting { until: slot.max(now.mono + jittered), full: false };
+        queue.back_off(now, random, &mut self.searches);
         self.dirty.insert(peer);
     }
 
@@ -211,6 +218,7 @@ impl Outbox {
         }
         queue.pace.on_receipt(flight.envelope.encoded.len());
         queue.failures = 0;
+        queue.attempts_before = 0;
         if let Some(session) = &mut queue.session
             && session.id() == flight.session
         {
@@ -263,18 +271,24 @@ impl Outbox {
         let Some(queue) = self.queues.get_mut(&recipient) else { return };
         match kind {
             NoticeKind::Reset => {
-                let session = queue.flights.get(commitment).map(|flight| flight.session);
-                let current = queue.session.as_ref().map(OutSession::id);
-                let believed =
-                    queue.last_reset.is_none_or(|last| now.mono >= last + RESET_INTERVAL);
-                if session == current && session.is_some() && believed {
-                    queue.last_reset = Some(now.mono);
+                let of = queue.flights.get(commitment).map(|flight| flight.session);
+                let Some(session) = queue.session.as_ref().filter(|s| Some(s.id()) == of) else {
+                    return;
+                };
+                let confirmed = session.is_confirmed();
+                let interval = if confirmed { RESET_INTERVAL } else { DOUBT_INTERVAL };
+                if queue.last_reset.is_some_and(|last| now.mono < last + interval) {
+                    return;
+                }
+                queue.last_reset = Some(now.mono);
+                if confirmed {
                     queue.session = None;
                     let flights = queue.flights.take_all();
                     settle(&mut self.on_the_way, &queue.unseal(flights), out);
-                    // The prekey may be what it lost: only its newest record tells.
-                    queue.locate(recipient, true, out);
                 }
+                // The prekey may be what it lost: only its newest record tells.
+                queue.prekey_doubted = true;
+                queue.locate(recipient, true, out);
             }
             NoticeKind::Full => {
                 queue.flights.lose(commitment);
@@ -347,6 +361,7 @@ impl Outbox {
                 now,
                 random,
                 on_the_way: &mut self.on_the_way,
+                searches: &mut self.searches,
                 out,
             };
             queue.pump(&mut turn);

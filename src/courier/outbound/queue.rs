@@ -4,14 +4,18 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::flights::{Flight, Flights};
 use super::{GivenUp, OutSession, Output, Pace};
+use crate::courier::pace::TIMEOUT_MAX;
+use crate::crypto::Random;
 use crate::model::limits::{CHUNK_BYTES, WINDOW};
-use crate::model::{Monotonic, Now, Outgoing, PeerId, Prekey, Row, Span};
+use crate::model::{Bucket, Monotonic, Now, Outgoing, PeerId, Prekey, Row, Span};
 use crate::wire::PayloadWriter;
 
 /// Bytes of message bodies kept in memory for one recipient; the rest stays on disk.
 const LOADED_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Messages kept in memory for one recipient.
 pub(super) const LOADED_MESSAGES_MAX: usize = 4 * WINDOW as usize;
+/// Between the first failure to find a recipient and the next try; doubled each time.
+const RETRY_INITIAL: Span = Span::from_secs(1);
 /// How often expired messages are looked for, and how long a session is kept for what may follow.
 const EXPIRY_INTERVAL: Span = Span::from_secs(3600);
 
@@ -37,8 +41,15 @@ pub(super) struct Queue {
     /// Pings that have to be sent.
     pub(super) pings: VecDeque<u64>,
     pub(super) session: Option<OutSession>,
+    /// Attempts that were made with what has been sealed anew since: whoever makes us begin again
+    /// does not make us begin at the first attempt.
+    pub(super) attempts_before: u16,
     /// The recipient's prekey, from its newest record.
     pub(super) prekey: Option<Prekey>,
+    /// Whether the newest record was asked for, not just any that is good.
+    pub(super) located_anew: bool,
+    /// Whether the recipient, or somebody in its name, does not know the session's prekey.
+    pub(super) prekey_doubted: bool,
     pub(super) pace: Pace,
     pub(super) phase: Phase,
     /// Searches that came up empty in a row.
@@ -92,7 +103,10 @@ impl Queue {
             flights: Flights::default(),
             pings: VecDeque::new(),
             session: None,
+            attempts_before: 0,
             prekey: None,
+            located_anew: false,
+            prekey_doubted: false,
             pace: Pace::new(),
             phase: Phase::Idle,
             failures: 0,
@@ -146,9 +160,20 @@ impl Queue {
         self.loads_in_vain = self.loading;
     }
 
+    /// There is no way to write to the recipient for now: each time in a row longer.
+    pub(super) fn back_off(&mut self, now: Now, random: &mut Random, searches: &mut Bucket) {
+        let backoff = RETRY_INITIAL.times(1 << self.failures.min(6)).min(TIMEOUT_MAX);
+        self.failures = self.failures.saturating_add(1);
+        let jittered = backoff.divided(2) + Span::from_micros(random.below(backoff.as_micros()));
+        let slot = searches.ready_at(now.mono);
+        searches.take(now.mono);
+        self.phase = Phase::Waiting { until: slot.max(now.mono + jittered), full: false };
+    }
+
     pub(super) fn locate(&mut self, recipient: PeerId, anew: bool, out: &mut VecDeque<Output>) {
         if self.phase != Phase::Locating {
             self.phase = Phase::Locating;
+            self.located_anew = anew;
             out.push_back(Output::Locate { peer: recipient, anew });
         }
     }
@@ -156,6 +181,8 @@ impl Queue {
     /// What was sealed has to be sealed anew; returns its commitments, which mean nothing any more.
     pub(super) fn unseal(&mut self, flights: Vec<Flight>) -> Vec<[u8; 32]> {
         let commitments = flights.iter().map(Flight::commitment).collect();
+        let attempts = flights.iter().map(|flight| flight.envelope.attempt).max().unwrap_or(0);
+        self.attempts_before = self.attempts_before.max(attempts);
         let mut parts = Vec::new();
         for flight in flights {
             self.pings.extend(flight.ping);

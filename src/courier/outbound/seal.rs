@@ -7,7 +7,7 @@ use super::queue::{LOADED_MESSAGES_MAX, Part, Phase, Queue};
 use super::{OutSession, Output, settle};
 use crate::crypto::{Identity, Random};
 use crate::model::limits::{CHUNK_BYTES, WINDOW};
-use crate::model::{Incarnation, Now, Outgoing, PeerId, Sequence, Span};
+use crate::model::{Bucket, Incarnation, Now, Outgoing, PeerId, Sequence, Span};
 use crate::wire::{FRAGMENT_BYTES_MAX, Item, PayloadWriter};
 
 /// From this attempt on, every second one is flooded.
@@ -23,6 +23,7 @@ pub(super) struct Turn<'a> {
     pub(super) now: Now,
     pub(super) random: &'a mut Random,
     pub(super) on_the_way: &'a mut BTreeMap<[u8; 32], PeerId>,
+    pub(super) searches: &'a mut Bucket,
     pub(super) out: &'a mut VecDeque<Output>,
 }
 
@@ -65,8 +66,10 @@ impl Queue {
 
     /// Lets go of a session that is not to be used any more, and of what was sealed in it and lost.
     fn refresh_session(&mut self, turn: &mut Turn<'_>) {
-        let Some(prekey) = &self.prekey else { return };
-        if self.session.as_ref().is_some_and(|s| !s.is_current(prekey.id, turn.now)) {
+        if self.prekey.is_none() {
+            return;
+        }
+        if !self.is_session_current(turn.now) {
             self.session = None;
         }
         let current = self.session.as_ref().map(OutSession::id);
@@ -75,6 +78,12 @@ impl Queue {
             let commitments = self.unseal(stale);
             turn.settle(&commitments);
         }
+    }
+
+    /// Whether the session, if there is one, may go on being used.
+    pub(super) fn is_session_current(&self, now: Now) -> bool {
+        let Some(prekey) = &self.prekey else { return true };
+        self.session.as_ref().is_none_or(|session| session.is_current(prekey.id, now))
     }
 
     fn send_again(&mut self, turn: &mut Turn<'_>, mut flight: Flight) {
@@ -88,16 +97,21 @@ impl Queue {
             return;
         }
         let attempt = flight.envelope.attempt.saturating_add(1);
-        flight.envelope = flight.envelope.with_attempt(attempt);
+        flight.envelope = match &self.session {
+            Some(session) if session.id() == flight.session => {
+                session.with_opening(&flight.envelope, attempt)
+            }
+            _ => flight.envelope.with_attempt(attempt),
+        };
+        self.launch(turn, flight, attempt);
+    }
+
+    fn launch(&mut self, turn: &mut Turn<'_>, mut flight: Flight, attempt: u16) {
         let odd = attempt % 2 == FLOOD_ATTEMPT % 2;
         flight.flooded = attempt >= FLOOD_ATTEMPT && odd && !self.flights.any_flooded();
         if flight.flooded {
             turn.out.push_back(Output::Locate { peer: turn.recipient, anew: true });
         }
-        self.launch(turn, flight, attempt);
-    }
-
-    fn launch(&mut self, turn: &mut Turn<'_>, mut flight: Flight, attempt: u16) {
         let timeout = self.pace.timeout(attempt);
         let jitter = Span::from_micros(turn.random.below(timeout.as_micros() / 4));
         let pause = match flight.flooded {
@@ -187,11 +201,13 @@ impl Queue {
             self.requeue(parts);
             self.pings.extend(ping);
             self.prekey = None;
-            self.locate(turn.recipient, true, turn.out);
+            self.back_off(turn.now, turn.random, turn.searches);
             return false;
         };
         let now = turn.now.mono;
         self.last_sealed = now;
+        let attempt = self.attempts_before.saturating_add(1);
+        let envelope = if attempt > 1 { envelope.with_attempt(attempt) } else { envelope };
         let flight = Flight {
             envelope,
             session,
@@ -202,7 +218,7 @@ impl Queue {
             deadline: now,
             flooded: false,
         };
-        self.launch(turn, flight, 1);
+        self.launch(turn, flight, attempt);
         true
     }
 

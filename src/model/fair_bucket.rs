@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::model::{Monotonic, PeerId, Span};
+use super::{Monotonic, PeerId, Span};
 
 /// How long one sharing-out lasts.
 const ROUND: Span = Span::from_secs(1);
@@ -11,7 +11,7 @@ const ROUND: Span = Span::from_secs(1);
 /// many parts. Whoever the work claims to be for is not looked at: that is easily forged, a
 /// neighbour is not.
 #[derive(Debug, Clone)]
-pub(super) struct Shares {
+pub struct FairBucket {
     /// Pieces of work in a round.
     per_round: u32,
     since: Monotonic,
@@ -23,14 +23,14 @@ pub(super) struct Shares {
     askers: usize,
 }
 
-impl Shares {
+impl FairBucket {
     /// Nobody asked for anything yet.
-    pub(super) const fn new(per_second: u32, now: Monotonic) -> Self {
+    pub const fn new(per_second: u32, now: Monotonic) -> Self {
         Self { per_round: per_second, since: now, asked: BTreeMap::new(), granted: 0, askers: 0 }
     }
 
     /// Takes one piece of work from a neighbour; false if its share is used up.
-    pub(super) fn take(&mut self, from: PeerId, now: Monotonic) -> bool {
+    pub fn take(&mut self, from: PeerId, now: Monotonic) -> bool {
         if now >= self.since + ROUND {
             // Who asked before a pause does not ask now.
             let idle = now >= self.since + ROUND + ROUND;
@@ -63,19 +63,19 @@ mod tests {
     #[test]
     fn one_alone_has_it_all_and_no_more() {
         let start = Monotonic::from_micros(1_000_000);
-        let mut shares = Shares::new(100, start);
-        let granted = (0..1_000).filter(|_| shares.take(peer(1), start)).count();
+        let mut bucket = FairBucket::new(100, start);
+        let granted = (0..1_000).filter(|_| bucket.take(peer(1), start)).count();
         assert_eq!(granted, 100);
-        assert!(shares.take(peer(1), start + ROUND), "the next round is a new one");
+        assert!(bucket.take(peer(1), start + ROUND), "the next round is a new one");
     }
 
     #[test]
     fn whoever_asks_for_little_gets_it_beside_whoever_asks_for_all() {
         let mut now = Monotonic::from_micros(1_000_000);
-        let mut shares = Shares::new(100, now);
+        let mut bucket = FairBucket::new(100, now);
         for round in 0..5 {
-            let greedy = (0..1_000).filter(|_| shares.take(peer(1), now)).count();
-            let modest = (0..40).filter(|_| shares.take(peer(2), now)).count();
+            let greedy = (0..1_000).filter(|_| bucket.take(peer(1), now)).count();
+            let modest = (0..40).filter(|_| bucket.take(peer(2), now)).count();
             assert_eq!(modest, 40, "round {round}");
             assert_eq!(greedy, if round == 0 { 100 } else { 50 }, "round {round}");
             now = now + ROUND;
@@ -85,11 +85,11 @@ mod tests {
     #[test]
     fn however_many_ask_the_work_is_bounded() {
         let now = Monotonic::from_micros(1_000_000);
-        let mut shares = Shares::new(100, now);
+        let mut bucket = FairBucket::new(100, now);
         let ask = |number: usize| {
             let mut bytes = [0; 32];
             bytes[..8].copy_from_slice(&number.to_le_bytes());
-            shares.take(PeerId::from_bytes(bytes), now)
+            bucket.take(PeerId::from_bytes(bytes), now)
         };
         assert_eq!((0..5_000).map(ask).filter(|granted| *granted).count(), 200);
     }
