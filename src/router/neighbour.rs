@@ -65,9 +65,6 @@ impl Router {
         self.remove_neighbour(&id);
         let (reason, text) = match self.read_hello(id, record) {
             _ if id == self.me => (CloseReason::Myself, CloseReason::Myself.to_string()),
-            _ if self.neighbours.len() >= self.limits.links_max => {
-                (CloseReason::Busy, "the limit of links is reached".to_owned())
-            }
             Err(refusal) => (CloseReason::Protocol, refusal.to_string()),
             Ok(record) => return self.add_neighbour(id, record),
         };

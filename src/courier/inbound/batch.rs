@@ -61,12 +61,13 @@ impl Batch {
 }
 
 impl Inbound {
-    /// Why an envelope cannot be taken as a whole, if so. An envelope is taken whole or not at all.
-    pub(super) fn refusal(&self, now: Now, batch: &Batch, opened: &Opened) -> Option<Refusal> {
+    /// What an envelope adds to the inbox, or why it cannot be taken: an envelope is taken whole or
+    /// not at all.
+    pub(super) fn assess(&self, now: Now, batch: &Batch, opened: &Opened) -> Result<u64, Refusal> {
         let key = (opened.header.source, opened.payload.incarnation);
         let window = self.known(batch, &key);
         if !self.has_room_for_state(batch, opened, window) {
-            return Some(Refusal::Notice(NoticeKind::Full));
+            return Err(Refusal::Notice(NoticeKind::Full));
         }
         let mut bytes = 0;
         for item in &opened.payload.items {
@@ -81,7 +82,7 @@ impl Inbound {
                 }
             };
             if total > self.message_bytes_max {
-                return Some(Refusal::Notice(NoticeKind::TooLarge));
+                return Err(Refusal::Notice(NoticeKind::TooLarge));
             }
             let place = window.map_or(Place::New, |window| window.place(sequence));
             let unborn = expires > now.wall + MESSAGE_LIFETIME_MAX + CLOCK_SKEW_MAX;
@@ -91,17 +92,23 @@ impl Inbound {
             match place {
                 Place::Past => continue,
                 _ if expires + CLOCK_SKEW_MAX < now.wall || unborn || ahead => {
-                    return Some(Refusal::Silence);
+                    return Err(Refusal::Silence);
                 }
                 Place::New | Place::Beyond => bytes += stored_bytes(size as u64),
             }
         }
         let total = self.inbox_bytes.saturating_add(batch.bytes).saturating_add(bytes);
-        (bytes > 0 && total > self.inbox_bytes_max).then_some(Refusal::Notice(NoticeKind::Full))
+        if bytes > 0 && total > self.inbox_bytes_max {
+            return Err(Refusal::Notice(NoticeKind::Full));
+        }
+        Ok(bytes)
     }
 
-    pub(super) fn apply(&self, now: Now, batch: &mut Batch, opened: Opened) {
-        let Opened { header, receipt, payload, .. } = opened;
+    /// Takes an envelope that was assessed into the batch.
+    pub(super) fn apply(&self, now: Now, batch: &mut Batch, opened: Opened, bytes_added: u64) {
+        let Opened { header, receipt, payload, bytes, .. } = opened;
+        // A body is a slice of what it came in, and keeps it in memory: not if it is little of it.
+        let is_sparse = usize::try_from(bytes_added).unwrap_or(usize::MAX) < bytes / 4;
         let sender = header.source;
         if let Some(session) = self.sessions.get(&(sender, header.session))
             && !session.stored
@@ -121,6 +128,7 @@ impl Inbound {
                 Item::Ping => {}
                 Item::Message { sequence, sent, subject, body, .. } => {
                     let key = ReceivedKey { sender, incarnation: payload.incarnation, sequence };
+                    let body = if is_sparse { Bytes::copy_from_slice(&body) } else { body };
                     let message = Message { sent, subject, body };
                     self.apply_message(now, batch, key, message);
                 }

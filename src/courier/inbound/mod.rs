@@ -192,12 +192,12 @@ impl Inbound {
         {
             bytes += opened.bytes;
             self.waiting_bytes -= opened.bytes;
-            match self.refusal(now, &batch, &opened) {
-                None => self.apply(now, &mut batch, opened),
-                Some(Refusal::Notice(kind)) => {
+            match self.assess(now, &batch, &opened) {
+                Ok(bytes) => self.apply(now, &mut batch, opened, bytes),
+                Err(Refusal::Notice(kind)) => {
                     out.push_back(Output::Notify { kind, header: opened.header });
                 }
-                Some(Refusal::Silence) => {}
+                Err(Refusal::Silence) => {}
             }
         }
         for ((sender, incarnation), window) in &batch.windows {

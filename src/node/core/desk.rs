@@ -6,7 +6,7 @@ use super::storage::Asked;
 use super::{Caller, Core};
 use crate::control::SendRequest;
 use crate::control::protocol::{ErrorCode, Failure, Reply, Sent, Wait};
-use crate::courier::{self, GivenUp};
+use crate::courier::{self, GivenUp, QueueState};
 use crate::crypto::message_id;
 use crate::model::limits::{MESSAGE_LIFETIME_MAX, STORED_OVERHEAD_BYTES};
 use crate::model::{
@@ -30,6 +30,7 @@ pub(super) struct Queueing {
 #[derive(Debug)]
 struct Waiter {
     caller: Caller,
+    recipient: PeerId,
     wait: Wait,
     deadline: Monotonic,
     timeout: Span,
@@ -205,6 +206,7 @@ impl Core {
                 let timeout = timeout_of(&request);
                 let waiter = Waiter {
                     caller,
+                    recipient,
                     wait: request.wait,
                     deadline: now.mono + timeout,
                     timeout,
@@ -262,8 +264,8 @@ impl Core {
                 self.tell_sent(caller, message.id, Wait::Queued, false);
             } else {
                 let deadline = now.mono + timeout;
-                let (id, duplicate) = (message.id, false);
-                let waiter = Waiter { caller, wait, deadline, timeout, id, duplicate };
+                let (recipient, id, duplicate) = (message.recipient, message.id, false);
+                let waiter = Waiter { caller, recipient, wait, deadline, timeout, id, duplicate };
                 self.desk.wait(message.row, waiter);
             }
             messages.push(message);
@@ -323,10 +325,13 @@ impl Core {
                     self.desk.wait(row, waiter);
                     continue;
                 }
-                let text = format!(
-                    "not delivered within {}; it stays queued and goes out when there is a way",
-                    seconds(waiter.timeout)
-                );
+                let why = match self.courier.queue_state(&waiter.recipient) {
+                    QueueState::RecipientFull => {
+                        ": the recipient's inbox is full; it stays queued and is tried again"
+                    }
+                    _ => "; it stays queued and goes out when there is a way",
+                };
+                let text = format!("not delivered within {}{why}", seconds(waiter.timeout));
                 let failure = Failure::new(ErrorCode::NotDelivered, text);
                 self.fail(waiter.caller, about(failure, waiter.id));
             }

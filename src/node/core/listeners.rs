@@ -15,7 +15,9 @@ use crate::model::{Cursor, Incoming, Monotonic, Now, PeerId, Span, Timestamp, es
 use crate::store::op::{ListenerRow, Op, Question, Stored};
 
 /// Bytes of recent messages kept in memory, so that those who keep up need not read the disk.
-const RECENT_BYTES_MAX: usize = 1024 * 1024;
+const RECENT_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// What each of them takes beside its texts.
+const RECENT_OVERHEAD_BYTES: usize = 256;
 /// Messages that may be leased to one client at once.
 const WINDOW_MAX: u32 = 1_024;
 /// Bytes of bodies read from the inbox at once.
@@ -26,6 +28,8 @@ const LISTENERS_MAX: usize = 256;
 const TURN: usize = 16;
 /// How often what everybody acknowledged is pruned.
 const PRUNE_INTERVAL: Span = Span::from_secs(3600);
+/// The same when space is short and something can go.
+const PRUNE_PAUSE: Span = Span::from_secs(1);
 
 /// A listening of one client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -87,6 +91,9 @@ pub(super) struct Listeners {
     /// Listeners that have something to do.
     dirty: BTreeSet<Box<str>>,
     next_prune: Monotonic,
+    /// What everybody had acknowledged when it was last pruned: before somebody acknowledges more,
+    /// nothing more can go.
+    pruned_through: Cursor,
 }
 
 impl Listeners {
@@ -107,6 +114,7 @@ impl Listeners {
             ack_callers: Vec::new(),
             dirty: BTreeSet::new(),
             next_prune: Monotonic::START,
+            pruned_through: Cursor(0),
         }
     }
 
@@ -118,8 +126,16 @@ impl Listeners {
         self.messages
     }
 
+    /// The last message that every listener has acknowledged, with all before it.
+    fn everybody_has(&self) -> Cursor {
+        let positions = self.listeners.values().map(|listener| listener.position);
+        positions.min().unwrap_or(Cursor(0))
+    }
+
     pub(super) const fn on_pruned(&mut self, messages: u64) {
         self.messages = self.messages.saturating_sub(messages);
+        // There may be more: one transaction removes only so many.
+        self.pruned_through = Cursor(0);
     }
 
     fn listenings_of(&self, client: ClientId) -> impl Iterator<Item = Listening> + '_ {
@@ -149,12 +165,12 @@ impl Listeners {
     }
 
     fn remember(&mut self, message: &Incoming) {
-        self.recent_bytes += message.body.len();
+        self.recent_bytes += bytes_of(message);
         self.recent.push_back(message.clone());
         while self.recent_bytes > RECENT_BYTES_MAX
             && let Some(old) = self.recent.pop_front()
         {
-            self.recent_bytes -= old.body.len();
+            self.recent_bytes -= bytes_of(&old);
         }
     }
 
@@ -388,7 +404,8 @@ impl Core {
 
     /// Offers every listener with something to do what there is, a few messages to each client in
     /// turn.
-    pub(super) fn pump_listeners(&mut self, _now: Now) {
+    pub(super) fn pump_listeners(&mut self, now: Now) {
+        self.hurry_prune(now);
         for name in std::mem::take(&mut self.listeners.dirty) {
             let Some(listener) = self.listeners.listeners.get(&name) else { continue };
             let mut idle = 0;
@@ -488,24 +505,28 @@ impl Core {
         true
     }
 
+    /// Does not wait for the next pruning when space is short and something can go.
+    fn hurry_prune(&mut self, now: Now) {
+        let crowded = self.courier.inbox_bytes() > self.limits.inbox_bytes_max / 10 * 9;
+        let listeners = &mut self.listeners;
+        if crowded && listeners.everybody_has() > listeners.pruned_through {
+            listeners.next_prune = listeners.next_prune.min(now.mono + PRUNE_PAUSE);
+        }
+    }
+
     /// Removes what every listener acknowledged and is old, or sooner if space is short. Without
     /// any listener nothing was acknowledged.
     pub(super) fn tick_listeners(&mut self, now: Now) {
-        let crowded = self.courier.inbox_bytes() > self.limits.inbox_bytes_max / 10 * 9;
-        let due = self.listeners.next_prune <= now.mono;
-        if !due {
+        if self.listeners.next_prune > now.mono {
             return;
         }
-        // When space is short it is looked for more often.
-        let interval = if crowded { PRUNE_INTERVAL.divided(60) } else { PRUNE_INTERVAL };
-        self.listeners.next_prune = now.mono + interval;
+        self.listeners.next_prune = now.mono + PRUNE_INTERVAL;
         // A key stays good for as long again as its message could have waited.
         let expired_before = now.wall - MESSAGE_LIFETIME_MAX;
         self.storage.later(Op::PruneKeys { expired_before });
-        let position = self.listeners.listeners.values().map(|listener| listener.position).min();
-        if let Some(through) = position
-            && through > Cursor(0)
-        {
+        let through = self.listeners.everybody_has();
+        if through > Cursor(0) {
+            self.listeners.pruned_through = through;
             self.storage.later(Op::Prune {
                 through,
                 received_before: now.wall - self.limits.inbox_retention,
@@ -515,9 +536,19 @@ impl Core {
     }
 }
 
+/// What a recent message takes in memory. A body that is a small part of what it came in was copied
+/// out of it.
+fn bytes_of(message: &Incoming) -> usize {
+    let subject = message.subject.as_ref().map_or(0, |subject| subject.len());
+    message.body.len() + subject + RECENT_OVERHEAD_BYTES
+}
+
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
+    use crate::model::{Incarnation, MessageId, ReceivedKey, Sequence};
 
     #[test]
     fn acknowledgements_merge_and_move_the_position() {
@@ -534,5 +565,28 @@ mod tests {
         assert_eq!(listener.acknowledged.len(), 1);
         listener.acknowledge(Cursor(1));
         assert_eq!(listener.position, Cursor(5), "twice is once");
+    }
+
+    #[test]
+    fn recent_messages_are_bounded_though_they_have_no_body() {
+        let mut listeners = Listeners::new(&[], Cursor(0), 0);
+        for number in 1..=100_000 {
+            let sender = PeerId::from_bytes([1; 32]);
+            listeners.remember(&Incoming {
+                key: ReceivedKey {
+                    sender,
+                    incarnation: Incarnation(1),
+                    sequence: Sequence(number),
+                },
+                cursor: Cursor(number),
+                id: MessageId([0; 16]),
+                sent: Timestamp::from_millis(1),
+                received: Timestamp::from_millis(2),
+                subject: Some("s".repeat(255).into()),
+                body: Bytes::new(),
+            });
+        }
+        assert!(listeners.recent.len() < 10_000, "{} in memory", listeners.recent.len());
+        assert!(listeners.recent.len() > 1_000, "{} in memory", listeners.recent.len());
     }
 }

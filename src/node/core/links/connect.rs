@@ -118,13 +118,13 @@ impl Core {
     ) {
         match self.parse_connect(request) {
             Ok((peer, address, alias)) => {
-                let purpose = match self.links.link_of(&peer) {
-                    Some(_) => Purpose::Verify(peer),
-                    None => Purpose::Keep(peer),
-                };
+                let linked = self.links.link_of(&peer).is_some();
+                let purpose = if linked { Purpose::Verify(peer) } else { Purpose::Keep(peer) };
                 let (dial, effect) = self.links.dial(purpose, address.clone());
                 self.out.effects.push(effect);
-                if let Some(kept) = self.links.kept.get_mut(&peer) {
+                if let Some(kept) = self.links.kept.get_mut(&peer)
+                    && !linked
+                {
                     kept.dial = Some(dial);
                 }
                 let deadline = now.mono + Span::from_millis(request.timeout_ms);

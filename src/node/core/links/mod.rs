@@ -180,10 +180,8 @@ impl Core {
             self.drop_active(now, &peer);
             self.out.flush_frames_of(old);
             self.refuse_link(old, CloseReason::Duplicate, "");
-        } else if self.links.active.len() >= self.links.links_max
-            && self.peers.dial(&peer).is_none()
-        {
-            return self.refuse_link(link, CloseReason::Busy, "");
+        } else if !self.has_room_for_link(now, &state) {
+            return self.refuse_link(link, CloseReason::Busy, "the limit of links is reached");
         }
         self.links.up.insert(link, state);
         self.links.active.insert(peer, link);
@@ -195,6 +193,27 @@ impl Core {
             self.courier.handle(now, courier::Input::Nudge { peer: None });
             self.tell_link(peer, true, None);
         }
+    }
+
+    /// Whether there may be one more link. The operator's peers are always let in: the newest link
+    /// that a stranger dialled goes for them. Strangers leave room for those that we dial.
+    fn has_room_for_link(&mut self, now: Now, new: &LinkState) -> bool {
+        let Links { links_max, auto, .. } = self.links;
+        let own_share = auto.div_ceil(2).min(links_max / 2);
+        let taken = self.links.active.len();
+        if self.peers.dial(&new.peer).is_none() {
+            return taken < links_max - if new.outbound { 0 } else { own_share };
+        }
+        if taken < links_max {
+            return true;
+        }
+        let up = self.links.active.values().filter_map(|link| self.links.up.get(link));
+        let strangers = up.filter(|link| !link.outbound && self.peers.dial(&link.peer).is_none());
+        let Some(newest) = strangers.max_by_key(|link| link.since).map(|link| link.peer) else {
+            return false;
+        };
+        self.close_link(now, &newest, CloseReason::Busy, "the limit of links is reached");
+        true
     }
 
     /// Whether a new link to the same peer replaces the old one. Both ends come to the same answer.
