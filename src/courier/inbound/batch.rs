@@ -8,31 +8,19 @@ use super::partial::Partial;
 use super::{Arrival, Change, Inbound, Opened};
 use crate::courier::window::{Place, Window};
 use crate::crypto::message_id;
-use crate::model::limits::{CLOCK_SKEW_MAX, MESSAGE_LIFETIME_MAX, WINDOW, stored_bytes};
+use crate::model::limits::stored_bytes;
 use crate::model::{
     Cursor, Incarnation, Incoming, IncomingChunk, Now, PeerId, ReceivedKey, Sequence, SessionId,
     SessionRow, Timestamp, Uid,
 };
-use crate::wire::{Header, Item, NoticeKind, Payload};
-
-/// Windows one sender may have with us: as many restarts in nine days, with undelivered messages
-/// each time. A window is never dropped to make room: it is what stands between a message that is
-/// sent again and a second copy in the inbox.
-const WINDOWS_PER_SENDER_MAX: usize = 256;
-/// Windows of senders that the operator does not know, in all.
-const WINDOWS_MAX: usize = 100_000;
-/// Messages one sender may have begun and not finished: several times what an honest one keeps on
-/// the way at once.
-const PARTIALS_PER_SENDER_MAX: usize = 256;
-/// Messages that senders the operator does not know have begun and not finished, in all.
-const PARTIALS_MAX: usize = 10_000;
+use crate::wire::{Header, Item, Payload};
 
 /// What a batch worked out, until it is on disk.
 #[derive(Default)]
 pub(super) struct Batch {
     pub(super) windows: BTreeMap<(PeerId, Incarnation), Window>,
     /// How many of these are new, by sender.
-    new_windows: BTreeMap<PeerId, usize>,
+    pub(super) new_windows: BTreeMap<PeerId, usize>,
     pub(super) partials: BTreeMap<ReceivedKey, Option<Partial>>,
     pub(super) sessions: Vec<(PeerId, SessionId)>,
     pub(super) accepted: Vec<(Header, [u8; 32])>,
@@ -41,6 +29,8 @@ pub(super) struct Batch {
     /// Changes that nothing received asked for; asked for again if the batch is refused.
     pub(super) chores: Vec<Change>,
     pub(super) last_cursor: Cursor,
+    /// What its envelopes needed, unfinished messages as a whole.
+    pub(super) reserved: u64,
     /// What it adds to the inbox.
     pub(super) bytes: u64,
     /// What it takes from it.
@@ -61,54 +51,12 @@ impl Batch {
 }
 
 impl Inbound {
-    /// What an envelope adds to the inbox, or why it cannot be taken: an envelope is taken whole or
-    /// not at all.
-    pub(super) fn assess(&self, now: Now, batch: &Batch, opened: &Opened) -> Result<u64, Refusal> {
-        let key = (opened.header.source, opened.payload.incarnation);
-        let window = self.known(batch, &key);
-        if !self.has_room_for_state(batch, opened, window) {
-            return Err(Refusal::Notice(NoticeKind::Full));
-        }
-        let mut bytes = 0;
-        for item in &opened.payload.items {
-            let (sequence, expires, size, total) = match item {
-                Item::Ping => continue,
-                Item::Message { sequence, expires, body, .. } => {
-                    (*sequence, *expires, body.len(), body.len())
-                }
-                Item::Chunk { sequence, expires, bytes, total, .. } => {
-                    let total = usize::try_from(*total).unwrap_or(usize::MAX);
-                    (*sequence, *expires, bytes.len(), total)
-                }
-            };
-            if total > self.message_bytes_max {
-                return Err(Refusal::Notice(NoticeKind::TooLarge));
-            }
-            let place = window.map_or(Place::New, |window| window.place(sequence));
-            let unborn = expires > now.wall + MESSAGE_LIFETIME_MAX + CLOCK_SKEW_MAX;
-            // A floor moves the window before the items are placed, so only what is beyond even
-            // then is refused: the sender's own floor bounds how far ahead it may be.
-            let ahead = sequence.0.saturating_sub(opened.payload.floor.0) >= WINDOW;
-            match place {
-                Place::Past => continue,
-                _ if expires + CLOCK_SKEW_MAX < now.wall || unborn || ahead => {
-                    return Err(Refusal::Silence);
-                }
-                Place::New | Place::Beyond => bytes += stored_bytes(size as u64),
-            }
-        }
-        let total = self.inbox_bytes.saturating_add(batch.bytes).saturating_add(bytes);
-        if bytes > 0 && total > self.inbox_bytes_max {
-            return Err(Refusal::Notice(NoticeKind::Full));
-        }
-        Ok(bytes)
-    }
-
     /// Takes an envelope that was assessed into the batch.
-    pub(super) fn apply(&self, now: Now, batch: &mut Batch, opened: Opened, bytes_added: u64) {
+    pub(super) fn apply(&self, now: Now, batch: &mut Batch, opened: Opened, needed: u64) {
         let Opened { header, receipt, payload, bytes, .. } = opened;
         // A body is a slice of what it came in, and keeps it in memory: not if it is little of it.
-        let is_sparse = usize::try_from(bytes_added).unwrap_or(usize::MAX) < bytes / 4;
+        let is_sparse = usize::try_from(needed).unwrap_or(usize::MAX) < bytes / 4;
+        batch.reserved = batch.reserved.saturating_add(needed);
         let sender = header.source;
         if let Some(session) = self.sessions.get(&(sender, header.session))
             && !session.stored
@@ -160,50 +108,12 @@ impl Inbound {
         window
     }
 
-    /// Whether what has to be remembered for an envelope is within bounds.
-    fn has_room_for_state(&self, batch: &Batch, opened: &Opened, window: Option<&Window>) -> bool {
-        let (sender, incarnation) = (opened.header.source, opened.payload.incarnation);
-        let news = opened.payload.items.iter().filter_map(|item| match item {
-            Item::Ping => None,
-            Item::Message { sequence, .. } => Some((*sequence, false)),
-            Item::Chunk { sequence, .. } => Some((*sequence, true)),
-        });
-        let (mut any, mut begun) = (false, 0);
-        for (sequence, is_chunk) in news {
-            let key = ReceivedKey { sender, incarnation, sequence };
-            let known = batch.partials.contains_key(&key) || self.partials.contains_key(&key);
-            any = true;
-            begun += usize::from(is_chunk && !known);
-        }
-        (!any || window.is_some() || self.has_room_for_window(batch, &sender, opened.vouched))
-            && (begun == 0 || self.has_room_for_partials(batch, &sender, begun, opened.vouched))
-    }
-
-    fn has_room_for_window(&self, batch: &Batch, sender: &PeerId, vouched: bool) -> bool {
-        let own = (*sender, Incarnation(0))..=(*sender, Incarnation(u64::MAX));
-        let own_new = batch.new_windows.get(sender).copied().unwrap_or(0);
-        let new: usize = batch.new_windows.values().sum();
-        self.windows.range(own).count() + own_new < WINDOWS_PER_SENDER_MAX
-            && (vouched || self.windows.len() + new < WINDOWS_MAX)
-    }
-
-    /// Those that a batch finishes count as long as it is not on disk.
-    fn has_room_for_partials(
-        &self,
-        batch: &Batch,
-        sender: &PeerId,
-        begun: usize,
-        vouched: bool,
-    ) -> bool {
-        let key = |incarnation, sequence| ReceivedKey { sender: *sender, incarnation, sequence };
-        let own = key(Incarnation(0), Sequence(0))..=key(Incarnation(u64::MAX), Sequence(u64::MAX));
-        let own = self.partials.range(own.clone()).count() + batch.partials.range(own).count();
-        own + begun <= PARTIALS_PER_SENDER_MAX
-            && (vouched || self.partials.len() + batch.partials.len() + begun <= PARTIALS_MAX)
-    }
-
     /// What a batch knows of a sender's run so far.
-    fn known<'a>(&'a self, batch: &'a Batch, key: &(PeerId, Incarnation)) -> Option<&'a Window> {
+    pub(super) fn known<'a>(
+        &'a self,
+        batch: &'a Batch,
+        key: &(PeerId, Incarnation),
+    ) -> Option<&'a Window> {
         batch.windows.get(key).or_else(|| self.windows.get(key))
     }
 
@@ -335,12 +245,4 @@ struct Message {
     sent: Timestamp,
     subject: Option<Box<str>>,
     body: Bytes,
-}
-
-/// How an envelope is refused.
-pub(super) enum Refusal {
-    /// Its source is told.
-    Notice(NoticeKind),
-    /// Its source will notice by itself, or is not well-behaved.
-    Silence,
 }

@@ -4,6 +4,7 @@
 //! of the windows it touches and becomes true only when the store says so; there is one batch at a
 //! time, so what a refused batch worked out is simply dropped.
 
+mod assess;
 mod batch;
 mod partial;
 mod session;
@@ -13,7 +14,8 @@ use std::fmt;
 
 use bytes::Bytes;
 
-use self::batch::{Batch, Refusal};
+use self::assess::Refusal;
+use self::batch::Batch;
 use self::partial::Partial;
 use self::session::InSession;
 use super::prekeys::Prekeys;
@@ -81,6 +83,8 @@ pub(super) struct Inbound {
     partials: BTreeMap<ReceivedKey, Partial>,
     last_cursor: Cursor,
     inbox_bytes: u64,
+    /// What the missing chunks of all messages that were begun will count for.
+    reserved_bytes: u64,
     waiting: VecDeque<Opened>,
     waiting_bytes: usize,
     batch: Option<Box<Batch>>,
@@ -110,6 +114,7 @@ impl Inbound {
             }
             (row.key, partial)
         });
+        let partials: BTreeMap<_, _> = partials.collect();
         Self {
             me,
             message_bytes_max: limits.message_bytes_max,
@@ -117,7 +122,8 @@ impl Inbound {
             sessions_max: limits.sessions_max,
             sessions: sessions.collect(),
             windows: windows.collect(),
-            partials: partials.collect(),
+            reserved_bytes: partials.values().map(Partial::rest).sum(),
+            partials,
             last_cursor: stored.last_cursor,
             inbox_bytes: stored.inbox_bytes,
             waiting: VecDeque::new(),
@@ -193,7 +199,7 @@ impl Inbound {
             bytes += opened.bytes;
             self.waiting_bytes -= opened.bytes;
             match self.assess(now, &batch, &opened) {
-                Ok(bytes) => self.apply(now, &mut batch, opened, bytes),
+                Ok(needed) => self.apply(now, &mut batch, opened, needed),
                 Err(Refusal::Notice(kind)) => {
                     out.push_back(Output::Notify { kind, header: opened.header });
                 }
@@ -222,10 +228,13 @@ impl Inbound {
         }
         self.windows.extend(batch.windows);
         for (key, partial) in batch.partials {
-            match partial {
+            let rest = partial.as_ref().map_or(0, Partial::rest);
+            let before = match partial {
                 Some(partial) => self.partials.insert(key, partial),
                 None => self.partials.remove(&key),
             };
+            let before = before.as_ref().map_or(0, Partial::rest);
+            self.reserved_bytes = self.reserved_bytes.saturating_add(rest).saturating_sub(before);
         }
         self.last_cursor = batch.last_cursor;
         let with_batch = self.inbox_bytes.saturating_add(batch.bytes);
@@ -269,16 +278,18 @@ impl Inbound {
             }
             keep
         });
-        let mut dropped = 0;
+        let (mut dropped, mut reserved) = (0, 0);
         self.partials.retain(|key, partial| {
             let keep = now.wall < partial.expires + CLOCK_SKEW_MAX;
             if !keep {
                 dropped += partial.bytes;
+                reserved += partial.rest();
                 chores.push(Change::DropChunks(*key));
             }
             keep
         });
         self.inbox_bytes = self.inbox_bytes.saturating_sub(dropped);
+        self.reserved_bytes = self.reserved_bytes.saturating_sub(reserved);
         self.release_stale(now);
         let chores = &mut self.chores;
         self.windows.retain(|(sender, incarnation), window| {

@@ -35,6 +35,11 @@ impl Partial {
         }
     }
 
+    /// What the chunks that are missing will count for.
+    pub(super) fn rest(&self) -> u64 {
+        stored_bytes(self.total).saturating_sub(self.bytes)
+    }
+
     /// Bytes of one chunk: all but the last are of one size.
     fn length(&self, index: u16) -> u64 {
         let start = u64::from(index).saturating_mul(CHUNK_BYTES as u64);

@@ -297,7 +297,10 @@ impl Outbox {
             NoticeKind::TooLarge => {
                 let Some(flight) = queue.flights.take(commitment) else { return };
                 self.on_the_way.remove(commitment);
-                let largest = queue.largest_of(&flight.parts);
+                // One envelope after the other is refused for the same message: once that is given
+                // up, what else was in them is not to blame.
+                let gone = flight.parts.iter().any(|part| !queue.messages.contains_key(&part.row));
+                let largest = if gone { None } else { queue.largest_of(&flight.parts) };
                 queue.requeue(flight.parts);
                 if let Some(row) = largest {
                     let bytes = queue.give_up(&[row]);

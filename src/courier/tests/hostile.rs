@@ -281,3 +281,43 @@ fn a_session_that_has_to_go_while_the_disk_is_full_goes_later() {
     let dropped = |change: &Change| matches!(change, Change::DropSession { session, .. } if *session == sessions[0]);
     assert!(bob.rows.iter().any(dropped), "its secret stays on disk");
 }
+
+#[test]
+fn messages_begun_leave_room_for_others_and_for_their_own_end() {
+    let limits = Limits { inbox_bytes_max: 1_000_000, ..Limits::default() };
+    let mut bob = End::with_limits(2, limits);
+    let body = vec![7; 112_000];
+    let chunk = |sequence: u64, index: u16| Item::Chunk {
+        sequence: Sequence(sequence),
+        sent: Timestamp::from_millis(START_MS),
+        expires: Timestamp::from_millis(START_MS) + Span::from_secs(3_600),
+        subject: None,
+        total: body.len() as u64,
+        index,
+        bytes: Bytes::copy_from_slice(
+            &body[usize::from(index) * CHUNK_BYTES..]
+                [..CHUNK_BYTES.min(body.len() - usize::from(index) * CHUNK_BYTES)],
+        ),
+    };
+    // One identity begins what it can, then others one each.
+    for seed in 60..80 {
+        let mut mallory = Mallory::with_seeds(&bob, seed, seed);
+        for sequence in 1..=20 {
+            let envelope = mallory.seal(1, 1, &[chunk(sequence, 0)]);
+            receive(&mut bob, &envelope);
+        }
+    }
+    assert!(bob.courier.inbox_bytes() < 500_000, "{}", bob.courier.inbox_bytes());
+    // Who is whole is let in; and whoever began can end.
+    let mut alice = Mallory::with_seeds(&bob, 1, 1);
+    let whole = alice.message(1, b"me");
+    let envelope = alice.seal(1, 1, &[whole]);
+    receive(&mut bob, &envelope);
+    assert_eq!(bob.bodies(), [b"me"]);
+    let mut first = Mallory::with_seeds(&bob, 60, 61);
+    let before = bob.reveals().len();
+    let envelope = first.seal(1, 1, &[chunk(1, 1)]);
+    receive(&mut bob, &envelope);
+    assert_eq!(bob.reveals().len(), before + 1);
+    assert!(bob.rows.iter().any(|change| matches!(change, Change::Assemble { .. })));
+}
