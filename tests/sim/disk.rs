@@ -30,6 +30,10 @@ pub(crate) struct Disk {
 }
 
 impl Disk {
+    pub(crate) fn lose_sessions(&mut self) {
+        self.sessions.clear();
+    }
+
     pub(crate) fn commit(&mut self, transaction: Transaction) -> Completion {
         for op in transaction.ops {
             self.apply(op);

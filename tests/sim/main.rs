@@ -12,8 +12,10 @@
     reason = "a harness that panics is a test that fails"
 )]
 
+mod alone;
 mod attacks;
 mod disk;
+mod liars;
 mod rig;
 mod world;
 

@@ -103,8 +103,13 @@ impl Rig {
 
     /// Links the enemy with a node, as a peer with a record like any other.
     pub(crate) fn link(&mut self, side: Side) {
+        self.link_with(side, &self.own_record());
+    }
+
+    /// The same with another record.
+    pub(crate) fn link_with(&mut self, side: Side, record: &Record) {
         self.last_link += 1;
-        let record = self.signed_record(&self.own_record());
+        let record = self.signed_record(record);
         let address = Address::new("10.0.0.9", 3000).expect("an address");
         let link = LinkId(self.last_link);
         let node = &mut self.sides[side as usize];
@@ -126,6 +131,12 @@ impl Rig {
     /// The node loses everything but its identity, and comes back.
     pub(crate) fn lose_state(&mut self, side: Side) {
         self.sides[side as usize].disk = Disk::default();
+        self.restart(side);
+    }
+
+    /// The node forgets the sessions that others opened with it, and comes back.
+    pub(crate) fn lose_sessions(&mut self, side: Side) {
+        self.sides[side as usize].disk.lose_sessions();
         self.restart(side);
     }
 
@@ -175,6 +186,19 @@ impl Rig {
     pub(crate) fn send(&mut self, from: Side, number: i64, body: &'static [u8]) {
         let request = SendRequest {
             peer: self.peer(from.other()).to_string(),
+            body: Bytes::from_static(body),
+            subject: None,
+            wait: Wait::Delivered,
+            timeout_ms: Some(60_000),
+            key: None,
+        };
+        self.call(from, number, Call::Send(request));
+    }
+
+    /// Hands a message for anybody in at one node.
+    pub(crate) fn send_to(&mut self, from: Side, peer: PeerId, number: i64, body: &'static [u8]) {
+        let request = SendRequest {
+            peer: peer.to_string(),
             body: Bytes::from_static(body),
             subject: None,
             wait: Wait::Delivered,
@@ -272,6 +296,27 @@ impl Rig {
         self.finish(Alice);
         self.finish(Bob);
         self.pass_but(&keep);
+    }
+
+    /// Lets time pass; what the enemy keeps meanwhile is returned.
+    pub(crate) fn wait_but_keep(
+        &mut self,
+        span: Span,
+        keep: impl Fn(Side, &Frame) -> bool,
+    ) -> Vec<Frame> {
+        let end = self.mono + span;
+        let mut kept = self.pass_but(&keep);
+        loop {
+            let next = self.sides.iter().map(|node| node.core.deadline()).min();
+            let next = next.unwrap_or(end).max(self.mono + Span::from_millis(1)).min(end);
+            self.mono = next;
+            self.finish(Alice);
+            self.finish(Bob);
+            kept.extend(self.pass_but(&keep));
+            if next >= end {
+                return kept;
+            }
+        }
     }
 
     /// A long time passes at once, for both; whoever was linked still is.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::queue::Part;
-use crate::model::{Monotonic, SessionId};
+use crate::model::{Incarnation, Monotonic, Sequence, SessionId};
 use crate::wire::Envelope;
 
 /// A sealed envelope.
@@ -15,11 +15,16 @@ pub(super) struct Flight {
     pub(super) parts: Vec<Part>,
     /// The ping that it is, if it is one.
     pub(super) ping: Option<u64>,
+    /// The run whose lowest wanted number it tells, and that number; unless it is a ping.
+    pub(super) floor: Option<(Incarnation, Sequence)>,
     pub(super) first_sent: Monotonic,
     pub(super) sent: Monotonic,
     /// When it counts as lost.
     pub(super) deadline: Monotonic,
     pub(super) flooded: bool,
+    /// How often it did not make it. Not the same as its attempts: a recipient that is full was
+    /// reached.
+    pub(super) misses: u16,
 }
 
 impl Flight {
@@ -59,6 +64,14 @@ impl Flights {
         self.on_their_way.values().any(|flight| flight.flooded)
     }
 
+    /// Whether one of them tells this floor or a higher one.
+    pub(super) fn any_tells(&self, incarnation: Incarnation, floor: Sequence) -> bool {
+        let tells = |flight: &Flight| {
+            flight.floor.is_some_and(|(of, told)| of == incarnation && told >= floor)
+        };
+        self.on_their_way.values().any(tells) || self.lost.iter().any(tells)
+    }
+
     /// When the first of them counts as lost.
     pub(super) fn deadline(&self) -> Option<Monotonic> {
         self.on_their_way.values().map(|flight| flight.deadline).min()
@@ -74,8 +87,16 @@ impl Flights {
         self.on_their_way.insert(flight.commitment(), flight);
     }
 
-    /// An envelope did not make it: it will be sent again.
+    /// An envelope did not make it: it will be sent again, another way perhaps.
     pub(super) fn lose(&mut self, commitment: &[u8; 32]) {
+        if let Some(flight) = self.on_their_way.get_mut(commitment) {
+            flight.misses = flight.misses.saturating_add(1);
+        }
+        self.put_back(commitment);
+    }
+
+    /// An envelope has to be sent again, the same way.
+    pub(super) fn put_back(&mut self, commitment: &[u8; 32]) {
         if let Some(flight) = self.land(commitment) {
             let counter = flight.envelope.header.counter;
             let at = self.lost.partition_point(|f| f.envelope.header.counter < counter);
@@ -83,11 +104,15 @@ impl Flights {
         }
     }
 
-    /// Loses those whose time is up; whether there are any.
-    pub(super) fn lose_late(&mut self, now: Monotonic) -> bool {
+    /// Loses those whose time is up; whether there are any. Those to a recipient that is full are
+    /// only put back: its notice may have been one too many for it.
+    pub(super) fn lose_late(&mut self, now: Monotonic, full: bool) -> bool {
         let late = self.commitments(|flight| flight.deadline <= now);
         for commitment in &late {
-            self.lose(commitment);
+            match full {
+                true => self.put_back(commitment),
+                false => self.lose(commitment),
+            }
         }
         !late.is_empty()
     }
@@ -95,7 +120,7 @@ impl Flights {
     /// Things changed: what is in trouble is lost at once.
     pub(super) fn hasten(&mut self, now: Monotonic) {
         for flight in self.on_their_way.values_mut() {
-            if flight.envelope.attempt > 1 {
+            if flight.misses > 0 {
                 flight.deadline = flight.deadline.min(now);
             }
         }

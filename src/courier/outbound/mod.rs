@@ -2,6 +2,7 @@
 
 mod flights;
 mod queue;
+mod runs;
 mod seal;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -22,7 +23,7 @@ const PINGS_MAX: usize = 64;
 /// flood.
 const SEARCHES_PER_SECOND: u32 = 1;
 const SEARCHES_BURST: u32 = 10;
-/// How long a recipient whose inbox is full is left in peace.
+/// How long a recipient whose inbox is full is left in peace; doubled four times.
 const FULL_PAUSE: Span = Span::from_secs(10);
 /// A recipient that lost its sessions says so once for each envelope on its way; more resets than
 /// one in this time are not believed.
@@ -165,7 +166,7 @@ impl Outbox {
         }
         let flights = queue.flights.take_all();
         settle(&mut self.on_the_way, &queue.unseal(flights), out);
-        queue.attempts_before = 0;
+        queue.misses_before = 0;
         queue.unload();
         queue.back_off(now, random, &mut self.searches);
         self.dirty.insert(peer);
@@ -213,12 +214,12 @@ impl Outbox {
         let Some(queue) = self.queues.get_mut(&recipient) else { return };
         let Some(flight) = queue.flights.take(commitment) else { return };
         out.push_back(Output::Settled { commitment: *commitment });
-        if flight.envelope.attempt == 1 {
+        if flight.envelope.attempt == 1 && !flight.flooded {
             queue.pace.on_sample(now.mono.since(flight.sent));
         }
         queue.pace.on_receipt(flight.envelope.encoded.len());
         queue.failures = 0;
-        queue.attempts_before = 0;
+        (queue.misses_before, queue.times_full) = (0, 0);
         if let Some(session) = &mut queue.session
             && session.id() == flight.session
         {
@@ -229,7 +230,7 @@ impl Outbox {
             out.push_back(Output::Pong { ping, rtt, attempts });
         }
         let before = queue.bytes;
-        let rows = queue.settle(&flight.parts);
+        let rows = queue.settle(now, &flight);
         if !rows.is_empty() {
             let bytes = (before - queue.bytes) as u64;
             out.push_back(Output::Delivered { recipient, rows, bytes });
@@ -291,8 +292,13 @@ impl Outbox {
                 queue.locate(recipient, true, out);
             }
             NoticeKind::Full => {
-                queue.flights.lose(commitment);
-                queue.phase = Phase::Waiting { until: now.mono + FULL_PAUSE, full: true };
+                // The way is good; it is not tried over and over, nor another one.
+                queue.flights.put_back(commitment);
+                if !matches!(queue.phase, Phase::Waiting { full: true, .. }) {
+                    let pause = FULL_PAUSE.times(1 << queue.times_full.min(4));
+                    queue.times_full = queue.times_full.saturating_add(1);
+                    queue.phase = Phase::Waiting { until: now.mono + pause, full: true };
+                }
             }
             NoticeKind::TooLarge => {
                 let Some(flight) = queue.flights.take(commitment) else { return };

@@ -3,11 +3,14 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::flights::{Flight, Flights};
+use super::runs::Runs;
 use super::{GivenUp, OutSession, Output, Pace};
 use crate::courier::pace::TIMEOUT_MAX;
 use crate::crypto::Random;
-use crate::model::limits::{CHUNK_BYTES, WINDOW};
-use crate::model::{Bucket, Monotonic, Now, Outgoing, PeerId, Prekey, Row, Span};
+use crate::model::limits::{CHUNK_BYTES, MESSAGE_LIFETIME_MAX, WINDOW};
+use crate::model::{
+    Bucket, Incarnation, Monotonic, Now, Outgoing, PeerId, Prekey, Row, Sequence, Span,
+};
 use crate::wire::PayloadWriter;
 
 /// Bytes of message bodies kept in memory for one recipient; the rest stays on disk.
@@ -41,9 +44,9 @@ pub(super) struct Queue {
     /// Pings that have to be sent.
     pub(super) pings: VecDeque<u64>,
     pub(super) session: Option<OutSession>,
-    /// Attempts that were made with what has been sealed anew since: whoever makes us begin again
-    /// does not make us begin at the first attempt.
-    pub(super) attempts_before: u16,
+    /// How often what has been sealed anew since did not make it: whoever makes us begin again does
+    /// not make us forget that.
+    pub(super) misses_before: u16,
     /// The recipient's prekey, from its newest record.
     pub(super) prekey: Option<Prekey>,
     /// Whether the newest record was asked for, not just any that is good.
@@ -52,8 +55,12 @@ pub(super) struct Queue {
     pub(super) prekey_doubted: bool,
     pub(super) pace: Pace,
     pub(super) phase: Phase,
+    /// What the recipient has of our runs.
+    pub(super) runs: Runs,
     /// Searches that came up empty in a row.
     pub(super) failures: u32,
+    /// How often in a row the recipient was full.
+    pub(super) times_full: u32,
     pub(super) last_reset: Option<Monotonic>,
     /// When expired messages are looked for next, and whether the session is still of use.
     pub(super) next_expiry: Monotonic,
@@ -103,13 +110,15 @@ impl Queue {
             flights: Flights::default(),
             pings: VecDeque::new(),
             session: None,
-            attempts_before: 0,
+            misses_before: 0,
             prekey: None,
             located_anew: false,
             prekey_doubted: false,
             pace: Pace::new(),
             phase: Phase::Idle,
+            runs: Runs::default(),
             failures: 0,
+            times_full: 0,
             last_reset: None,
             next_expiry: now.mono,
             last_sealed: now.mono,
@@ -119,6 +128,27 @@ impl Queue {
 
     pub(super) fn is_all_loaded(&self) -> bool {
         self.messages.len() as u64 == self.undelivered && !self.loading
+    }
+
+    /// The lowest sequence number of an incarnation that is still wanted, if that is known. Rows
+    /// grow with sequence numbers, so it is that of the first one in memory.
+    pub(super) fn first_wanted(&self, incarnation: Incarnation) -> Option<Sequence> {
+        let mut own = self.messages.values().filter(|m| m.message.incarnation == incarnation);
+        own.next().map(|loaded| loaded.message.sequence)
+    }
+
+    /// A run of which something waits at the recipient for what will not come, and the number to
+    /// tell it.
+    pub(super) fn untold_floor(&self) -> Option<(Incarnation, Sequence)> {
+        self.runs.waiting().find_map(|(incarnation, base, last)| {
+            let floor = match self.first_wanted(incarnation) {
+                Some(first) => first,
+                None if self.is_all_loaded() => last.next(),
+                None => return None,
+            };
+            (floor > base && !self.flights.any_tells(incarnation, floor))
+                .then_some((incarnation, floor))
+        })
     }
 
     pub(super) fn has_room(&self) -> bool {
@@ -131,6 +161,7 @@ impl Queue {
             && self.pings.is_empty()
             && self.flights.is_empty()
             && self.session.is_none()
+            && !self.runs.any_waiting()
     }
 
     pub(super) fn load(&mut self, message: Outgoing) {
@@ -181,8 +212,8 @@ impl Queue {
     /// What was sealed has to be sealed anew; returns its commitments, which mean nothing any more.
     pub(super) fn unseal(&mut self, flights: Vec<Flight>) -> Vec<[u8; 32]> {
         let commitments = flights.iter().map(Flight::commitment).collect();
-        let attempts = flights.iter().map(|flight| flight.envelope.attempt).max().unwrap_or(0);
-        self.attempts_before = self.attempts_before.max(attempts);
+        let misses = flights.iter().map(|flight| flight.misses).max().unwrap_or(0);
+        self.misses_before = self.misses_before.max(misses);
         let mut parts = Vec::new();
         for flight in flights {
             self.pings.extend(flight.ping);
@@ -201,17 +232,21 @@ impl Queue {
         self.parts = parts.into();
     }
 
-    /// Parts whose receipt came: the messages that are whole by it.
-    pub(super) fn settle(&mut self, parts: &[Part]) -> Vec<Row> {
-        let mut rows = Vec::new();
-        for part in parts {
+    /// An envelope whose receipt came: the messages that are whole by it.
+    pub(super) fn settle(&mut self, now: Now, flight: &Flight) -> Vec<Row> {
+        let (mut rows, mut sequences) = (Vec::new(), Vec::new());
+        for part in &flight.parts {
             let Some(loaded) = self.messages.get_mut(&part.row) else { continue };
             loaded.missing = loaded.missing.saturating_sub(1);
             if loaded.missing == 0 {
                 rows.push(part.row);
+                sequences.push(loaded.message.sequence);
                 self.bytes -= loaded.message.body.len();
                 self.messages.remove(&part.row);
             }
+        }
+        if let Some((incarnation, floor)) = flight.floor {
+            self.runs.on_receipt(now.mono, incarnation, floor, &sequences);
         }
         self.undelivered = self.undelivered.saturating_sub(rows.len() as u64);
         rows
@@ -249,6 +284,10 @@ impl Queue {
     }
 
     pub(super) fn on_time(&mut self, now: Now, recipient: PeerId, out: &mut VecDeque<Output>) {
+        let is_full = matches!(self.phase, Phase::Waiting { full: true, .. });
+        if self.flights.lose_late(now.mono, is_full) {
+            self.pace.on_loss();
+        }
         if let Phase::Waiting { until, full } = self.phase
             && until <= now.mono
         {
@@ -256,17 +295,15 @@ impl Queue {
                 self.phase = Phase::Ready;
             } else {
                 self.phase = Phase::Idle;
-                if self.undelivered > 0 || !self.pings.is_empty() {
+                if self.undelivered > 0 || !self.pings.is_empty() || self.runs.any_waiting() {
                     self.locate(recipient, true, out);
                 }
             }
         }
-        if self.flights.lose_late(now.mono) {
-            self.pace.on_loss();
-        }
         if self.next_expiry <= now.mono {
             self.next_expiry = now.mono + EXPIRY_INTERVAL;
             self.expire(now, recipient, out);
+            self.runs.forget(now.mono, EXPIRY_INTERVAL, MESSAGE_LIFETIME_MAX);
             if self.undelivered == 0 && now.mono >= self.last_sealed + EXPIRY_INTERVAL {
                 self.session = None;
             }
@@ -287,7 +324,7 @@ impl Queue {
             Phase::Waiting { until, .. } => Some(until),
             _ => None,
         };
-        let kept = self.undelivered > 0 || self.session.is_some();
+        let kept = self.undelivered > 0 || self.session.is_some() || self.runs.any_waiting();
         let expiry = kept.then_some(self.next_expiry);
         self.flights.deadline().into_iter().chain(waiting).chain(expiry).min()
     }

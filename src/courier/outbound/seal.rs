@@ -10,8 +10,8 @@ use crate::model::limits::{CHUNK_BYTES, WINDOW};
 use crate::model::{Bucket, Incarnation, Now, Outgoing, PeerId, Sequence, Span};
 use crate::wire::{FRAGMENT_BYTES_MAX, Item, PayloadWriter};
 
-/// From this attempt on, every second one is flooded.
-const FLOOD_ATTEMPT: u16 = 3;
+/// After so many misses the next attempt is flooded, and then every second one.
+const FLOOD_MISSES: u16 = 2;
 /// The time that each fragment of a flooded envelope adds to its timeout: origins may send two a
 /// second.
 const FRAGMENT_PAUSE: Span = Span::from_millis(600);
@@ -34,10 +34,21 @@ impl Turn<'_> {
     }
 }
 
+/// What an envelope is.
+enum Content {
+    /// A ping.
+    Ping(u64),
+    /// Messages of a run, or nothing but its lowest number that is still wanted.
+    Floor(Incarnation, Sequence),
+}
+
 impl Queue {
     /// Sends again what was lost, then what is new, as far as the pace allows.
     pub(super) fn pump(&mut self, turn: &mut Turn<'_>) {
-        let wanted = self.undelivered > 0 || !self.pings.is_empty() || self.flights.any_lost();
+        let wanted = self.undelivered > 0
+            || !self.pings.is_empty()
+            || self.flights.any_lost()
+            || self.runs.any_waiting();
         if wanted && self.phase == Phase::Idle {
             self.locate(turn.recipient, false, turn.out);
         }
@@ -56,6 +67,12 @@ impl Queue {
             self.seal_ping(turn, ping);
         }
         while self.pace.allows(self.flights.bytes()) && self.seal_next(turn) {}
+        while self.phase == Phase::Ready
+            && let Some((incarnation, floor)) = self.untold_floor()
+        {
+            let writer = PayloadWriter::new(incarnation, floor);
+            self.seal(turn, writer, Vec::new(), Content::Floor(incarnation, floor));
+        }
         let hungry = self.parts.len() < LOADED_MESSAGES_MAX / 2 && self.has_room();
         if hungry && !self.loading && (self.messages.len() as u64) < self.undelivered {
             self.loading = true;
@@ -90,8 +107,9 @@ impl Queue {
         let wanted = |part: &Part| {
             self.messages.get(&part.row).is_some_and(|m| turn.now.wall < m.message.expires)
         };
-        if flight.ping.is_none() && !flight.parts.iter().all(wanted) {
-            // Some of it has expired: the rest is sealed anew, without it.
+        let is_empty = flight.ping.is_none() && flight.parts.is_empty();
+        if is_empty || !flight.parts.iter().all(wanted) {
+            // Some of it has expired: the rest is sealed anew, without it. A floor may have risen.
             let commitments = self.unseal(vec![flight]);
             turn.settle(&commitments);
             return;
@@ -103,16 +121,17 @@ impl Queue {
             }
             _ => flight.envelope.with_attempt(attempt),
         };
-        self.launch(turn, flight, attempt);
+        self.launch(turn, flight);
     }
 
-    fn launch(&mut self, turn: &mut Turn<'_>, mut flight: Flight, attempt: u16) {
-        let odd = attempt % 2 == FLOOD_ATTEMPT % 2;
-        flight.flooded = attempt >= FLOOD_ATTEMPT && odd && !self.flights.any_flooded();
+    fn launch(&mut self, turn: &mut Turn<'_>, mut flight: Flight) {
+        let misses = flight.misses;
+        let is_turn = misses >= FLOOD_MISSES && misses % 2 == FLOOD_MISSES % 2;
+        flight.flooded = is_turn && !self.flights.any_flooded();
         if flight.flooded {
             turn.out.push_back(Output::Locate { peer: turn.recipient, anew: true });
         }
-        let timeout = self.pace.timeout(attempt);
+        let timeout = self.pace.timeout(misses.saturating_add(1));
         let jitter = Span::from_micros(turn.random.below(timeout.as_micros() / 4));
         let pause = match flight.flooded {
             true => {
@@ -125,7 +144,7 @@ impl Queue {
         let envelope = flight.envelope.clone();
         turn.out.push_back(match flight.flooded {
             true => Output::Flood(envelope),
-            false => Output::Send { envelope, elsewhere: attempt > 1 },
+            false => Output::Send { envelope, elsewhere: misses > 0 },
         });
         turn.on_the_way.insert(flight.commitment(), turn.recipient);
         self.flights.launch(flight);
@@ -134,7 +153,7 @@ impl Queue {
     /// Seals the next envelope of messages; false if there is none to seal.
     fn seal_next(&mut self, turn: &mut Turn<'_>) -> bool {
         let Some(incarnation) = self.next_incarnation(turn) else { return false };
-        let floor = self.floor(incarnation);
+        let floor = self.first_wanted(incarnation).unwrap_or(Sequence::FIRST);
         let mut writer = PayloadWriter::new(incarnation, floor);
         let mut parts = Vec::new();
         while let Some(part) = self.parts.front().copied() {
@@ -152,7 +171,7 @@ impl Queue {
             parts.push(part);
             self.parts.pop_front();
         }
-        !parts.is_empty() && self.seal(turn, writer, parts, None)
+        !parts.is_empty() && self.seal(turn, writer, parts, Content::Floor(incarnation, floor))
     }
 
     /// The incarnation of the next message to seal.
@@ -172,17 +191,10 @@ impl Queue {
         None
     }
 
-    /// The lowest sequence number of an incarnation that is still wanted. Rows grow with sequence
-    /// numbers, so it is the first.
-    fn floor(&self, incarnation: Incarnation) -> Sequence {
-        let mut own = self.messages.values().filter(|m| m.message.incarnation == incarnation);
-        own.next().map_or(Sequence::FIRST, |loaded| loaded.message.sequence)
-    }
-
     fn seal_ping(&mut self, turn: &mut Turn<'_>, ping: u64) {
         let mut writer = PayloadWriter::new(Incarnation(0), Sequence::FIRST);
         writer.push(&Item::Ping);
-        self.seal(turn, writer, Vec::new(), Some(ping));
+        self.seal(turn, writer, Vec::new(), Content::Ping(ping));
     }
 
     fn seal(
@@ -190,8 +202,12 @@ impl Queue {
         turn: &mut Turn<'_>,
         writer: PayloadWriter,
         parts: Vec<Part>,
-        ping: Option<u64>,
+        content: Content,
     ) -> bool {
+        let (ping, floor) = match content {
+            Content::Ping(ping) => (Some(ping), None),
+            Content::Floor(incarnation, floor) => (None, Some((incarnation, floor))),
+        };
         let sealed = self.session(turn).and_then(|session| {
             let envelope = session.seal(writer.finish()).ok()?;
             Some((envelope, session.id()))
@@ -206,19 +222,19 @@ impl Queue {
         };
         let now = turn.now.mono;
         self.last_sealed = now;
-        let attempt = self.attempts_before.saturating_add(1);
-        let envelope = if attempt > 1 { envelope.with_attempt(attempt) } else { envelope };
         let flight = Flight {
             envelope,
             session,
             parts,
             ping,
+            floor,
             first_sent: now,
             sent: now,
             deadline: now,
             flooded: false,
+            misses: self.misses_before,
         };
-        self.launch(turn, flight, attempt);
+        self.launch(turn, flight);
         true
     }
 

@@ -91,3 +91,107 @@ fn an_answer_from_the_disk_that_comes_late_leaves_no_gap() {
     assert_eq!(loaded.first(), Some(&0), "from the start: {loaded:?}");
     assert_eq!(end.courier.queued(&DEAD), 3_000);
 }
+
+/// What became of messages in a conversation.
+#[derive(Default, Debug, PartialEq)]
+struct Talked {
+    floods: usize,
+    delivered: Vec<u64>,
+    given_up: Vec<u64>,
+    arrived: usize,
+}
+
+/// Two ends, and a way between them that loses nothing, for some minutes.
+fn talk(alice: &mut End, bob: &mut End, minutes: u64) -> Talked {
+    let mut talked = Talked::default();
+    for _ in 0..minutes {
+        loop {
+            alice.settle();
+            bob.settle();
+            let (to_bob, to_alice) = (std::mem::take(&mut alice.out), std::mem::take(&mut bob.out));
+            if to_bob.is_empty() && to_alice.is_empty() {
+                break;
+            }
+            for output in to_bob {
+                match output {
+                    Output::Locate { .. } => alice.handle(Input::Located(bob.record())),
+                    Output::Send { envelope, .. } => bob.handle(delivery(envelope)),
+                    Output::Flood(envelope) => {
+                        talked.floods += 1;
+                        bob.handle(delivery(envelope));
+                    }
+                    Output::Delivered { rows, .. } => {
+                        talked.delivered.extend(rows.iter().map(|row| row.0));
+                    }
+                    Output::GivenUp { rows, .. } => {
+                        talked.given_up.extend(rows.iter().map(|row| row.0));
+                    }
+                    _ => {}
+                }
+            }
+            for output in to_alice {
+                match output {
+                    Output::Reveal { preimage } => {
+                        let commitment = commitment_of(&preimage);
+                        alice.handle(Input::Receipt { commitment });
+                    }
+                    Output::Notify { kind, header } => {
+                        let commitment = header.commitment;
+                        alice.handle(Input::Notice { commitment, kind });
+                    }
+                    Output::Arrived(arrivals) => talked.arrived += arrivals.len(),
+                    _ => {}
+                }
+            }
+        }
+        alice.wait(Span::from_secs(60));
+        bob.wait(Span::from_secs(60));
+    }
+    talked
+}
+
+fn after_a_large_one(small: usize) -> Talked {
+    let limits = Limits { message_bytes_max: 100_000, ..Limits::default() };
+    let (mut alice, mut bob) = (End::new(1), End::with_limits(2, limits));
+    alice.queue(bob.peer(), &vec![0; 2 * CHUNK_BYTES]);
+    alice.queue(bob.peer(), &vec![0; small]);
+    talk(&mut alice, &mut bob, 10)
+}
+
+#[test]
+fn a_small_message_beside_the_last_chunk_of_a_too_large_one_is_not_given_up() {
+    let talked = after_a_large_one(5);
+    let expected = Talked { floods: 0, delivered: vec![2], given_up: vec![1], arrived: 1 };
+    assert_eq!(talked, expected);
+}
+
+#[test]
+fn a_message_that_is_too_large_does_not_hold_back_the_next_one() {
+    let talked = after_a_large_one(5_000);
+    let expected = Talked { floods: 0, delivered: vec![2], given_up: vec![1], arrived: 1 };
+    assert_eq!(talked, expected);
+}
+
+#[test]
+fn a_number_that_was_never_sent_leaves_no_gap() {
+    let (mut alice, mut bob) = (End::new(1), End::new(2));
+    alice.queue(bob.peer(), b"first");
+    alice.located(&bob.record());
+    // The second did not make it to a full disk: its number is gone. The third is sealed while the
+    // first is still wanted.
+    alice.last_row += 1;
+    alice.queue(bob.peer(), b"third");
+    let talked = talk(&mut alice, &mut bob, 10);
+    let expected = Talked { floods: 0, delivered: vec![1, 3], given_up: vec![], arrived: 2 };
+    assert_eq!(talked, expected);
+}
+
+#[test]
+fn a_recipient_that_is_full_is_not_flooded() {
+    let limits = Limits { inbox_bytes_max: 10, ..Limits::default() };
+    let (mut alice, mut bob) = (End::new(1), End::with_limits(2, limits));
+    alice.queue(bob.peer(), &[0; 50_000]);
+    let talked = talk(&mut alice, &mut bob, 50);
+    assert_eq!(talked, Talked::default());
+    assert_eq!(alice.courier.queued(&bob.peer()), 1, "it is still tried");
+}

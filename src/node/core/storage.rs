@@ -1,6 +1,6 @@
 //! What waits for the store, and what to do when it answers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::desk::Queueing;
 use super::listeners::AskedBy;
@@ -8,7 +8,7 @@ use super::{Caller, Core, Effect};
 use crate::control::SendRequest;
 use crate::control::protocol::{Done, ErrorCode, Failure, Reply};
 use crate::courier::{self, Change};
-use crate::model::{Monotonic, Now, PeerId, Row, Span};
+use crate::model::{Monotonic, Now, Outgoing, PeerId, Row, Span};
 use crate::store::op::{Answer, Completion, KeyState, Op, Query, Question, Transaction};
 
 /// Between two tries to store what there was no room for.
@@ -120,6 +120,15 @@ impl Storage {
             Op::KeyState { key: other, state } if **other == *key => Some(*state),
             _ => None,
         })
+    }
+
+    /// Messages that left the outbox, if there was no room yet to write that down.
+    fn unwritten_rows(&self) -> BTreeSet<Row> {
+        let rows = self.later.iter().filter_map(|op| match op {
+            Op::Unqueue { rows } => Some(rows),
+            _ => None,
+        });
+        rows.flatten().copied().collect()
     }
 
     fn transact(&mut self, ops: Vec<Op>, then: Then) -> Effect {
@@ -250,8 +259,7 @@ impl Core {
     fn on_answer(&mut self, now: Now, asked: Asked, answer: Answer) {
         match (asked, answer) {
             (Asked::Outbox(recipient), Answer::OutboxOf(messages)) => {
-                self.desk.see(&messages);
-                self.courier.handle(now, courier::Input::Loaded { recipient, messages });
+                self.on_outbox(now, recipient, messages);
             }
             (Asked::OutboxPage(caller), Answer::Outbox(heads)) => {
                 let reply = self.outbox_page(&heads);
@@ -267,6 +275,21 @@ impl Core {
             // The store answers the question that was asked.
             (asked, _) => debug_assert!(false, "wrong answer to {asked:?}"),
         }
+    }
+
+    /// Messages were read back from the outbox. Some may have left it, but there was no room yet to
+    /// write that down.
+    fn on_outbox(&mut self, now: Now, recipient: PeerId, mut messages: Vec<Outgoing>) {
+        let last = messages.last().map(|message| message.row);
+        if self.storage.retry_at.is_some() {
+            let left = self.storage.unwritten_rows();
+            messages.retain(|message| !left.contains(&message.row));
+        }
+        if let (true, Some(last)) = (messages.is_empty(), last) {
+            return self.load_outbox(recipient, last);
+        }
+        self.desk.see(&messages);
+        self.courier.handle(now, courier::Input::Loaded { recipient, messages });
     }
 
     pub(super) fn load_outbox(&mut self, recipient: PeerId, after: Row) {

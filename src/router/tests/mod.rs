@@ -6,5 +6,6 @@ mod flooding;
 mod forwarding;
 mod limiting;
 mod linking;
+mod lying;
 mod mending;
 mod net;
