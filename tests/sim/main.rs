@@ -17,6 +17,7 @@ mod attacks;
 mod disk;
 mod liars;
 mod rig;
+mod room;
 mod world;
 
 use std::collections::{BTreeMap, BTreeSet};
