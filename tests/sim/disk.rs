@@ -27,8 +27,6 @@ pub(crate) struct Disk {
     listeners: BTreeMap<Box<str>, ListenerRow>,
     last_row: Row,
     last_cursor: Cursor,
-    /// Whether there is no room for anything.
-    pub(crate) full: bool,
 }
 
 impl Disk {
@@ -37,9 +35,6 @@ impl Disk {
     }
 
     pub(crate) fn commit(&mut self, transaction: Transaction) -> Completion {
-        if self.full {
-            return Completion::Full { token: transaction.token };
-        }
         for op in transaction.ops {
             self.apply(op);
         }

@@ -17,7 +17,6 @@ mod attacks;
 mod disk;
 mod liars;
 mod rig;
-mod room;
 mod world;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -119,19 +119,6 @@ impl Rig {
         self.input(side, Input::LinkUp(up));
     }
 
-    /// The node's link goes down.
-    pub(crate) fn cut(&mut self, side: Side) {
-        let node = &mut self.sides[side as usize];
-        node.said.clear();
-        let link = node.link;
-        self.input(side, Input::LinkDown { link, reason: "cut".to_owned() });
-    }
-
-    /// Takes the room on a node's disk away, or gives it back.
-    pub(crate) fn set_full(&mut self, side: Side, full: bool) {
-        self.sides[side as usize].disk.full = full;
-    }
-
     /// The node loses what was not on disk, and comes back.
     pub(crate) fn restart(&mut self, side: Side) {
         let now = time(self.mono);
