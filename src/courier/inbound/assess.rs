@@ -45,8 +45,7 @@ struct Needs {
 }
 
 impl Inbound {
-    /// The room that an envelope needs, or why it cannot be taken: an envelope is taken whole or not
-    /// at all.
+    /// The room that an envelope needs, or why it cannot be taken: it is taken whole or not at all.
     pub(super) fn assess(&self, now: Now, batch: &Batch, opened: &Opened) -> Result<u64, Refusal> {
         let full = Refusal::Notice(NoticeKind::Full);
         let needs = self.needs(now, batch, opened)?;

@@ -278,7 +278,8 @@ fn a_session_that_has_to_go_while_the_disk_is_full_goes_later() {
     bob.out.retain(|output| !matches!(output, Output::Store(_)));
     bob.handle(Input::StoreFull);
     bob.settle();
-    let dropped = |change: &Change| matches!(change, Change::DropSession { session, .. } if *session == sessions[0]);
+    let first = sessions[0];
+    let dropped = |change: &Change| matches!(change, Change::DropSession { session, .. } if *session == first);
     assert!(bob.rows.iter().any(dropped), "its secret stays on disk");
 }
 
