@@ -292,6 +292,15 @@ impl Daemon {
         self.status()["outbox_messages"].as_u64().expect("a number")
     }
 
+    /// Its database, whether it runs or not.
+    pub(crate) fn database(&self) -> rusqlite::Connection {
+        let is_database = |file: &PathBuf| {
+            fs::read(file).is_ok_and(|bytes| bytes.starts_with(b"SQLite format 3\0"))
+        };
+        let database = self.files().into_iter().find(is_database);
+        rusqlite::Connection::open(database.expect("a store")).expect("opened")
+    }
+
     /// Every file it keeps or writes: state, logs, outputs.
     pub(crate) fn files(&self) -> Vec<PathBuf> {
         let mut files = vec![self.path("log"), self.path("out")];

@@ -91,3 +91,21 @@ fn a_printed_message_can_neither_forge_a_line_nor_reach_the_terminal() {
     let raw = printed.chars().find(|c| c.is_control() && *c != '\n' || *c == '\u{202e}');
     assert_eq!(raw, None, "{printed:?}");
 }
+
+#[test]
+fn what_was_delivered_has_left_the_outbox_when_the_daemon_stops() {
+    let mut net = line("ab");
+    for round in 0..5 {
+        // What became of the message waits for company, and the end comes first.
+        net[0].ctl(&["send", "b", "x"]).exits(0);
+        assert!(net[0].terminate().success());
+        let database = net[0].database();
+        let left: i64 = database
+            .query_row("SELECT count(*) FROM outbox", [], |row| row.get(0))
+            .expect("there is an outbox");
+        assert_eq!(left, 0, "round {round}");
+        drop(database);
+        net[0].boot();
+        net[0].await_links(&[&net[1]]);
+    }
+}

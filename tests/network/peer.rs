@@ -245,3 +245,16 @@ fn a_neighbour_that_comes_and_goes_without_end_does_not_fill_the_log() {
     assert!((2..100).contains(&said), "{said} lines for 300 links");
     assert!(log.lines().all(|line| line.len() < 500), "a line is long");
 }
+
+#[test]
+fn a_neighbour_without_prekeys_does_not_hang_who_writes_to_it() {
+    let net = start_all("ab");
+    let [a, b] = &net[..] else { panic!("two") };
+    a.connect(b);
+    let mut enemy = Enemy::new(1);
+    let _link = enemy.link(b);
+    let peer = enemy.identity.peer().to_string();
+    until("b is linked with the enemy", PATIENCE, || b.linked().contains(&peer).then_some(()));
+    b.ctl(&["send", &peer, "hello", "--wait", "queued"]).exits(0);
+    a.ctl(&["send", "b", "still here"]).exits(0);
+}

@@ -38,11 +38,7 @@ fn secrets_of(daemon: &Daemon) -> Vec<(&'static str, Vec<u8>)> {
     let key = fs::read_to_string(daemon.state_dir().join("network.key")).expect("its key");
     let key = STANDARD.decode(key.trim()).expect("base64");
     let mut secrets = vec![("the identity", seed), ("the network key", key)];
-    let database = daemon
-        .files()
-        .into_iter()
-        .find(|path| fs::read(path).is_ok_and(|file| file.starts_with(b"SQLite format 3\0")));
-    let database = rusqlite::Connection::open(database.expect("a store")).expect("opened");
+    let database = daemon.database();
     let mut rows = database.prepare("SELECT bytes FROM secrets").expect("a table");
     let rows = rows.query_map([], |row| row.get::<_, Vec<u8>>(0)).expect("read");
     for row in rows {
