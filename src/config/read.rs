@@ -11,6 +11,7 @@ use toml::de::{DeString, DeTable, DeValue};
 use super::limits::KEYS as LIMIT_KEYS;
 use super::suggest::nearest;
 use super::{ADDRESSES_MAX, Config, LINKS_AUTO_MAX, Level, Network, Problem, Problems};
+use crate::model::limits::stored_bytes;
 use crate::model::{Address, Name, escaped};
 
 /// The key that clients read, too.
@@ -203,12 +204,13 @@ impl Reader<'_> {
         ] {
             // The room, if that was written, else the size.
             let key = if said.limits.contains_key(name) { name } else { "message_bytes_max" };
-            if message_bytes > room
+            if stored_bytes(message_bytes) > room
                 && let Some(span) = said.limits.get(key)
             {
                 let message = format!(
-                    "one message of message_bytes_max = {message_bytes} would not fit {name} = \
-                     {room}; make the first smaller or the second larger"
+                    "one message of message_bytes_max = {message_bytes}, which takes {} bytes, \
+                     would not fit {name} = {room}; make the first smaller or the second larger",
+                    stored_bytes(message_bytes)
                 );
                 self.problem(span, &format!("limits.{key}"), &message);
             }
