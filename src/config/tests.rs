@@ -101,7 +101,7 @@ fn each_mistake_is_named_with_its_line_its_key_and_its_remedy() {
         ("network = \"closd\"\nnetwork_key_file = \"/k\"", "c.toml:1: network: write \"open\""),
         (
             "[limits]\nmessage_bytes_max = 2000000\ninbox_bytes_max = 1500000",
-            "c.toml:3: limits.inbox_bytes_max: one message of message_bytes_max = 2000000, which takes",
+            "c.toml:3: limits.inbox_bytes_max: one message of message_bytes_max = 2000000, which",
         ),
         ("interface_port = 1", "c.toml:1: interface_port: this version has no TCP interface"),
         ("\n[interface]\nport=1", "c.toml:2: interface: this version has no TCP interface"),
