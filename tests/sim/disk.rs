@@ -1,6 +1,6 @@
 //! A store in memory: what is committed survives a crash, what is not is lost.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::{Bytes, BytesMut};
 use distmsg::model::{
@@ -27,6 +27,9 @@ pub(crate) struct Disk {
     listeners: BTreeMap<Box<str>, ListenerRow>,
     last_row: Row,
     last_cursor: Cursor,
+    keys_in_inbox: BTreeSet<ReceivedKey>,
+    /// The last message that was shown to a referee.
+    shown: Cursor,
 }
 
 impl Disk {
@@ -135,11 +138,18 @@ impl Disk {
     }
 
     fn deliver(&mut self, message: Incoming) {
-        let known = self.inbox.values().any(|other| other.key == message.key);
-        assert!(!known, "{:?} is in the inbox twice", message.key);
+        assert!(self.keys_in_inbox.insert(message.key), "{:?} is in the inbox twice", message.key);
         assert_eq!(message.cursor.0, self.last_cursor.0 + 1, "cursors have a gap");
         self.last_cursor = message.cursor;
         self.inbox.insert(message.cursor, message);
+    }
+
+    /// What came into the inbox since this was last asked.
+    pub(crate) fn take_news(&mut self) -> Vec<Incoming> {
+        let news = self.inbox.range(Cursor(self.shown.0 + 1)..).map(|(_, message)| message.clone());
+        let news = news.collect();
+        self.shown = self.last_cursor;
+        news
     }
 
     pub(crate) fn answer(&self, query: &Query) -> Completion {

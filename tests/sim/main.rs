@@ -15,8 +15,13 @@
 mod alone;
 mod attacks;
 mod disk;
+mod hostile;
 mod liars;
+mod network;
+mod plan;
+mod referee;
 mod rig;
+mod swarm;
 mod world;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,6 +29,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use distmsg::model::{Incarnation, PeerId, Sequence, Span};
 
+use plan::{Options, Plan};
 use world::{Faults, Told, World};
 
 const CALM: Faults = Faults { loss: 0, delay_ms: (1, 3), cuts: false, crashes: false };
@@ -203,4 +209,28 @@ fn equal_seeds_give_equal_traces() {
     let traces: Vec<_> = (0..2).map(|_| run(5, faults, 20, &[128]).trace()).collect();
     assert_eq!(traces[0], traces[1]);
     assert_ne!(traces[0], run(12, faults, 20, &[128]).trace());
+}
+
+/// Twelve nodes with hostile ones among them, and all kinds of faults.
+fn swarm_options(nodes: usize) -> Options {
+    Options {
+        nodes,
+        hostile_percent: None,
+        kind: None,
+        faults: true,
+        messages: 40,
+        pairs: 0,
+        body_max: 8_000,
+    }
+}
+
+#[test]
+fn swarms_of_faults_and_hostile_nodes_break_no_promise() {
+    for seed in seeds(12) {
+        let plan = Plan::draw(seed, &swarm_options(12));
+        if let Err(why) = swarm::run(&plan) {
+            let part = swarm::shrink(&plan, 60, |part| swarm::run(&part.of(&plan)).is_err());
+            panic!("seed {seed}: {why}\nthe shortest part that fails: {:#?}", part.of(&plan));
+        }
+    }
 }

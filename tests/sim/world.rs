@@ -1,6 +1,7 @@
 //! Nodes, the links between them and their time, all from one seed.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -11,10 +12,13 @@ use distmsg::model::{Address, Limits, Monotonic, Name, NetworkId, Now, PeerId, S
 use distmsg::node::core::{
     About, ClientId, Core, DialFailure, DialId, Effect, Input, LinkId, LinkUp, Settings,
 };
-use distmsg::store::op::{Query, Transaction};
+use distmsg::store::op::{Completion, Query, Transaction};
 use distmsg::wire::Frame;
 
 use crate::disk::Disk;
+use crate::hostile::Hostile;
+use crate::network::Network;
+use crate::referee::{Referee, body_of};
 
 /// What is wrong with the network.
 #[derive(Debug, Clone, Copy)]
@@ -47,6 +51,10 @@ enum Event {
     Crash(usize),
     Start(usize),
     Cut,
+    /// A hostile node speaks unasked.
+    Mischief(usize),
+    /// A frame leaves a hostile node late.
+    Late(usize, LinkId, Bytes),
 }
 
 struct Node {
@@ -59,6 +67,34 @@ struct Node {
     woken: Monotonic,
     links: BTreeMap<LinkId, (usize, LinkId)>,
     record: Bytes,
+    /// What it makes of the rules, if it does not keep them.
+    hostile: Option<Hostile>,
+    /// How far its clock is ahead of the true time, in milliseconds.
+    ahead_ms: i64,
+    /// What its disk does.
+    health: Health,
+}
+
+/// What a node's disk does with transactions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Health {
+    Good,
+    /// There is no room.
+    Full,
+    /// The next one fails, and with it the node stops; it starts again later.
+    Failing,
+}
+
+/// What the simulation counts.
+#[derive(Debug, Default, Clone, Copy, serde::Serialize, serde::Deserialize)]
+pub(crate) struct Counts {
+    pub(crate) frames: u64,
+    pub(crate) bytes: u64,
+    /// Frames that carry an envelope or a part of one over one link.
+    pub(crate) carried: u64,
+    pub(crate) crashes: u64,
+    pub(crate) breaks: u64,
+    pub(crate) failures: u64,
 }
 
 /// What a client was told of a message.
@@ -86,6 +122,13 @@ pub(crate) struct World {
     trace: [u8; 32],
     limits: Limits,
     links_auto: usize,
+    /// The network, if it is more than `faults` say.
+    network: Option<Network>,
+    /// Frames that wait for the end of a cut.
+    stalled: BTreeMap<(usize, usize), Vec<Event>>,
+    pub(crate) referee: Option<Referee>,
+    pub(crate) counts: Counts,
+    traced: bool,
 }
 
 const START_MS: u64 = 1_700_000_000_000;
@@ -113,6 +156,9 @@ impl World {
                 woken: Monotonic::NEVER,
                 links: BTreeMap::new(),
                 record: Bytes::new(),
+                hostile: None,
+                ahead_ms: 0,
+                health: Health::Good,
             })
             .collect::<Vec<_>>();
         let count = nodes.len();
@@ -130,6 +176,11 @@ impl World {
             trace: [0; 32],
             limits: Limits::default(),
             links_auto,
+            network: None,
+            stalled: BTreeMap::new(),
+            referee: None,
+            counts: Counts::default(),
+            traced: std::env::var_os("DISTMSG_SIM_TRACE").is_some(),
         };
         for node in 0..count {
             world.start(node);
@@ -188,6 +239,7 @@ impl World {
         if self.nodes[node].core.take().is_none() {
             return;
         }
+        self.counts.crashes += 1;
         self.nodes[node].run += 1;
         let links: Vec<_> = self.nodes[node].links.keys().copied().collect();
         for link in links {
@@ -220,6 +272,64 @@ impl World {
     pub(crate) const fn with_faults(mut self, faults: Faults) -> Self {
         self.faults = faults;
         self
+    }
+
+    /// From now on the network is this one, and a referee watches.
+    pub(crate) fn enter(&mut self, network: Network) {
+        self.network = Some(network);
+        self.referee = Some(Referee::default());
+    }
+
+    /// Makes a node hostile.
+    pub(crate) fn corrupt(&mut self, node: usize, kinds: Vec<crate::hostile::Kind>) {
+        let identity = Arc::clone(&self.nodes[node].identity);
+        let random = Random::from_seed(self.random.bytes());
+        self.nodes[node].hostile = Some(Hostile::new(kinds, identity, random));
+        self.at(Span::from_millis(100), Event::Mischief(node));
+    }
+
+    /// Hands in a message that the referee knows; false if the node is down.
+    pub(crate) fn hand_in(&mut self, from: usize, to: usize, number: u64, size: usize) -> bool {
+        if !self.is_up(from) {
+            return false;
+        }
+        let way = (self.peer(from), self.peer(to));
+        if let Some(referee) = &mut self.referee {
+            referee.on_handed(number, (from, to), way, size, self.now);
+        }
+        self.send(from, to, number.cast_signed(), body_of(number, size));
+        true
+    }
+
+    pub(crate) fn network(&mut self) -> &mut Network {
+        self.network.as_mut().expect("a network was entered")
+    }
+
+    /// Frames that waited for the end of a cut go on, if it has ended.
+    pub(crate) fn release(&mut self) {
+        for (way, events) in std::mem::take(&mut self.stalled) {
+            if self.network.as_ref().is_some_and(|network| network.is_cut(way.0, way.1)) {
+                self.stalled.insert(way, events);
+                continue;
+            }
+            events.into_iter().for_each(|event| self.at(Span::from_millis(1), event));
+        }
+    }
+
+    pub(crate) fn set_health(&mut self, node: usize, health: Health) {
+        self.nodes[node].health = health;
+    }
+
+    /// Sets a node's clock: so far ahead of the true time.
+    pub(crate) fn set_clock(&mut self, node: usize, ahead_ms: i64) {
+        self.nodes[node].ahead_ms = ahead_ms;
+    }
+
+    /// Breaks all links between two nodes.
+    pub(crate) fn part(&mut self, a: usize, b: usize) {
+        let links = self.nodes[a].links.iter().filter(|(_, (other, _))| *other == b);
+        let links: Vec<_> = links.map(|(link, _)| *link).collect();
+        links.into_iter().for_each(|link| self.break_link(a, link));
     }
 
     /// Neighbours of a node, each as often as there are links to it.
@@ -282,9 +392,10 @@ impl World {
         self.events.insert((self.now + after, self.last_event), event);
     }
 
-    fn time(&self) -> Now {
-        let wall = Timestamp::from_millis(START_MS + self.now.as_micros() / 1000);
-        Now { mono: self.now, wall }
+    fn time(&self, node: usize) -> Now {
+        let true_ms = START_MS + self.now.as_micros() / 1000;
+        let wall = true_ms.saturating_add_signed(self.nodes[node].ahead_ms);
+        Now { mono: self.now, wall: Timestamp::from_millis(wall) }
     }
 
     fn happen(&mut self, event: Event) {
@@ -294,13 +405,9 @@ impl World {
                 self.finish(node);
             }
             Event::To(node, run, input) if self.nodes[node].run == run => self.input(node, input),
-            Event::Frame { node, link, frame } if self.nodes[node].links.contains_key(&link) => {
-                let frame = Frame::decode(frame).expect("a node sends only what it can read");
-                self.input(node, Input::Frames { link, frames: vec![frame] });
-            }
+            Event::Frame { node, link, frame } => self.arrive(node, link, frame),
             Event::Commit(node, run, transaction) if self.nodes[node].run == run => {
-                let completion = self.nodes[node].disk.commit(transaction);
-                self.input(node, Input::Store(completion));
+                self.commit(node, transaction);
             }
             Event::Answer(node, run, query) if self.nodes[node].run == run => {
                 let completion = self.nodes[node].disk.answer(&query);
@@ -308,6 +415,10 @@ impl World {
             }
             Event::Crash(node) if self.faults.crashes => self.crash(node),
             Event::Start(node) => self.start(node),
+            Event::Mischief(node) => self.mischief(node),
+            Event::Late(node, link, frame) => {
+                self.transmit_frame(node, link, frame);
+            }
             Event::Cut if self.faults.cuts => self.cut(),
             _ => {}
         }
@@ -324,16 +435,85 @@ impl World {
             about: About::default(),
         };
         let snapshot = self.nodes[node].disk.snapshot();
-        let core = Core::new(settings, snapshot, self.time(), self.random.bytes());
+        let core = Core::new(settings, snapshot, self.time(node), self.random.bytes());
         self.nodes[node].core = Some(core);
         self.finish(node);
     }
 
+    fn arrive(&mut self, node: usize, link: LinkId, frame: Bytes) {
+        let Some((other, _)) = self.nodes[node].links.get(&link).copied() else { return };
+        if let Some(network) = &self.network
+            && network.is_cut(other, node)
+        {
+            let event = Event::Frame { node, link, frame };
+            return self.stalled.entry((other, node)).or_default().push(event);
+        }
+        let Ok(frame) = Frame::decode(frame) else {
+            assert!(self.nodes[other].hostile.is_some(), "a node sends only what it can read");
+            return self.break_link(node, link);
+        };
+        if let Some(hostile) = &mut self.nodes[node].hostile {
+            let (answers, is_heard) = hostile.incoming(&frame);
+            for answer in answers {
+                self.transmit_frame(node, link, answer);
+            }
+            if !is_heard {
+                return;
+            }
+        }
+        self.input(node, Input::Frames { link, frames: vec![frame] });
+    }
+
+    fn commit(&mut self, node: usize, transaction: Transaction) {
+        let there = &mut self.nodes[node];
+        let completion = match there.health {
+            Health::Good => there.disk.commit(transaction),
+            Health::Full => Completion::Full { token: transaction.token },
+            Health::Failing => {
+                there.health = Health::Good;
+                Completion::Failed { reason: "the disk is broken".to_owned() }
+            }
+        };
+        self.look_at_inbox(node);
+        self.input(node, Input::Store(completion));
+    }
+
+    /// Shows the referee what is new in an inbox.
+    fn look_at_inbox(&mut self, node: usize) {
+        let Some(mut referee) = self.referee.take() else { return };
+        for message in self.nodes[node].disk.take_news() {
+            let sender_of = |node: usize| self.nodes[node].identity.peer();
+            referee.on_inbox(node, sender_of(node), &message, sender_of, self.now);
+        }
+        self.referee = Some(referee);
+    }
+
+    fn mischief(&mut self, node: usize) {
+        let (now, record) = (self.time(node), self.nodes[node].record.clone());
+        let Some(hostile) = &mut self.nodes[node].hostile else { return };
+        let said = hostile.unasked(now, &record);
+        let links: Vec<_> = self.nodes[node].links.keys().copied().collect();
+        for link in links {
+            for frame in &said {
+                self.transmit_frame(node, link, frame.clone());
+            }
+        }
+        self.at(Span::from_millis(100), Event::Mischief(node));
+    }
+
     fn input(&mut self, node: usize, input: Input) {
-        let now = self.time();
-        let text = format!("{} {node} {input:?}", self.now.as_micros());
-        self.trace = sha256(&[&self.trace, text.as_bytes()]);
-        if std::env::var_os("DISTMSG_SIM_TRACE").is_some() {
+        let now = self.time(node);
+        let mut hasher = DefaultHasher::new();
+        (self.now.as_micros(), node).hash(&mut hasher);
+        match &input {
+            Input::Frames { frames, .. } => {
+                frames.iter().for_each(|frame| frame.encode().hash(&mut hasher));
+            }
+            other => format!("{other:?}").hash(&mut hasher),
+        }
+        self.trace = sha256(&[&self.trace, &hasher.finish().to_be_bytes()]);
+        if self.traced {
+            let text = format!("{} {node} {input:?}", self.now.as_micros());
             eprintln!("{}", text.chars().take(400).collect::<String>());
         }
         if let Some(core) = &mut self.nodes[node].core {
@@ -343,7 +523,7 @@ impl World {
     }
 
     fn finish(&mut self, node: usize) {
-        let now = self.time();
+        let now = self.time(node);
         let Some(core) = &mut self.nodes[node].core else { return };
         let effects = core.finish(now);
         let deadline = core.deadline();
@@ -360,7 +540,7 @@ impl World {
     }
 
     fn execute(&mut self, node: usize, effect: Effect) {
-        if std::env::var_os("DISTMSG_SIM_TRACE").is_some() {
+        if self.traced {
             let text = format!("    -> {node} {effect:?}");
             eprintln!("{}", text.chars().take(300).collect::<String>());
         }
@@ -381,7 +561,11 @@ impl World {
             }
             Effect::Tell { what, .. } => what.into_iter().for_each(|told| self.hear(told)),
             Effect::Record(bytes) => self.nodes[node].record = bytes,
-            Effect::Stop { reason } => panic!("node {node} stopped: {reason}"),
+            Effect::Stop { reason } => {
+                assert_eq!(reason, "the disk is broken", "node {node} stopped");
+                self.counts.failures += 1;
+                self.crash(node);
+            }
         }
     }
 
@@ -397,6 +581,14 @@ impl World {
         let run = self.nodes[node].run;
         let Some((other, theirs)) = self.nodes[node].links.get(&link).copied() else { return };
         let bytes = frames.iter().map(Bytes::len).sum();
+        if self.network.is_some() {
+            let mut left = self.now;
+            for frame in frames {
+                left = self.transmit_by_network(node, link, frame).max(left);
+            }
+            let after = left.since(self.now);
+            return self.at(after, Event::To(node, run, Input::Written { link, bytes }));
+        }
         for frame in frames {
             if self.random.below(1000) < self.faults.loss {
                 continue;
@@ -407,6 +599,61 @@ impl World {
             self.at(Span::from_micros(delay), event);
         }
         self.at(Span::from_micros(100), Event::To(node, run, Input::Written { link, bytes }));
+    }
+
+    /// What a node's core says, or what it makes of it; when that has left.
+    fn transmit_by_network(&mut self, node: usize, link: LinkId, frame: Bytes) -> Monotonic {
+        let Some(hostile) = &mut self.nodes[node].hostile else {
+            self.watch(node, link, &frame);
+            return self.transmit_frame(node, link, frame);
+        };
+        for (later, frame) in hostile.outgoing(frame) {
+            match later {
+                Span::ZERO => {
+                    self.transmit_frame(node, link, frame);
+                }
+                later => self.at(later, Event::Late(node, link, frame)),
+            }
+        }
+        self.now
+    }
+
+    fn transmit_frame(&mut self, node: usize, link: LinkId, frame: Bytes) -> Monotonic {
+        let Some((other, theirs)) = self.nodes[node].links.get(&link).copied() else {
+            return self.now;
+        };
+        self.counts.frames += 1;
+        self.counts.bytes += frame.len() as u64;
+        let Some(network) = &mut self.network else { return self.now };
+        let way = (node, other);
+        let (left, arrives) = network.pass(way, frame.len(), self.now, &mut self.random);
+        let after = arrives.since(self.now);
+        self.at(after, Event::Frame { node: other, link: theirs, frame });
+        left
+    }
+
+    /// Shows the referee what an honest node sends.
+    fn watch(&mut self, node: usize, link: LinkId, frame: &Bytes) {
+        let me = self.peer(node);
+        let Some((other, _)) = self.nodes[node].links.get(&link).copied() else { return };
+        let Some(referee) = &mut self.referee else { return };
+        let header = match Frame::decode(frame.clone()) {
+            Ok(Frame::Envelope(envelope)) => {
+                let mut hasher = DefaultHasher::new();
+                frame.hash(&mut hasher);
+                let (from, to) = (envelope.header.source, envelope.header.destination);
+                let way = (node, self.nodes[node].run, other);
+                referee.on_crossing(way, hasher.finish(), (from, to), self.now);
+                (envelope.header, envelope.attempt)
+            }
+            Ok(Frame::Flood(flood)) => (flood.header, flood.attempt),
+            _ => return,
+        };
+        self.counts.carried += 1;
+        let (header, attempt) = header;
+        if header.source == me {
+            referee.on_attempt((me, header.destination), header.commitment, attempt);
+        }
     }
 
     fn dial(&mut self, node: usize, dial: DialId, address: &Address, expected: Option<PeerId>) {
@@ -443,6 +690,7 @@ impl World {
 
     fn break_link(&mut self, node: usize, link: LinkId) {
         let Some((other, theirs)) = self.nodes[node].links.remove(&link) else { return };
+        self.counts.breaks += 1;
         self.nodes[other].links.remove(&theirs);
         for (node, link) in [(node, link), (other, theirs)] {
             let run = self.nodes[node].run;
@@ -461,6 +709,14 @@ impl World {
             Err(failure) if failure.code == ErrorCode::NotDelivered => Told::NotDelivered,
             other => Told::Failed(format!("{other:?}")),
         };
+        if let Some(referee) = &self.referee
+            && let Ok(number) = u64::try_from(number)
+            && let Some(to) = referee.handed().get(&number).map(|handed| handed.to)
+        {
+            let held = &self.nodes[to].disk.held;
+            let is_held = |body: &Bytes| held.values().any(|held| held.body == *body);
+            referee.on_told(number, &told, is_held);
+        }
         self.told.insert(number, told);
     }
 }

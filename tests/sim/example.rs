@@ -1,0 +1,265 @@
+//! The simulator by itself: as many worlds as asked for, on all cores, and a table of what came of
+//! them.
+//!
+//! `cargo run --release --example sim -- --seeds 300 --nodes 20` looks for violations of what
+//! distmsg promises; `--seed 42` with the same options replays one world and, if it fails, finds the
+//! shortest plan that still does.
+
+#![expect(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    clippy::print_stdout,
+    reason = "a harness that panics is a test that fails"
+)]
+#![allow(dead_code, reason = "the tests use the rest")]
+
+mod disk;
+mod hostile;
+mod network;
+mod plan;
+mod referee;
+mod report;
+mod swarm;
+mod world;
+
+use std::io::{IsTerminal as _, Write as _};
+use std::process::{Command, ExitCode};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+
+use hostile::{KINDS, Kind};
+use plan::{Options, Plan};
+use report::Report;
+use swarm::{Outcome, Part};
+
+/// Runs worlds of nodes on virtual time and looks for violations of what distmsg promises.
+#[derive(Parser, Debug)]
+struct Args {
+    /// How many worlds.
+    #[arg(long, default_value_t = 100)]
+    seeds: u64,
+    /// The seed of the first one.
+    #[arg(long, default_value_t = 1)]
+    first: u64,
+    /// Only this one, in detail.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Nodes in each world.
+    #[arg(long, default_value_t = 20)]
+    nodes: usize,
+    /// Hostile nodes, of a hundred; without it each seed draws up to a third.
+    #[arg(long)]
+    hostile: Option<u64>,
+    /// The only thing hostile nodes do, or `each` for one kind after the other.
+    #[arg(long)]
+    kind: Option<String>,
+    /// No crashes, cuts, full disks, clocks that jump.
+    #[arg(long)]
+    no_faults: bool,
+    /// Messages in each world, or of each pair.
+    #[arg(long, default_value_t = 60)]
+    messages: u64,
+    /// So many pairs talk, each message after the one before it.
+    #[arg(long, default_value_t = 0)]
+    pairs: usize,
+    /// Bytes of the largest body.
+    #[arg(long, default_value_t = 8_000)]
+    body_max: usize,
+    /// Of that one only these steps, by place, with commas between.
+    #[arg(long, value_delimiter = ',')]
+    steps: Option<Vec<usize>>,
+    /// Of that one only these hostile nodes, by place.
+    #[arg(long, value_delimiter = ',')]
+    hostiles: Option<Vec<usize>>,
+    /// Prints what came of the one as JSON.
+    #[arg(long, hide = true)]
+    child: bool,
+    /// Worlds at once; without it as many as there are cores.
+    #[arg(long)]
+    jobs: Option<usize>,
+}
+
+impl Args {
+    fn options(&self, seed: u64) -> Options {
+        let kind = match self.kind.as_deref() {
+            None => None,
+            Some("each") => Some(KINDS[(seed % KINDS.len() as u64) as usize]),
+            Some(name) => Some(kind_of(name)),
+        };
+        Options {
+            nodes: self.nodes,
+            hostile_percent: self.hostile,
+            kind,
+            faults: !self.no_faults,
+            messages: self.messages,
+            pairs: self.pairs,
+            body_max: self.body_max,
+        }
+    }
+}
+
+impl Args {
+    /// The part of a plan that is asked for.
+    fn part(&self, plan: &Plan) -> Part {
+        let whole = Part::whole(plan);
+        Part {
+            steps: self.steps.clone().unwrap_or(whole.steps),
+            hostile: self.hostiles.clone().unwrap_or(whole.hostile),
+        }
+    }
+}
+
+fn kind_of(name: &str) -> Kind {
+    let is = |kind: &&Kind| format!("{kind:?}").eq_ignore_ascii_case(&name.replace('-', ""));
+    KINDS.iter().find(is).copied().unwrap_or_else(|| {
+        eprintln!("sim: no kind '{name}'; there are {KINDS:?}");
+        std::process::exit(2);
+    })
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    match args.seed {
+        Some(seed) if args.child => child(&args, seed),
+        Some(seed) => replay(&args, seed),
+        None => sweep(&args),
+    }
+}
+
+/// One world in this process. A release build aborts when something panics, the product's own code
+/// too: so each world has a process of its own, and its end is part of what came of it.
+fn child(args: &Args, seed: u64) -> ExitCode {
+    let plan = Plan::draw(seed, &args.options(seed));
+    let outcome = swarm::run_through(&args.part(&plan).of(&plan));
+    println!("{}", serde_json::to_string(&outcome).expect("it is plain data"));
+    println!("{}", peak_kib());
+    ExitCode::SUCCESS
+}
+
+/// Has a child run one world; what came of it, and the memory it took.
+fn run(args: &Args, seed: u64, part: Option<&Part>) -> (Result<Outcome, String>, u64) {
+    let this = std::env::current_exe().expect("this program has a file");
+    let mut command = Command::new(this);
+    command.args(["--child", "--seed", &seed.to_string(), "--nodes", &args.nodes.to_string()]);
+    command.args(["--messages", &args.messages.to_string(), "--pairs", &args.pairs.to_string()]);
+    command.args(["--body-max", &args.body_max.to_string()]);
+    command.args(args.hostile.map(|percent| format!("--hostile={percent}")));
+    command.args(args.kind.as_ref().map(|kind| format!("--kind={kind}")));
+    command.args(args.no_faults.then_some("--no-faults"));
+    if let Some(part) = part {
+        command.args([format!("--steps={}", list(&part.steps))]);
+        command.args([format!("--hostiles={}", list(&part.hostile))]);
+    }
+    command.env_remove("RUST_BACKTRACE");
+    let output = command.output().expect("a child starts");
+    let text = String::from_utf8_lossy(&output.stdout);
+    let mut lines = text.lines();
+    let outcome = lines.next().and_then(|line| serde_json::from_str(line).ok());
+    let peak_kib = lines.next().and_then(|line| line.parse().ok()).unwrap_or(0);
+    match outcome {
+        Some(outcome) if output.status.success() => (Ok(outcome), peak_kib),
+        _ => (Err(complaint(&String::from_utf8_lossy(&output.stderr))), peak_kib),
+    }
+}
+
+/// What a panic said, on one line.
+fn complaint(stderr: &str) -> String {
+    let said = stderr.lines().skip_while(|line| !line.contains("panicked at"));
+    let said: Vec<&str> = said.filter(|line| !line.starts_with("note:")).take(4).collect();
+    let text = said.join(" ").trim().to_owned();
+    if text.is_empty() { "it ended without a word".to_owned() } else { text }
+}
+
+fn list(places: &[usize]) -> String {
+    if places.is_empty() {
+        // An empty list would be no value; a place that no plan has is none.
+        return usize::MAX.to_string();
+    }
+    places.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+}
+
+/// The most memory this process took.
+fn peak_kib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    line.and_then(|rest| rest.split_whitespace().next()?.parse().ok()).unwrap_or(0)
+}
+
+/// One world in detail.
+fn replay(args: &Args, seed: u64) -> ExitCode {
+    let plan = Plan::draw(seed, &args.options(seed));
+    let part = args.part(&plan);
+    let (outcome, _) = run(args, seed, Some(&part));
+    let why = match outcome {
+        Ok(outcome) => {
+            println!("seed {seed}: {outcome:?}");
+            println!("violations: 0");
+            return ExitCode::SUCCESS;
+        }
+        Err(why) => why,
+    };
+    println!("seed {seed}: {why}");
+    if part == Part::whole(&plan) {
+        println!("looking for the shortest part that still fails ...");
+        let part = swarm::shrink(&plan, 200, |part| run(args, seed, Some(part)).0.is_err());
+        println!("{:#?}", part.of(&plan));
+        println!("it fails with: {}", run(args, seed, Some(&part)).0.err().unwrap_or_default());
+        let (steps, hostile) = (list(&part.steps), list(&part.hostile));
+        println!("the same options with --seed {seed} --steps={steps} --hostiles={hostile}");
+    }
+    println!("violations: 1");
+    ExitCode::FAILURE
+}
+
+fn sweep(args: &Args) -> ExitCode {
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    let jobs = args.jobs.unwrap_or(cores).max(1);
+    let next = AtomicU64::new(args.first);
+    let end = args.first.saturating_add(args.seeds);
+    let report = Mutex::new(Report::default());
+    let started = Instant::now();
+    thread::scope(|scope| {
+        for _ in 0..jobs {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= end {
+                        return;
+                    }
+                    let (outcome, peak_kib) = run(args, seed, None);
+                    let mut report = report.lock().expect("no other thread panics");
+                    report.add(seed, outcome, peak_kib);
+                }
+            });
+        }
+        if std::io::stderr().is_terminal() {
+            scope.spawn(|| show_progress(&report, args.seeds, started));
+        }
+    });
+    let report = report.into_inner().expect("no thread panics");
+    let violations = report.violations();
+    println!("{}", report.table(args.nodes, started.elapsed()));
+    if violations == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn show_progress(report: &Mutex<Report>, seeds: u64, started: Instant) {
+    loop {
+        thread::sleep(Duration::from_millis(500));
+        let (done, violations) = {
+            let report = report.lock().expect("no other thread panics");
+            (report.seeds(), report.violations())
+        };
+        let seconds = started.elapsed().as_secs();
+        eprint!("\r{done} of {seeds} seeds, {violations} violations, {seconds} s ");
+        let _ = std::io::stderr().flush();
+        if done >= seeds {
+            eprintln!();
+            return;
+        }
+    }
+}

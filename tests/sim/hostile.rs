@@ -1,0 +1,291 @@
+//! Nodes with a valid identity that do not play by the rules.
+//!
+//! Each runs the product's own core, so that it is a part of the network like any other, and alters
+//! what that core says, hears, and does not say.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use bytes::{BufMut as _, Bytes, BytesMut};
+use distmsg::crypto::{Domain, Identity, Random};
+use distmsg::model::limits::{FLOOD_LIFETIME, FRAME_BYTES_MAX};
+use distmsg::model::{NetworkId, Now, PeerId, Record, Span};
+use distmsg::wire::{
+    Digest, Find, Found, Frame, RejectReason, decode_record, encode_record, record_with_signature,
+};
+
+/// Frames kept to be said again.
+const KEPT_MAX: usize = 256;
+
+/// What a hostile node does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Kind {
+    /// Passes no envelope on.
+    DropAll,
+    /// Passes some envelopes on.
+    DropSome,
+    /// Passes everything on, seconds later.
+    Delay,
+    /// Alters what it passes on.
+    Corrupt,
+    /// Says again what was said before.
+    Replay,
+    /// Is the first to pass finds and answers on, says that it is next to everybody, and then passes
+    /// no envelope on.
+    Rush,
+    /// Passes no receipts back.
+    SuppressReceipts,
+    /// Answers envelopes with receipts of its own making.
+    ForgeReceipts,
+    /// Says that it cannot take any envelope further.
+    Reject,
+    /// Alters records, and claims to have newer ones.
+    ForgeRecords,
+    /// Answers every find with the target's record, or one of its own making.
+    LieInFound,
+    /// Floods finds as fast as it can.
+    FloodFinds,
+    /// Floods finds in ever new names.
+    MintIdentities,
+    /// Says what is no frame, or too long for one.
+    Malformed,
+}
+
+pub(crate) const KINDS: [Kind; 14] = [
+    Kind::DropAll,
+    Kind::DropSome,
+    Kind::Delay,
+    Kind::Corrupt,
+    Kind::Replay,
+    Kind::Rush,
+    Kind::SuppressReceipts,
+    Kind::ForgeReceipts,
+    Kind::Reject,
+    Kind::ForgeRecords,
+    Kind::LieInFound,
+    Kind::FloodFinds,
+    Kind::MintIdentities,
+    Kind::Malformed,
+];
+
+/// One hostile node's mind.
+pub(crate) struct Hostile {
+    pub(crate) kinds: Vec<Kind>,
+    identity: Arc<Identity>,
+    random: Random,
+    kept: VecDeque<Bytes>,
+    /// Records it has seen.
+    records: BTreeMap<PeerId, Bytes>,
+}
+
+impl Hostile {
+    pub(crate) fn new(kinds: Vec<Kind>, identity: Arc<Identity>, random: Random) -> Self {
+        Self { kinds, identity, random, kept: VecDeque::new(), records: BTreeMap::new() }
+    }
+
+    fn is(&self, kind: Kind) -> bool {
+        self.kinds.contains(&kind)
+    }
+
+    fn chance(&mut self, of_a_hundred: u64) -> bool {
+        self.random.below(100) < of_a_hundred
+    }
+
+    /// What leaves the node in place of a frame, each with how much later.
+    pub(crate) fn outgoing(&mut self, frame: Bytes) -> Vec<(Span, Bytes)> {
+        let Ok(decoded) = Frame::decode(frame.clone()) else { return vec![(Span::ZERO, frame)] };
+        let me = self.identity.peer();
+        let is_relayed = match &decoded {
+            Frame::Envelope(envelope) => envelope.header.source != me,
+            Frame::Flood(flood) => flood.header.source != me,
+            _ => false,
+        };
+        if is_relayed {
+            let swallows =
+                self.is(Kind::DropAll) || self.is(Kind::Rush) || self.is(Kind::LieInFound);
+            if swallows || (self.is(Kind::DropSome) && self.chance(50)) {
+                return Vec::new();
+            }
+        }
+        let is_answer = matches!(&decoded, Frame::Receipt { .. } | Frame::Notice(_));
+        if is_answer && self.is(Kind::SuppressReceipts) {
+            return Vec::new();
+        }
+        let mut frame = match &decoded {
+            Frame::Find(find) if self.is(Kind::Rush) => {
+                Find::encode(&find.signed, &find.signature, 0)
+            }
+            Frame::Found(found) if self.is(Kind::Rush) => {
+                Found::encode(&found.signed, &found.signature, 0)
+            }
+            Frame::Records { records } if self.is(Kind::ForgeRecords) => {
+                let records = records.iter().map(|record| self.altered(record)).collect();
+                Frame::Records { records }.encode()
+            }
+            _ => frame,
+        };
+        if self.is(Kind::Corrupt) && (is_relayed || is_answer) && self.chance(50) {
+            frame = self.altered(&frame);
+        }
+        let mut later = Span::ZERO;
+        if self.is(Kind::Delay) && (is_relayed || is_answer) {
+            later = Span::from_millis(500 + self.random.below(8_000));
+        }
+        let mut all = vec![(later, frame.clone())];
+        if self.is(Kind::Replay) {
+            if self.kept.len() >= KEPT_MAX {
+                self.kept.pop_front();
+            }
+            self.kept.push_back(frame);
+            if self.chance(30) {
+                let at = self.random.below(self.kept.len() as u64) as usize;
+                all.extend(self.kept.get(at).map(|old| (Span::ZERO, old.clone())));
+            }
+        }
+        all
+    }
+
+    /// What it answers at once to a frame that comes, and whether its core gets to see that.
+    pub(crate) fn incoming(&mut self, frame: &Frame) -> (Vec<Bytes>, bool) {
+        self.learn(frame);
+        let me = self.identity.peer();
+        match frame {
+            Frame::Envelope(envelope) if envelope.header.destination != me => {
+                if self.is(Kind::ForgeReceipts) {
+                    let preimage = self.random.bytes();
+                    return (vec![Frame::Receipt { preimage }.encode()], false);
+                }
+                if self.is(Kind::Reject) {
+                    let reason = match self.random.below(3) {
+                        0 => RejectReason::NoRoute,
+                        1 => RejectReason::Loop,
+                        _ => RejectReason::Congested,
+                    };
+                    return (vec![Frame::Reject { key: envelope.key(), reason }.encode()], false);
+                }
+            }
+            Frame::Find(find) if self.is(Kind::LieInFound) && find.target != me => {
+                return (self.lie(find), true);
+            }
+            _ => {}
+        }
+        (Vec::new(), true)
+    }
+
+    fn learn(&mut self, frame: &Frame) {
+        let record = match frame {
+            Frame::Find(find) => &find.record,
+            Frame::Found(found) => &found.record,
+            _ => return,
+        };
+        if let Ok(parsed) = decode_record(record.clone()) {
+            self.records.insert(parsed.record.peer, record.clone());
+        }
+    }
+
+    fn lie(&mut self, find: &Find) -> Vec<Bytes> {
+        let Ok(origin) = decode_record(find.record.clone()) else { return Vec::new() };
+        let record = match self.records.get(&find.target) {
+            Some(record) => record.clone(),
+            None => self.forged(find.target),
+        };
+        let signed = Found::to_sign(find.direct, &origin.record.peer, find.nonce, &record);
+        let signature = match find.direct {
+            true => self.identity.sign(Domain::Found, &[&signed]),
+            false => [0; 64],
+        };
+        vec![Found::encode(&signed, &signature, 0)]
+    }
+
+    /// A record in somebody's name, signed by this node.
+    fn forged(&mut self, peer: PeerId) -> Bytes {
+        let content = encode_record(&Record {
+            network: NetworkId::OPEN,
+            peer,
+            sequence: u64::MAX >> 8,
+            expires: distmsg::model::Timestamp::from_millis(u64::MAX >> 8),
+            name: None,
+            addresses: Vec::new(),
+            prekeys: Vec::new(),
+        });
+        let signature = self.identity.sign(Domain::Record, &[&content]);
+        record_with_signature(content, &signature)
+    }
+
+    /// What it says to everybody, ten times a second, unasked.
+    pub(crate) fn unasked(&mut self, now: Now, record: &Bytes) -> Vec<Bytes> {
+        let mut said = Vec::new();
+        if self.is(Kind::FloodFinds) {
+            for _ in 0..20 {
+                let target = PeerId::from_bytes(self.random.bytes());
+                let identity = Arc::clone(&self.identity);
+                said.push(self.find(now, &identity, record, target));
+            }
+        }
+        if self.is(Kind::MintIdentities) {
+            for _ in 0..5 {
+                let identity = Identity::generate(&mut self.random);
+                let target = PeerId::from_bytes(self.random.bytes());
+                let record = record_of(now, &identity);
+                said.push(self.find(now, &identity, &record, target));
+            }
+        }
+        if self.is(Kind::ForgeRecords) && self.chance(10) {
+            let claimed = self.records.keys().take(16).copied().collect::<Vec<_>>();
+            let digests =
+                claimed.iter().map(|peer| Digest { peer: *peer, sequence: u64::MAX >> 8 });
+            let digests = digests.collect();
+            said.push(Frame::Digests { exchange: 0, more: false, digests }.encode());
+            let records = claimed.into_iter().map(|peer| self.forged(peer)).collect();
+            said.push(Frame::Records { records }.encode());
+        }
+        if self.is(Kind::Malformed) && self.chance(3) {
+            let length = match self.random.below(3) {
+                0 => FRAME_BYTES_MAX + 1,
+                1 => 1 + self.random.below(200) as usize,
+                _ => 0,
+            };
+            let mut garbage = BytesMut::with_capacity(length);
+            while garbage.len() < length {
+                garbage.put_slice(&self.random.bytes::<16>());
+            }
+            said.push(garbage.freeze());
+        }
+        if self.is(Kind::Replay) {
+            let at = self.random.below(self.kept.len() as u64 + 1) as usize;
+            said.extend(self.kept.get(at).cloned());
+        }
+        said
+    }
+
+    fn find(&mut self, now: Now, by: &Identity, record: &Bytes, target: PeerId) -> Bytes {
+        let expires = now.wall + FLOOD_LIFETIME;
+        let signed = Find::to_sign(false, self.random.number(), &target, expires, record);
+        let signature = by.sign(Domain::Find, &[&signed]);
+        Find::encode(&signed, &signature, 0)
+    }
+
+    /// The same bytes but for one bit, which is not in the first byte.
+    fn altered(&mut self, bytes: &Bytes) -> Bytes {
+        let mut altered = BytesMut::from(&bytes[..]);
+        if altered.len() > 1 {
+            let at = 1 + self.random.below(altered.len() as u64 - 1) as usize;
+            altered[at] ^= 1 << self.random.below(8);
+        }
+        altered.freeze()
+    }
+}
+
+fn record_of(now: Now, identity: &Identity) -> Bytes {
+    let content = encode_record(&Record {
+        network: NetworkId::OPEN,
+        peer: identity.peer(),
+        sequence: now.wall.as_millis(),
+        expires: now.wall + Span::from_secs(3_600),
+        name: None,
+        addresses: Vec::new(),
+        prekeys: Vec::new(),
+    });
+    let signature = identity.sign(Domain::Record, &[&content]);
+    record_with_signature(content, &signature)
+}

@@ -1,0 +1,123 @@
+//! What came of many worlds, as a table.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use crate::swarm::Outcome;
+use crate::world::Counts;
+
+/// Violations that are told in full.
+const TOLD_MAX: usize = 20;
+
+/// Sums and distributions over all worlds so far.
+#[derive(Debug, Default)]
+pub(crate) struct Report {
+    seeds: u64,
+    violations: Vec<(u64, String)>,
+    simulated_ms: u64,
+    faults: usize,
+    counts: Counts,
+    shortest: u64,
+    attempts: Vec<u64>,
+    latencies_ms: Vec<u64>,
+    recoveries_ms: Vec<u64>,
+    /// The most memory a world took.
+    peak_kib: u64,
+    /// All traces together: equal for equal seeds, in whatever order they ran.
+    trace: u64,
+}
+
+impl Report {
+    pub(crate) fn add(&mut self, seed: u64, outcome: Result<Outcome, String>, peak_kib: u64) {
+        self.seeds += 1;
+        let outcome = match outcome {
+            Ok(outcome) => outcome,
+            Err(why) => return self.violations.push((seed, why)),
+        };
+        self.simulated_ms += outcome.simulated_ms;
+        self.faults += outcome.faults;
+        self.shortest += outcome.shortest;
+        self.counts.frames += outcome.counts.frames;
+        self.counts.bytes += outcome.counts.bytes;
+        self.counts.carried += outcome.counts.carried;
+        self.counts.crashes += outcome.counts.crashes;
+        self.counts.breaks += outcome.counts.breaks;
+        self.counts.failures += outcome.counts.failures;
+        self.attempts.extend(outcome.attempts);
+        self.latencies_ms.extend(outcome.latencies_ms);
+        self.recoveries_ms.push(outcome.recovered_ms);
+        self.trace ^= outcome.trace;
+        self.peak_kib = self.peak_kib.max(peak_kib);
+    }
+
+    pub(crate) fn seeds(&self) -> u64 {
+        self.seeds
+    }
+
+    pub(crate) fn violations(&self) -> usize {
+        self.violations.len()
+    }
+
+    pub(crate) fn table(mut self, nodes: usize, took: Duration) -> String {
+        let mut out = String::new();
+        self.attempts.sort_unstable();
+        self.latencies_ms.sort_unstable();
+        self.recoveries_ms.sort_unstable();
+        self.violations.sort_unstable();
+        for (seed, why) in self.violations.iter().take(TOLD_MAX) {
+            let _ = writeln!(out, "seed {seed}: {why}");
+        }
+        let at = |part: f64, all: &[u64]| {
+            let place = (all.len() as f64 * part) as usize;
+            all.get(place.min(all.len().saturating_sub(1))).copied().unwrap_or(0)
+        };
+        let (latencies, recoveries) = (&self.latencies_ms, &self.recoveries_ms);
+        let first = self.attempts.iter().filter(|attempts| **attempts <= 1).count();
+        let attempts = &self.attempts;
+        let rows = [
+            ("seeds", self.seeds.to_string()),
+            ("wall time", format!("{:.1} s", took.as_secs_f64())),
+            ("simulated time", format!("{} s", self.simulated_ms / 1000)),
+            ("messages delivered", self.attempts.len().to_string()),
+            ("steps that went wrong", self.faults.to_string()),
+            ("crashes, broken links", format!("{}, {}", self.counts.crashes, self.counts.breaks)),
+            ("failed disks", self.counts.failures.to_string()),
+            (
+                "attempts p50, p99, most",
+                format!("{}, {}, {}", at(0.5, attempts), at(0.99, attempts), at(1.0, attempts)),
+            ),
+            (
+                "at the first attempt",
+                format!("{:.2} %", 100.0 * first as f64 / self.attempts.len().max(1) as f64),
+            ),
+            (
+                "latency p50, p99, most",
+                format!(
+                    "{} ms, {} ms, {} ms",
+                    at(0.5, latencies),
+                    at(0.99, latencies),
+                    at(1.0, latencies)
+                ),
+            ),
+            (
+                "all there after healing p50, most",
+                format!("{} ms, {} ms", at(0.5, recoveries), at(1.0, recoveries)),
+            ),
+            (
+                "transmissions per shortest way",
+                format!("{:.2}", self.counts.carried as f64 / self.shortest.max(1) as f64),
+            ),
+            (
+                "frames, MiB in all",
+                format!("{}, {}", self.counts.frames, self.counts.bytes / (1024 * 1024)),
+            ),
+            ("memory", format!("{} KiB a node at most", self.peak_kib / nodes as u64)),
+            ("trace", format!("{:016x}", self.trace)),
+        ];
+        for (name, value) in rows {
+            let _ = writeln!(out, "{name:<34} {value}");
+        }
+        let _ = write!(out, "violations: {}", self.violations.len());
+        out
+    }
+}
