@@ -94,6 +94,22 @@ impl<T> Lanes<T> {
         item
     }
 
+    /// The neighbour with the longest queue, and its length.
+    pub(super) fn longest(&self) -> Option<(PeerId, usize)> {
+        let longest = self.queues.iter().max_by_key(|(_, queue)| queue.len())?;
+        Some((*longest.0, longest.1.len()))
+    }
+
+    /// Drops the last of one neighbour's queue; false if there is none.
+    pub(super) fn drop_newest(&mut self, neighbour: &PeerId) -> bool {
+        let Some(queue) = self.queues.get_mut(neighbour) else { return false };
+        let dropped = queue.pop_back().is_some();
+        if queue.is_empty() {
+            self.queues.remove(neighbour);
+        }
+        dropped
+    }
+
     /// How many wait for one neighbour's turn.
     pub(super) fn count(&self, neighbour: &PeerId) -> usize {
         self.queues.get(neighbour).map_or(0, VecDeque::len)

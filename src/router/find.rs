@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::directory::{Compared, Origin, is_signed};
 use super::flood::find_digest;
+use super::outflow::Rank;
 use super::route::Hop;
 use super::timers::Timer;
 use super::{Output, Router};
@@ -70,6 +71,10 @@ struct Search {
 struct Asked {
     /// The neighbour that asked us; none if the find is ours.
     asker: Option<PeerId>,
+    /// Others that asked the same. If only the target itself may answer, what was known before did
+    /// not work: its answer goes back on all these ways, so that one does not depend on whoever is
+    /// quickest.
+    others: Vec<PeerId>,
     target: PeerId,
     direct: bool,
     /// Neighbours whose answer was taken.
@@ -88,8 +93,8 @@ impl Finds {
 
     fn remember(&mut self, origin: PeerId, find: (u64, PeerId, bool), asker: Option<PeerId>) {
         let (nonce, target, direct) = find;
-        let asked =
-            Asked { asker, target, direct, answered: Vec::new(), ways_back: 1, missed: false };
+        let (others, answered) = (Vec::new(), Vec::new());
+        let asked = Asked { asker, others, target, direct, answered, ways_back: 1, missed: false };
         self.asked.insert((origin, nonce), asked);
     }
 
@@ -184,7 +189,8 @@ impl Router {
 
     /// Sends a find to all neighbours but one, and to those that come soon.
     fn spread(&mut self, except: Option<PeerId>, (origin, nonce): (PeerId, u64), frame: Bytes) {
-        self.send_to_all(except, &frame);
+        let rank = except.map_or(Rank::Own, |from| self.rank_of(&origin, from));
+        self.flood_to_all(except, rank, &frame);
         let recent = &mut self.finds.recent;
         while recent.len() >= RECENT_MAX {
             recent.pop_front();
@@ -206,10 +212,12 @@ impl Router {
                     && (find.origin != me || finds.searches.contains_key(&asked.target))
             })
         };
-        let frames: Vec<Bytes> =
-            finds.recent.iter().filter(waits).map(|find| find.frame.clone()).collect();
-        for frame in frames {
-            self.send_traffic(&neighbour, frame);
+        let recent = finds.recent.iter().filter(waits);
+        let recent: Vec<(PeerId, Bytes)> =
+            recent.map(|find| (find.origin, find.frame.clone())).collect();
+        for (origin, frame) in recent {
+            let rank = if origin == me { Rank::Own } else { self.rank_of(&origin, origin) };
+            self.flood_to(&neighbour, rank, frame);
         }
     }
 
@@ -290,6 +298,7 @@ impl Router {
             return;
         }
         asked.ways_back += 1;
+        asked.others.push(from);
         self.learn_route(*origin, from, find.hops.saturating_add(1));
         if find.target == self.me {
             // So that the origin learns more than one way to us.
@@ -325,6 +334,7 @@ impl Router {
         let key = (found.origin, found.nonce);
         let Some(asked) = self.finds.asked.get(&key) else { return };
         let (asker, target) = (asked.asker, asked.target);
+        let others = if found.direct { asked.others.clone() } else { Vec::new() };
         let answers_max = if asker.is_some() { FOUNDS_PASSED_MAX } else { FOUNDS_TAKEN_MAX };
         if asker == Some(from)
             || (asked.direct && !found.direct)
@@ -352,6 +362,9 @@ impl Router {
             Some(asker) => {
                 let hops = found.hops.saturating_add(1);
                 let frame = Found::encode(&found.signed, &found.signature, hops);
+                for other in others.iter().filter(|other| **other != from) {
+                    self.send_traffic(other, frame.clone());
+                }
                 self.send_traffic(&asker, frame);
             }
             None => self.on_own_found(target, found.direct, key),

@@ -12,6 +12,7 @@ use bytes::Bytes;
 
 use super::budget::Lanes;
 use super::directory::{Compared, is_signed};
+use super::outflow::Rank;
 use super::seen::Digest16;
 use super::timers::Timer;
 use super::{Action, Output, Router};
@@ -371,7 +372,8 @@ impl Router {
         }
         self.flood_log.insert(header, self.now.mono);
         if header.destination != self.me {
-            let next = self.send_to_all(Some(from), &flood.encoded);
+            let rank = self.rank_of(&header.source, from);
+            let next = self.flood_to_all(Some(from), rank, &flood.encoded);
             let bytes = flood.encoded.len();
             self.observe(Action::Flooded, &header, flood.attempt, Some(from), &next, bytes);
             return;
@@ -460,7 +462,7 @@ impl Router {
         let Some(signed) = own.signed.get(index) else { return true };
         let signature = self.identity.sign(Domain::Flood, &[signed]);
         let frame = Flood::encode(signed, &signature);
-        let next = self.send_to_all(None, &frame);
+        let next = self.flood_to_all(None, Rank::Own, &frame);
         if next.is_empty() {
             self.own_floods.queue.push_front(own);
             return false;

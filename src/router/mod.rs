@@ -16,6 +16,7 @@ mod flights;
 mod flood;
 mod forward;
 mod neighbour;
+mod outflow;
 mod reassembly;
 mod receipt;
 mod route;
@@ -394,6 +395,7 @@ impl Router {
                 Timer::Records => self.verify_records(),
                 Timer::Verify => self.run_verifier(),
                 Timer::OwnFloods => self.run_own_floods(),
+                Timer::Outflow => self.run_outflow(),
                 Timer::Finds => self.on_finds_timer(),
                 Timer::Flights => self.on_flights_timer(),
                 Timer::Sweep => self.sweep(),

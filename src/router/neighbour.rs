@@ -4,6 +4,7 @@ use bytes::Bytes;
 
 use super::directory::{Compared, Origin, Refusal, is_signed};
 use super::exchange::Dialogue;
+use super::outflow::Outflow;
 use super::timers::Timer;
 use super::{Output, Router};
 use crate::model::limits::{LINK_SILENCE_MAX, PING_INTERVAL};
@@ -50,6 +51,8 @@ pub(super) struct Neighbour {
     pub(super) queued: usize,
     /// Finds and floods it may send us.
     pub(super) floods: Bucket,
+    /// Finds and floods that we send it.
+    pub(super) outflow: Outflow,
     /// Pages of digests it may ask for.
     pub(super) pages: Bucket,
     /// Records it may ask for.
@@ -99,6 +102,7 @@ impl Router {
                 self.limits.link_floods_burst,
                 now,
             ),
+            outflow: Outflow::new(&self.limits, now),
             pages: Bucket::new(PAGES_PER_SECOND, PAGES_BURST, now),
             answers: Bucket::new(ANSWERS_PER_SECOND, ANSWERS_BURST, now),
             forgeries: (now, 0),
@@ -236,13 +240,6 @@ impl Router {
         neighbour.queued = queued;
         self.output(Output::Send { neighbour: *to, frame });
         true
-    }
-
-    /// Sends a frame to all neighbours but one; to whom it went.
-    pub(super) fn send_to_all(&mut self, except: Option<PeerId>, frame: &Bytes) -> Vec<PeerId> {
-        let mut to: Vec<PeerId> = self.neighbours.keys().copied().collect();
-        to.retain(|id| Some(*id) != except && self.send_traffic(id, frame.clone()));
-        to
     }
 
     /// Sends a small frame to all neighbours but one.

@@ -21,6 +21,8 @@ pub(super) enum Timer {
     Verify,
     /// Our own finds and floods may leave again.
     OwnFloods,
+    /// Finds and floods may go to a neighbour again.
+    Outflow,
     /// A find of ours may have found nobody.
     Finds,
     /// Patience with an envelope on its way ends.

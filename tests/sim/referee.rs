@@ -33,6 +33,9 @@ pub(crate) struct Arrived {
     pub(crate) attempts: u64,
 }
 
+/// An attempt to deliver an envelope: its commitment, and which attempt it is.
+type Attempt = ([u8; 32], u16);
+
 /// Watches everything that reaches an inbox, and everything that a client is told.
 #[derive(Debug, Default)]
 pub(crate) struct Referee {
@@ -44,7 +47,7 @@ pub(crate) struct Referee {
     /// node at the other end.
     crossings: HashMap<(usize, u64, usize, u64), Monotonic>,
     /// Attempts of each sender for each recipient: each envelope, and each further attempt of it.
-    attempts: BTreeMap<(PeerId, PeerId), BTreeSet<([u8; 32], u16)>>,
+    attempts: BTreeMap<(PeerId, PeerId), BTreeSet<Attempt>>,
 }
 
 /// The body of a message: its number, and bytes that follow from it.
