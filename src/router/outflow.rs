@@ -1,7 +1,7 @@
 //! What is flooded to one neighbour, at the pace that it takes floods.
 //!
-//! A neighbour drops floods above its limit without looking at them. Whoever passes everything on as
-//! it comes lets others' floods, invented perhaps, push out those that matter. So we keep to the
+//! A neighbour drops floods above its limit without looking at them. Whoever passes everything on
+//! as it comes lets others' floods, invented perhaps, push out those that matter. So we keep to the
 //! pace ourselves, and choose: our own first, then those of origins that are known, then the rest;
 //! among each, in turn by the neighbour that brought them.
 

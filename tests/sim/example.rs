@@ -2,8 +2,8 @@
 //! them.
 //!
 //! `cargo run --release --example sim -- --seeds 300 --nodes 20` looks for violations of what
-//! distmsg promises; `--seed 42` with the same options replays one world and, if it fails, finds the
-//! shortest plan that still does.
+//! distmsg promises; `--seed 42` with the same options replays one world and, if it fails, finds
+//! the shortest plan that still does.
 
 #![expect(
     clippy::expect_used,

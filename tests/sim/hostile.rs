@@ -30,8 +30,8 @@ pub(crate) enum Kind {
     Corrupt,
     /// Says again what was said before.
     Replay,
-    /// Is the first to pass finds and answers on, says that it is next to everybody, and then passes
-    /// no envelope on.
+    /// Is the first to pass finds and answers on, says that it is next to everybody, and then
+    /// passes no envelope on.
     Rush,
     /// Passes no receipts back.
     SuppressReceipts,

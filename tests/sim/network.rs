@@ -15,9 +15,9 @@ pub(crate) struct Place {
     pub(crate) bytes_per_second: u64,
 }
 
-/// All ways between nodes. A link is a stream, as TCP makes it: nothing is lost or overtaken while it
-/// is up, but what comes over different links is not in any order. Frames that meet a cut wait for
-/// its end, as long as their link lives.
+/// All ways between nodes. A link is a stream, as TCP makes it: nothing is lost or overtaken while
+/// it is up, but what comes over different links is not in any order. Frames that meet a cut wait
+/// for its end, as long as their link lives.
 #[derive(Debug, Clone)]
 pub(crate) struct Network {
     places: Vec<Place>,

@@ -19,7 +19,8 @@ pub(crate) struct Options {
     pub(crate) kind: Option<Kind>,
     /// Whether nodes crash, links break, disks fill, clocks jump.
     pub(crate) faults: bool,
-    /// Messages handed in one after the other, at random; with `pairs` so many pairs get as many each.
+    /// Messages handed in one after the other, at random; with `pairs` so many pairs get as many
+    /// each.
     pub(crate) messages: u64,
     /// Pairs that talk; 0 for all messages between any two.
     pub(crate) pairs: usize,
