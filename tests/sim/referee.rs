@@ -21,16 +21,20 @@ pub(crate) struct Handed {
     pub(crate) to: usize,
     pub(crate) size: usize,
     pub(crate) at: Monotonic,
-    /// Frames with envelopes of its sender to its recipient, before it.
+    /// Attempts of its sender for its recipient, before it.
     attempts_before: u64,
+    /// How many messages its sender had handed in for its recipient, before it.
+    turn: u64,
 }
 
 /// What became of it at its recipient.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Arrived {
     pub(crate) after: Span,
-    /// Envelopes and floods that its sender made for its recipient meanwhile.
+    /// Attempts that its sender made for its recipient meanwhile.
     pub(crate) attempts: u64,
+    /// How many messages went before it.
+    pub(crate) turn: u64,
 }
 
 /// An attempt to deliver an envelope: its commitment, and which attempt it is.
@@ -41,6 +45,8 @@ type Attempt = ([u8; 32], u16);
 pub(crate) struct Referee {
     handed: BTreeMap<u64, Handed>,
     arrived: BTreeMap<u64, Arrived>,
+    /// Messages handed in at one node for another.
+    turns: BTreeMap<(usize, usize), u64>,
     /// The last message of each run of a sender that a node has.
     last: BTreeMap<(usize, PeerId, Incarnation), (Sequence, u64)>,
     /// Envelopes that crossed a link in one direction, and when: by node, run of the node, and the
@@ -72,7 +78,10 @@ impl Referee {
         at: Monotonic,
     ) {
         let attempts_before = self.attempts_of(sender, recipient);
-        let handed = Handed { from, to, size, at, attempts_before };
+        let turns = self.turns.entry((from, to)).or_insert(0);
+        let turn = *turns;
+        *turns += 1;
+        let handed = Handed { from, to, size, at, attempts_before, turn };
         assert!(
             self.handed.insert(number, handed).is_none(),
             "message {number} is handed in twice"
@@ -109,7 +118,7 @@ impl Referee {
             );
         }
         let attempts = self.attempts_of(sender, recipient) - handed.attempts_before;
-        let arrived = Arrived { after: now.since(handed.at), attempts };
+        let arrived = Arrived { after: now.since(handed.at), attempts, turn: handed.turn };
         let twice = self.arrived.insert(number, arrived).is_some();
         assert!(!twice, "node {node} got message {number} twice");
     }

@@ -19,6 +19,7 @@ pub(crate) struct Report {
     counts: Counts,
     shortest: u64,
     attempts: Vec<u64>,
+    attempts_late: Vec<u64>,
     latencies_ms: Vec<u64>,
     recoveries_ms: Vec<u64>,
     /// The most memory a world took.
@@ -44,6 +45,7 @@ impl Report {
         self.counts.breaks += outcome.counts.breaks;
         self.counts.failures += outcome.counts.failures;
         self.attempts.extend(outcome.attempts);
+        self.attempts_late.extend(outcome.attempts_late);
         self.latencies_ms.extend(outcome.latencies_ms);
         self.recoveries_ms.push(outcome.recovered_ms);
         self.trace ^= outcome.trace;
@@ -61,6 +63,7 @@ impl Report {
     pub(crate) fn table(mut self, nodes: usize, took: Duration) -> String {
         let mut out = String::new();
         self.attempts.sort_unstable();
+        self.attempts_late.sort_unstable();
         self.latencies_ms.sort_unstable();
         self.recoveries_ms.sort_unstable();
         self.violations.sort_unstable();
@@ -72,8 +75,11 @@ impl Report {
             all.get(place.min(all.len().saturating_sub(1))).copied().unwrap_or(0)
         };
         let (latencies, recoveries) = (&self.latencies_ms, &self.recoveries_ms);
-        let first = self.attempts.iter().filter(|attempts| **attempts <= 1).count();
-        let attempts = &self.attempts;
+        let share_of_first = |all: &[u64]| {
+            let first = all.iter().filter(|attempts| **attempts <= 1).count();
+            format!("{:.2} % of {}", 100.0 * first as f64 / all.len().max(1) as f64, all.len())
+        };
+        let (attempts, late) = (&self.attempts, &self.attempts_late);
         let rows = [
             ("seeds", self.seeds.to_string()),
             ("wall time", format!("{:.1} s", took.as_secs_f64())),
@@ -86,10 +92,12 @@ impl Report {
                 "attempts p50, p99, most",
                 format!("{}, {}, {}", at(0.5, attempts), at(0.99, attempts), at(1.0, attempts)),
             ),
+            ("at the first attempt", share_of_first(attempts)),
             (
-                "at the first attempt",
-                format!("{:.2} %", 100.0 * first as f64 / self.attempts.len().max(1) as f64),
+                "after 20 of a pair p50, p99, most",
+                format!("{}, {}, {}", at(0.5, late), at(0.99, late), at(1.0, late)),
             ),
+            ("at the first attempt then", share_of_first(late)),
             (
                 "latency p50, p99, most",
                 format!(

@@ -14,6 +14,9 @@ const RECOVERY: Span = Span::from_secs(900);
 /// Clients wait so long for their answer.
 const ANSWER: Span = Span::from_secs(25);
 
+/// From this message on, a pair knows its ways.
+const LATE: u64 = 20;
+
 /// What came of a plan.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Outcome {
@@ -26,6 +29,8 @@ pub(crate) struct Outcome {
     pub(crate) faults: usize,
     /// Of each message that arrived: attempts, and how long it took.
     pub(crate) attempts: Vec<u64>,
+    /// The same of those that went after twenty others from the same sender to the same recipient.
+    pub(crate) attempts_late: Vec<u64>,
     pub(crate) latencies_ms: Vec<u64>,
     /// Links on the shortest honest ways of all these messages.
     pub(crate) shortest: u64,
@@ -188,12 +193,14 @@ fn outcome(
         let handed = &referee.handed()[number];
         plan.honest_distance(handed.from, handed.to).unwrap_or(0)
     };
+    let late = referee.arrived().values().filter(|arrived| arrived.turn >= LATE);
     Outcome {
         trace: u64::from_be_bytes(*world.trace().first_chunk().expect("32 bytes")),
         counts: world.counts,
         simulated_ms: simulated.as_millis(),
         recovered_ms: recovered_after.as_millis(),
         faults,
+        attempts_late: late.map(|arrived| arrived.attempts).collect(),
         attempts: referee.arrived().values().map(|arrived| arrived.attempts).collect(),
         latencies_ms: referee.arrived().values().map(|arrived| arrived.after.as_millis()).collect(),
         shortest: referee.arrived().keys().map(distance).sum(),
