@@ -178,6 +178,8 @@ pub(super) struct Logged {
     pub(super) header: Header,
     /// Its receipt, once it came.
     pub(super) preimage: Option<[u8; 32]>,
+    /// How many neighbours brought its receipt.
+    pub(super) receipts: u8,
     /// How many notices came.
     pub(super) notices: u8,
 }
@@ -188,7 +190,7 @@ impl FloodLog {
         if self.entries.contains_key(&key) {
             return;
         }
-        self.entries.insert(key, Logged { header, preimage: None, notices: 0 });
+        self.entries.insert(key, Logged { header, preimage: None, receipts: 0, notices: 0 });
         self.order.push_back((now, key));
         while self.order.len() > LOG_MAX {
             self.forget_oldest();

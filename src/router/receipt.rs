@@ -15,6 +15,10 @@ const NOTICES_PER_SECOND: u32 = 50;
 /// Notices that are passed back for one attempt. Relays do not verify them on a route, since only
 /// the way itself could forge them.
 const NOTICES_PASSED_MAX: u8 = 2;
+/// Neighbours that bring the receipt of one flood and are taken for a way to its destination.
+const RECEIPTS_LEARNED_MAX: u8 = 4;
+/// How far a destination is that only a flood's receipt tells of: farther than anybody says.
+const HOPS_UNKNOWN: u8 = 64;
 /// Floods of different sources with one commitment (all but one are copies) that a notice is tried
 /// with.
 const COPIES_MAX: usize = 4;
@@ -60,17 +64,38 @@ impl Router {
             }
         }
         let mut flooded = false;
+        let mut reached: Vec<PeerId> = Vec::new();
         for logged in self.flood_log.of_mut(commitment) {
-            if logged.preimage.is_none() && logged.header.destination != self.me {
+            let destination = logged.header.destination;
+            if destination == self.me {
+                continue;
+            }
+            if logged.preimage.is_none() {
                 logged.preimage = Some(preimage);
                 flooded = true;
                 ours |= logged.header.source == self.me;
             }
+            if logged.receipts < RECEIPTS_LEARNED_MAX {
+                logged.receipts += 1;
+                reached.push(destination);
+            }
+        }
+        for destination in reached {
+            self.learn_by_receipt(destination, from);
         }
         self.pass_back(&Frame::Receipt { preimage }, flooded, &mut back, Some(from));
         if ours && !told {
             self.own_floods.settle(&commitment);
             self.output(Output::Receipt { commitment });
+        }
+    }
+
+    /// A flood reached its destination, and its receipt came by this neighbour: there is a way. Finds
+    /// are answered on the quickest ways, which may lead through whoever only pretends to be near;
+    /// this is how others come to be known.
+    fn learn_by_receipt(&mut self, destination: PeerId, from: PeerId) {
+        if !self.routes.has(&destination, &from) {
+            self.learn_route(destination, from, HOPS_UNKNOWN);
         }
     }
 

@@ -4,7 +4,7 @@
 //! way is best is not what others say of it (they may lie) but what came back: receipts, which only
 //! the destination can reveal, count for a way, and their absence counts against it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
 
 use super::Router;
@@ -23,6 +23,9 @@ const SCORE_NEW: u32 = SCORE_FULL / 2;
 const SCORE_RELEARNED: u32 = SCORE_FULL / 4;
 /// Below this a way is bad: it is not offered to others, and we ask for another.
 const SCORE_BAD: u32 = SCORE_FULL / 5;
+
+/// Ways to one destination that are remembered for having failed.
+const FAILED_MAX: usize = 16;
 
 /// The table's order of age need not be finer than this.
 const AGE_RESOLUTION: Span = Span::from_secs(1);
@@ -67,6 +70,8 @@ impl Hop {
 struct Route {
     /// The best first: the destination itself if it is a neighbour, then by score, then by hops.
     hops: Vec<Hop>,
+    /// Ways that failed and made room: learned again they are no better than before.
+    failed: VecDeque<PeerId>,
     /// Its place in the order of age.
     confirmed: Monotonic,
 }
@@ -97,17 +102,22 @@ impl Routes {
     ) {
         let route = self.table.entry(destination).or_insert_with(|| {
             self.ages.insert((now, destination));
-            Route { hops: Vec::with_capacity(NEXT_HOPS_MAX), confirmed: now }
+            Route {
+                hops: Vec::with_capacity(NEXT_HOPS_MAX),
+                failed: VecDeque::new(),
+                confirmed: now,
+            }
         });
         if let Some(hop) = route.hops.iter_mut().find(|hop| hop.via == via) {
             hop.hops = hops;
             hop.confirmed = now;
             hop.score = hop.score.max(SCORE_RELEARNED);
         } else {
+            let has_failed = route.failed.contains(&via);
             let hop = Hop {
                 via,
                 hops,
-                score: SCORE_NEW,
+                score: if has_failed { SCORE_RELEARNED } else { SCORE_NEW },
                 misses: 0,
                 receipts: 0,
                 learned: now,
@@ -116,7 +126,14 @@ impl Routes {
             if route.hops.len() < NEXT_HOPS_MAX {
                 route.hops.push(hop);
             } else if let Some(place) = place_for(&mut route.hops, &hop, destination, now, is_up) {
-                *place = hop;
+                let old = std::mem::replace(place, hop);
+                if old.is_bad() {
+                    route.failed.retain(|failed| *failed != old.via);
+                    route.failed.push_back(old.via);
+                    if route.failed.len() > FAILED_MAX {
+                        route.failed.pop_front();
+                    }
+                }
             }
         }
         sort(&mut route.hops, &destination);
@@ -131,6 +148,12 @@ impl Routes {
     pub(super) fn hops(&self, destination: &PeerId, now: Monotonic) -> impl Iterator<Item = &Hop> {
         let hops = self.table.get(destination).map_or(&[][..], |route| &route.hops);
         hops.iter().filter(move |hop| hop.is_fresh(now))
+    }
+
+    /// Whether this way is among those known.
+    pub(super) fn has(&self, destination: &PeerId, via: &PeerId) -> bool {
+        let route = self.table.get(destination);
+        route.is_some_and(|route| route.hops.iter().any(|hop| hop.via == *via))
     }
 
     /// A verified receipt came back this way.

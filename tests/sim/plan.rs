@@ -66,7 +66,7 @@ pub(crate) struct Plan {
 }
 
 /// Between two messages of one pair, when pairs talk.
-const TALK_PAUSE: Span = Span::from_secs(2);
+const TALK_PAUSE: Span = Span::from_secs(6);
 /// When steps begin: links are up by then.
 const BEGIN: Span = Span::from_secs(3);
 
