@@ -40,6 +40,9 @@ impl Router {
         let told = self.revealed(&commitment).is_some();
         let mut back: Vec<PeerId> = Vec::new();
         let mut ours = false;
+        // All attempts have one receipt. If one of them was flooded, everybody brings it, whoever
+        // dropped another attempt too: then it speaks for nobody, and no receipt in time counts.
+        let was_flooded = self.flood_log.of_mut(commitment).next().is_some();
         for id in self.flights.of_commitment(&commitment) {
             let Some(flight) = self.flights.get_mut(id) else { continue };
             if flight.header.destination == self.me {
@@ -51,7 +54,8 @@ impl Router {
                 back.extend(flight.arrivals());
             }
             let destination = flight.header.destination;
-            let credited = flight.stage != Stage::Settled && flight.hop() == Some(from);
+            let credited =
+                !was_flooded && flight.stage != Stage::Settled && flight.hop() == Some(from);
             // Another next hop keeps flying until its own receipt comes, or counts as a miss.
             let done = credited || flight.stage != Stage::Flying;
             if credited {

@@ -45,3 +45,31 @@ fn a_relay_sends_another_attempt_another_way() {
     }
     assert_eq!(net.receipts(0, &envelope), 1, "both attempts went to the enemy");
 }
+
+#[test]
+fn the_receipt_of_a_flood_speaks_for_nobody_that_dropped_an_attempt_before() {
+    let (mut net, enemy) = net();
+    net.reveals = true;
+    net.loss = Box::new(move |from, _, frame| from == enemy && matches!(frame, Frame::Envelope(_)));
+    let of = |net: &Net, node: usize, via: usize| {
+        net.ways(node, 4).iter().find(|(v, _)| *v == via).map(|(_, hop)| hop.receipts)
+    };
+    for counter in 0..5 {
+        let envelope = net.envelope(0, 4, counter, 10);
+        net.input(0, Input::Send { envelope: envelope.clone(), elsewhere: false });
+        net.run(SECOND);
+        net.input(0, Input::Flood { envelope: envelope.with_attempt(2) });
+        net.run(SECOND);
+        assert!(net.receipts(0, &envelope) > 0, "the flood gets there");
+    }
+    net.run(Span::from_secs(10));
+    // The relay's own next choice, once it knows, is the honest one; nobody was credited for it.
+    assert_eq!(of(&net, 1, enemy), Some(0), "it brought receipts of floods and nothing else");
+    let honest = 5 - enemy;
+    net.forget();
+    let envelope = net.envelope(0, 4, 9, 10);
+    net.input(0, Input::Send { envelope: envelope.clone(), elsewhere: false });
+    net.run(SECOND);
+    assert_eq!(net.receipts(0, &envelope), 1, "it went the honest way at once");
+    assert!(of(&net, 1, honest) > Some(0));
+}
