@@ -4,8 +4,8 @@
 //! be told is encoded into one buffer and written at once. A client that sends without reading is
 //! not read from any more; one that is sent more than it reads is dropped. Nobody else notices.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -25,8 +25,14 @@ const READ_BYTES: usize = 64 * 1024;
 const WRITE_BYTES: usize = 256 * 1024;
 /// Requests of one client without a reply; beyond, it is not read from.
 const OUTSTANDING_MAX: usize = 8_192;
+/// Requests of one client for lists and bodies without a reply: each may be a few hundred kibibytes,
+/// so they are served as fast as they are read.
+const PAGES_MAX: usize = 8;
 /// Bytes that may wait for one client.
 const WAITING_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Bytes that may wait for all clients; beyond, whoever has more waiting than its fair part is
+/// dropped.
+const ALL_WAITING_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// A write that makes no progress for this long is given up.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// After a client said that it will ask no more, its last replies may take this long.
@@ -63,12 +69,65 @@ pub struct ClientHandle {
 struct Shared {
     /// Bytes that wait to be written, estimated.
     waiting: AtomicUsize,
+    /// The same of all clients.
+    all_waiting: Arc<AtomicUsize>,
+    /// What each client may have waiting, however much all have.
+    fair_part: usize,
     /// Requests without a reply.
     outstanding: AtomicUsize,
+    /// Which of them ask for lists and bodies; and how many these are, so that all other replies
+    /// need not look.
+    pages: Mutex<Vec<RequestId>>,
+    pages_count: AtomicUsize,
     /// Replies were written: there may be room for more requests.
     replied: Notify,
     /// It reads too slowly.
     dropped: Notify,
+}
+
+impl Shared {
+    /// Counts bytes that wait; how many there are now.
+    fn add(&self, bytes: usize) -> usize {
+        self.all_waiting.fetch_add(bytes, Ordering::Relaxed);
+        self.waiting.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes)
+    }
+
+    /// Bytes wait no longer.
+    fn take(&self, bytes: usize) {
+        self.waiting.fetch_sub(bytes, Ordering::Relaxed);
+        self.all_waiting.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// Whether a client may have so many bytes waiting.
+    fn may_have(&self, waiting: usize) -> bool {
+        let all = self.all_waiting.load(Ordering::Relaxed);
+        waiting <= WAITING_BYTES_MAX && (all <= ALL_WAITING_BYTES_MAX || waiting <= self.fair_part)
+    }
+
+    fn pages(&self) -> MutexGuard<'_, Vec<RequestId>> {
+        self.pages.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Collects the replies that may be lists and bodies.
+    fn note_pages(&self, batch: &[Outgoing], ids: &mut Vec<RequestId>) {
+        if self.pages_count.load(Ordering::Relaxed) == 0 {
+            return;
+        }
+        let pages = self.pages();
+        ids.extend(batch.iter().filter_map(|outgoing| match outgoing {
+            Outgoing::Reply { id, .. } if pages.contains(id) => Some(id.clone()),
+            _ => None,
+        }));
+    }
+
+    /// A list or body was written.
+    fn on_written(&self, id: &RequestId) {
+        let mut pages = self.pages();
+        if let Some(at) = pages.iter().position(|page| page == id) {
+            pages.swap_remove(at);
+            self.pages_count.store(pages.len(), Ordering::Relaxed);
+        }
+    }
 }
 
 impl ClientHandle {
@@ -76,13 +135,14 @@ impl ClientHandle {
     /// dropped.
     pub fn push(&self, batch: Vec<Outgoing>) {
         let bytes: usize = batch.iter().map(size_of_outgoing).sum();
-        let waiting = self.shared.waiting.fetch_add(bytes, Ordering::Relaxed);
-        if waiting.saturating_add(bytes) > WAITING_BYTES_MAX {
+        let waiting = self.shared.add(bytes);
+        if !self.shared.may_have(waiting) {
             self.shared.dropped.notify_one();
-            return;
+            self.shared.take(bytes);
+        } else if self.queue.send(batch).is_err() {
+            // The other end is gone when the connection ends: nobody is left to be told.
+            self.shared.take(bytes);
         }
-        // The other end is gone when the connection ends: nobody is left to be told.
-        let _ = self.queue.send(batch);
     }
 }
 
@@ -95,6 +155,7 @@ pub struct Server {
     clients: Arc<AtomicUsize>,
     last_client: Arc<AtomicU64>,
     upload_bytes: Arc<AtomicU64>,
+    all_waiting: Arc<AtomicUsize>,
 }
 
 impl Server {
@@ -107,6 +168,7 @@ impl Server {
             clients: Arc::default(),
             last_client: Arc::default(),
             upload_bytes: Arc::default(),
+            all_waiting: Arc::default(),
         }
     }
 
@@ -124,7 +186,11 @@ impl Server {
         }
         let client = self.last_client.fetch_add(1, Ordering::Relaxed) + 1;
         let (queue, queued) = mpsc::unbounded_channel();
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(Shared {
+            all_waiting: Arc::clone(&self.all_waiting),
+            fair_part: ALL_WAITING_BYTES_MAX / self.clients_max.max(1),
+            ..Shared::default()
+        });
         let handle = ClientHandle { queue, shared: Arc::clone(&shared) };
         let connection = Reading {
             client,
@@ -141,6 +207,8 @@ impl Server {
             reason = write_all(writer, queued, &shared) => reason,
             () = shared.dropped.notified() => "it reads too slowly".to_owned(),
         };
+        // What was not written never will be.
+        shared.take(shared.waiting.load(Ordering::Relaxed));
         debug!(client, reason, "control client gone");
         let _ = self.events.send(ClientEvent { client, what: ClientNews::Gone }).await;
     }
@@ -240,15 +308,44 @@ impl Reading {
 
     /// Hands calls to the node, and waits while too many are without a reply.
     async fn pass_on(&self, calls: Vec<(RequestId, Call)>) -> bool {
-        if !calls.is_empty() {
-            self.handle.shared.outstanding.fetch_add(calls.len(), Ordering::Relaxed);
-            let what = ClientNews::Calls(calls);
-            if self.events.send(ClientEvent { client: self.client, what }).await.is_err() {
-                return false;
+        let mut batch = Vec::new();
+        for (id, call) in calls {
+            if is_page(&call) {
+                if !self.hand_over(std::mem::take(&mut batch)).await {
+                    return false;
+                }
+                self.begin_page(&id).await;
             }
+            batch.push((id, call));
         }
+        let is_taken = self.hand_over(batch).await;
         self.quiet(OUTSTANDING_MAX).await;
-        true
+        is_taken
+    }
+
+    async fn hand_over(&self, calls: Vec<(RequestId, Call)>) -> bool {
+        if calls.is_empty() {
+            return true;
+        }
+        self.handle.shared.outstanding.fetch_add(calls.len(), Ordering::Relaxed);
+        let what = ClientNews::Calls(calls);
+        self.events.send(ClientEvent { client: self.client, what }).await.is_ok()
+    }
+
+    /// Waits until there is room for the answer to a request for a list or body.
+    async fn begin_page(&self, id: &RequestId) {
+        let shared = &self.handle.shared;
+        loop {
+            {
+                let mut pages = shared.pages();
+                if pages.len() < PAGES_MAX {
+                    pages.push(id.clone());
+                    shared.pages_count.store(pages.len(), Ordering::Relaxed);
+                    return;
+                }
+            }
+            shared.replied.notified().await;
+        }
     }
 
     /// Waits until at most so many requests are without a reply.
@@ -268,6 +365,21 @@ impl Reading {
     }
 }
 
+/// Whether a call asks for a list or a body.
+const fn is_page(call: &Call) -> bool {
+    matches!(
+        call,
+        Call::Other(
+            Request::Inbox(_)
+                | Request::Outbox(_)
+                | Request::Peers(_)
+                | Request::Routes(_)
+                | Request::Read(_)
+                | Request::Status {}
+        )
+    )
+}
+
 const fn done() -> Reply {
     Reply::Done(Done {})
 }
@@ -284,12 +396,15 @@ async fn write_all(
     shared: &Shared,
 ) -> String {
     let mut buffer = Vec::new();
+    let mut written_ids = Vec::new();
     while let Some(batch) = queued.recv().await {
         let (mut bytes, mut replies) = encode_batch(&batch, &mut buffer);
+        shared.note_pages(&batch, &mut written_ids);
         while buffer.len() < WRITE_BYTES
             && let Ok(batch) = queued.try_recv()
         {
             let more = encode_batch(&batch, &mut buffer);
+            shared.note_pages(&batch, &mut written_ids);
             bytes += more.0;
             replies += more.1;
         }
@@ -307,8 +422,9 @@ async fn write_all(
         }
         buffer.clear();
         buffer.shrink_to(2 * WRITE_BYTES);
-        shared.waiting.fetch_sub(bytes, Ordering::Relaxed);
+        shared.take(bytes);
         shared.outstanding.fetch_sub(replies, Ordering::Relaxed);
+        written_ids.drain(..).for_each(|id| shared.on_written(&id));
         shared.replied.notify_one();
     }
     "the daemon stops".to_owned()

@@ -8,7 +8,7 @@ use tokio::io::{
 use tokio::sync::mpsc;
 
 use crate::control::client::{CallError, Client};
-use crate::control::codec::{Call, Outgoing};
+use crate::control::codec::{Call, Outgoing, RequestId};
 use crate::control::protocol::{
     DiscoveredEvent, Done, ErrorCode, Event, Failure, PeerRef, Reply, Request, Send, Sent, Wait,
 };
@@ -24,7 +24,8 @@ fn sent(id: String) -> Reply {
 }
 
 /// A node that answers `send` with the body's length, `forget` with a failure, and `discover` with
-/// a great many events; to `status` it says nothing.
+/// a great many events; to `status`
+/// and `disconnect` it says nothing.
 fn node() -> Server {
     let limits = Limits { clients_max: 3, message_bytes_max: 1_000_000, ..Limits::default() };
     let (sender, mut events) = mpsc::channel::<ClientEvent>(16);
@@ -41,7 +42,7 @@ fn node() -> Server {
                             Call::Other(Request::Forget(_)) => {
                                 Err(Failure::new(ErrorCode::NoSuchPeer, "nobody"))
                             }
-                            Call::Other(Request::Status {}) => continue,
+                            Call::Other(Request::Status {} | Request::Disconnect(_)) => continue,
                             Call::Other(Request::Discover(_)) => {
                                 let event = Event::Discovered(DiscoveredEvent {
                                     peer: "p".repeat(100),
@@ -186,7 +187,8 @@ async fn a_client_that_stops_reading_is_dropped_and_nobody_else_notices() {
 async fn a_client_that_sends_without_end_is_not_read_without_end() {
     let server = node();
     let mut greedy = connect(&server);
-    let line = b"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"status\"}\n".repeat(1_000);
+    let line = br#"{"jsonrpc":"2.0","id":1,"method":"disconnect","params":{"peer":"b"}}"#;
+    let line = [line, &b"\n"[..]].concat().repeat(1_000);
     // Nothing is ever answered: after some thousands of requests nothing more is taken.
     let mut taken = 0;
     while taken < 100
@@ -197,6 +199,36 @@ async fn a_client_that_sends_without_end_is_not_read_without_end() {
         taken += 1;
     }
     assert!((8..20).contains(&taken), "{taken} thousand requests were taken");
+}
+
+#[tokio::test]
+async fn lists_are_served_as_fast_as_they_are_read() {
+    let (sender, mut events) = mpsc::channel::<ClientEvent>(16);
+    let server = Server::new(&Limits::default(), sender);
+    let mut greedy = connect(&server);
+    let inbox = br#"{"jsonrpc":"2.0","id":1,"method":"inbox","params":{}}"#;
+    let send = br#"{"jsonrpc":"2.0","id":2,"method":"send","params":{"peer":"b","body":""}}"#;
+    let lines = [inbox, &b"\n"[..]].concat().repeat(100);
+    greedy.write_all(&[send, &b"\n"[..], &lines].concat()).await.expect("written");
+    let mut handle = None;
+    let mut pages = 0;
+    // What comes without a pause: a send and some lists.
+    while let Ok(event) = tokio::time::timeout(Duration::from_millis(300), events.recv()).await {
+        match event.expect("the server runs").what {
+            ClientNews::Connected(client) => handle = Some(client),
+            ClientNews::Calls(calls) => {
+                pages += calls.iter().filter(|(_, call)| matches!(call, Call::Other(_))).count();
+            }
+            ClientNews::Gone => panic!("it is still there"),
+        }
+    }
+    assert_eq!(pages, 8);
+    // An answer that is written makes room for the next, also if it is a failure.
+    let handle = handle.expect("a client");
+    let failure = Err(Failure::new(ErrorCode::Busy, "later"));
+    handle.push(vec![Outgoing::Reply { id: RequestId::Number(1), result: failure }]);
+    let next = within("another call", events.recv()).await.expect("the server runs");
+    assert!(matches!(next.what, ClientNews::Calls(calls) if calls.len() == 1));
 }
 
 #[tokio::test]
