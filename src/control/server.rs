@@ -25,8 +25,8 @@ const READ_BYTES: usize = 64 * 1024;
 const WRITE_BYTES: usize = 256 * 1024;
 /// Requests of one client without a reply; beyond, it is not read from.
 const OUTSTANDING_MAX: usize = 8_192;
-/// Requests of one client for lists and bodies without a reply: each may be a few hundred kibibytes,
-/// so they are served as fast as they are read.
+/// Requests of one client for lists and bodies without a reply: each may be a few hundred
+/// kibibytes, so they are served as fast as they are read.
 const PAGES_MAX: usize = 8;
 /// Bytes that may wait for one client.
 const WAITING_BYTES_MAX: usize = 32 * 1024 * 1024;

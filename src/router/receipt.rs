@@ -94,9 +94,9 @@ impl Router {
         }
     }
 
-    /// A flood reached its destination, and its receipt came by this neighbour: there is a way. Finds
-    /// are answered on the quickest ways, which may lead through whoever only pretends to be near;
-    /// this is how others come to be known.
+    /// A flood reached its destination, and its receipt came by this neighbour: there is a way.
+    /// Finds are answered on the quickest ways, which may lead through whoever only pretends to be
+    /// near; this is how others come to be known.
     fn learn_by_receipt(&mut self, destination: PeerId, from: PeerId) {
         if !self.routes.has(&destination, &from) {
             self.learn_route(destination, from, HOPS_UNKNOWN);
