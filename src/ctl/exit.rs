@@ -47,8 +47,7 @@ impl Exit {
             ErrorCode::Refused
             | ErrorCode::TooLarge
             | ErrorCode::OutboxFull
-            | ErrorCode::StorageFull
-            | ErrorCode::Busy => Self::Refused,
+            | ErrorCode::StorageFull => Self::Refused,
             // An ambiguous prefix names nobody.
             ErrorCode::NoSuchPeer | ErrorCode::AmbiguousPeer | ErrorCode::NoSuchMessage => {
                 Self::NoSuch
@@ -58,6 +57,7 @@ impl Exit {
             | ErrorCode::MethodNotFound
             | ErrorCode::AliasTaken
             | ErrorCode::Unreachable
+            | ErrorCode::Busy
             | ErrorCode::Expired
             | ErrorCode::StorageFailed => Self::Failure,
         }

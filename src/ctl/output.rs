@@ -16,6 +16,8 @@ pub(crate) struct Output {
     pub(crate) columns: Option<usize>,
     colour: bool,
     buffer: Vec<u8>,
+    /// Whether a reader that goes away is ignored.
+    unread: bool,
 }
 
 /// What colours mean here. There are only these.
@@ -38,7 +40,7 @@ impl Output {
             .filter(|&columns| columns > 0);
         let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
             || std::env::var_os("TERM").is_none_or(|term| term == "dumb");
-        Self { columns, colour: terminal && !plain, buffer: Vec::new() }
+        Self { columns, colour: terminal && !plain, buffer: Vec::new(), unread: false }
     }
 
     /// Adds a line of text, which must be safe already.
@@ -68,11 +70,17 @@ impl Output {
         &mut self.buffer
     }
 
+    /// From now on a reader that goes away is no reason to stop: what is done matters, not what is
+    /// printed of it.
+    pub(crate) const fn needs_no_reader(&mut self) {
+        self.unread = true;
+    }
+
     /// Writes what was collected. For results that come one by one: nothing else runs meanwhile.
     pub(crate) fn flush(&mut self) -> Result<(), Stop> {
         let written = write_stdout(&self.buffer);
         self.buffer.clear();
-        written.map_err(stop)
+        self.verdict(written)
     }
 
     /// Writes what was collected while other tasks run on, so that a reader that is slow, or a
@@ -87,7 +95,14 @@ impl Output {
         .map_err(|_| Failed::local("the writer of standard output failed"))?;
         buffer.clear();
         self.buffer = buffer;
-        written.map_err(stop)
+        self.verdict(written)
+    }
+
+    fn verdict(&self, written: io::Result<()>) -> Result<(), Stop> {
+        match written {
+            Err(error) if self.unread && error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            written => written.map_err(stop),
+        }
     }
 }
 

@@ -57,7 +57,7 @@ fn the_flag_wins_over_the_environment() {
     let socket = fake.socket();
     let mut command = bare_command(&["id", "--socket", socket.to_str().expect("text")]);
     command.env("DISTMSG_SOCKET", "/nonexistent/socket");
-    assert_eq!(run(command, b""), ran(7, "", "distmsgctl: busy\n"));
+    assert_eq!(run(command, b""), ran(1, "", "distmsgctl: busy\n"));
 }
 
 #[test]
@@ -117,7 +117,7 @@ fn each_code_of_the_daemon_has_its_exit() {
         ("too_large", 7),
         ("outbox_full", 7),
         ("storage_full", 7),
-        ("busy", 7),
+        ("busy", 1),
         ("no_such_peer", 8),
         ("ambiguous_peer", 8),
         ("no_such_message", 8),

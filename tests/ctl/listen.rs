@@ -200,11 +200,16 @@ fn what_could_not_be_written_is_not_acknowledged() {
 
 #[test]
 fn a_signal_ends_it_in_order() {
-    for (signal, code) in [(rustix::process::Signal::INT, 130), (rustix::process::Signal::TERM, 0)]
-    {
+    use rustix::process::Signal;
+    // Whoever set a time wants to know that it was not kept.
+    for (args, signal, code) in [
+        (&["listen"][..], Signal::INT, 130),
+        (&["listen"], Signal::TERM, 0),
+        (&["listen", "--timeout", "1m"], Signal::TERM, 143),
+    ] {
         let fake = with_messages(three());
         let mut child = fake
-            .command(&["listen"])
+            .command(args)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()

@@ -1,6 +1,8 @@
 //! `send`: bodies, and the truth about them.
 
 use std::fs;
+use std::io::Write as _;
+use std::process::Stdio;
 
 use serde_json::{Value, json};
 
@@ -213,4 +215,23 @@ fn the_body_comes_from_one_place() {
     for args in [&["send", "bob", "x", "--lines"][..], &["send", "bob", "x", "--file", "f"]] {
         assert_eq!(fake.ctl(args).code, 2, "{args:?}");
     }
+}
+
+#[test]
+fn what_is_sent_does_not_end_with_whoever_reads_of_it() {
+    let fake = delivering();
+    let lines: String = (0..5_000).map(|n| format!("{n}\n")).collect();
+    let mut command = fake.command(&["send", "bob", "--lines", "--json"]);
+    // Nobody reads what it prints.
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    command.stdin(Stdio::piped()).stdout(writer).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("distmsgctl starts");
+    drop(command);
+    let mut stdin = child.stdin.take().expect("a pipe");
+    stdin.write_all(lines.as_bytes()).expect("it reads on");
+    drop(stdin);
+    let output = child.wait_with_output().expect("distmsgctl ends");
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(fake.asked("send").len(), 5_000, "every line was sent");
 }

@@ -180,3 +180,18 @@ fn bodies_arrive_byte_by_byte() {
         assert!(raw.stdout == body, "{} B in, {} B out", body.len(), raw.stdout.len());
     }
 }
+
+#[test]
+fn sends_with_one_key_at_the_same_time_are_one_message() {
+    let net = line("ab");
+    let [a, b] = &net[..] else { panic!("two") };
+    for round in 0..3 {
+        let key = format!("key-{round}");
+        let all: Vec<_> =
+            (0..8).map(|_| a.ctl_start(&["send", "b", "once", "--id", &key])).collect();
+        for one in all {
+            one.finish().exits(0);
+        }
+        assert_eq!(b.bodies().len(), round + 1);
+    }
+}

@@ -124,7 +124,10 @@ impl Listen {
     fn verdict(&self, leave: Leave, printed: u64) -> Result<Exit, Stop> {
         let within = when::spoken(self.timeout.unwrap_or_default());
         let why = match (leave, self.count) {
-            (Leave::Signal(Exit::Terminated), None) => return Ok(Exit::Done),
+            // A service that follows without end is stopped like this.
+            (Leave::Signal(Exit::Terminated), None) if self.timeout.is_none() => {
+                return Ok(Exit::Done);
+            }
             (Leave::Signal(exit), _) => return Ok(exit),
             (Leave::Deadline, Some(count)) => {
                 format!("{printed} of {} came within {within}", text::count(count, "message"))

@@ -93,6 +93,7 @@ fn subject(text: &str) -> Result<String, String> {
 
 pub(crate) async fn run(mut args: Send, context: &mut Context) -> Result<Exit, Stop> {
     let send = args.request();
+    context.out.needs_no_reader();
     // First of all, so that nobody types a message for a daemon that is not there.
     let (client, _events) = context.connect().await?;
     if args.lines {

@@ -17,6 +17,9 @@ use crate::store::op::{KeyRow, KeyState, Op, OutboxSummary, Question};
 /// How long a send waits unless it says otherwise.
 const TIMEOUT_DEFAULT: Span = Span::from_secs(10);
 
+/// Sends with one key that wait for the first of them to be stored.
+const KEY_WAITERS_MAX: usize = 64;
+
 /// A message on its way to the disk.
 #[derive(Debug)]
 pub(super) struct Queueing {
@@ -56,6 +59,8 @@ pub(super) struct Desk {
     keys: BTreeMap<Row, Box<str>>,
     /// Keys that are being looked up or whose message is on its way to the disk.
     keys_busy: BTreeSet<Box<str>>,
+    /// Sends with such a key: they are looked at again once that is known.
+    keys_waiting: BTreeMap<Box<str>, Vec<(Caller, SendRequest)>>,
     /// What became of messages while their key was being looked up: the answer, written down
     /// before, does not know it, and whoever asked would wait for what has happened already.
     settled: BTreeMap<Box<str>, KeyState>,
@@ -83,6 +88,7 @@ impl Desk {
             deadlines: BTreeSet::new(),
             keys: BTreeMap::new(),
             keys_busy: BTreeSet::new(),
+            keys_waiting: BTreeMap::new(),
             settled: BTreeMap::new(),
         }
     }
@@ -164,14 +170,31 @@ impl Core {
         match &request.key {
             None => self.queue(now, caller, request, recipient),
             Some(key) if self.desk.keys_busy.contains(key) => {
-                let text = "a send with this key is being stored; try again";
-                self.fail(caller, Failure::new(ErrorCode::Busy, text));
+                let waiting = self.desk.keys_waiting.entry(key.clone()).or_default();
+                if waiting.len() < KEY_WAITERS_MAX {
+                    waiting.push((caller, request));
+                } else {
+                    let text = "many sends with this key wait for the first; try again";
+                    self.fail(caller, Failure::new(ErrorCode::Busy, text));
+                }
             }
             Some(key) => {
                 let key = key.clone();
                 self.desk.keys_busy.insert(key.clone());
                 let asked = Asked::Key(caller, Box::new(request), recipient);
                 self.storage.ask(asked, Question::Key { key });
+            }
+        }
+    }
+
+    /// Sends that waited for another one with the same key: its fate is known now.
+    pub(super) fn resume_keys(&mut self, now: Now) {
+        let desk = &mut self.desk;
+        let free = desk.keys_waiting.keys().filter(|key| !desk.keys_busy.contains(*key));
+        let free: Vec<_> = free.cloned().collect();
+        for key in free {
+            for (caller, request) in self.desk.keys_waiting.remove(&key).unwrap_or_default() {
+                self.on_send(now, caller, request);
             }
         }
     }
@@ -331,7 +354,11 @@ impl Core {
                     }
                     _ => "; it stays queued and goes out when there is a way",
                 };
-                let text = format!("not delivered within {}{why}", seconds(waiter.timeout));
+                let what = match waiter.wait {
+                    Wait::Sent => "not handed to a link",
+                    _ => "not delivered",
+                };
+                let text = format!("{what} within {}{why}", seconds(waiter.timeout));
                 let failure = Failure::new(ErrorCode::NotDelivered, text);
                 self.fail(waiter.caller, about(failure, waiter.id));
             }

@@ -353,6 +353,7 @@ impl Core {
             }
         }
         self.pump_listeners(now);
+        self.resume_keys(now);
         self.commit(now);
         self.out.take()
     }
