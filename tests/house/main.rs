@@ -416,3 +416,22 @@ mod checks {
         assert!(!paths.iter().any(|path| path.starts_with("src/wire/tests")), "{paths:?}");
     }
 }
+
+/// A promise that names a test which is gone is worth nothing.
+#[test]
+fn the_tests_that_security_names_are_there() {
+    let text = fs::read_to_string(root().join("SECURITY.md")).expect("SECURITY.md is there");
+    let rows = text.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| who"));
+    let everything = sources(&["src", "tests"]);
+    let mut named = 0;
+    for row in rows.filter(|row| !row.starts_with("| ---")) {
+        let shown_by = row.trim_end_matches('|').rsplit('|').next().expect("a last column");
+        for name in shown_by.split('`').skip(1).step_by(2) {
+            named += 1;
+            let definition = format!("fn {name}(");
+            let is_there = everything.iter().any(|source| source.text.contains(&definition));
+            assert!(is_there, "SECURITY.md names {name}, which is no test");
+        }
+    }
+    assert!(named > 30, "the table is not where it was: {named} tests named");
+}
