@@ -15,6 +15,7 @@
 mod alone;
 mod attacks;
 mod disk;
+mod failpoints;
 mod hostile;
 mod liars;
 mod network;
