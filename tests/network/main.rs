@@ -39,5 +39,6 @@ mod ring;
 mod running;
 #[cfg(test)]
 mod secrets;
+mod siege;
 #[cfg(test)]
 mod verbs;

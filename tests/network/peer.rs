@@ -27,7 +27,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const SALVO: usize = 200;
 
 /// The enemy at one end of a link.
-struct Enemy {
+pub(crate) struct Enemy {
     runtime: Runtime,
     identity: Arc<Identity>,
     endpoint: Endpoint,
@@ -38,14 +38,18 @@ struct Enemy {
 
 impl Enemy {
     fn new(seed: u8) -> Self {
+        Self::of(Identity::from_seed(&[seed; 32]), [seed; 32])
+    }
+
+    pub(crate) fn of(identity: Identity, seed: [u8; 32]) -> Self {
         let mut runtime = tokio::runtime::Builder::new_current_thread();
         let runtime = runtime.enable_all().build().expect("a runtime");
-        let identity = Arc::new(Identity::from_seed(&[seed; 32]));
+        let identity = Arc::new(identity);
         let mut config = EndpointConfig::new(Arc::clone(&identity), Membership::Open, 1);
         config.record = record_of(&identity);
         let (sender, events) = mpsc::channel(16);
         let endpoint = runtime.block_on(Endpoint::start(config, sender)).expect("started");
-        let random = Random::from_seed([seed; 32]);
+        let random = Random::from_seed(seed);
         Self { runtime, identity, endpoint, events, dials: 0, random }
     }
 
@@ -55,7 +59,7 @@ impl Enemy {
         event.expect("the endpoint runs")
     }
 
-    fn link(&mut self, victim: &Daemon) -> LinkHandle {
+    pub(crate) fn link(&mut self, victim: &Daemon) -> LinkHandle {
         self.dials += 1;
         let address: Address = victim.address.parse().expect("an address");
         let peer: PeerId = victim.peer.parse().expect("an ID");
@@ -79,7 +83,7 @@ impl Enemy {
     }
 
     /// Waits until everything was written, or the link is down; false if it is.
-    fn flush(&mut self, mut bytes: usize) -> bool {
+    pub(crate) fn flush(&mut self, mut bytes: usize) -> bool {
         while bytes > 0 {
             match self.next("what is written") {
                 Event::Written { bytes: written, .. } => bytes = bytes.saturating_sub(written),
@@ -107,7 +111,7 @@ impl Enemy {
 }
 
 /// A record like any other.
-fn record_of(identity: &Identity) -> Bytes {
+pub(crate) fn record_of(identity: &Identity) -> Bytes {
     let record = encode_record(&Record {
         network: NetworkId::OPEN,
         peer: identity.peer(),
@@ -187,7 +191,7 @@ fn salvo(enemy: &mut Enemy, victim: &Daemon) -> Vec<Bytes> {
     frames
 }
 
-fn wall() -> Timestamp {
+pub(crate) fn wall() -> Timestamp {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     let millis = since.expect("after 1970").as_millis();
     Timestamp::from_millis(u64::try_from(millis).expect("before the end of time"))
