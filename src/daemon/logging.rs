@@ -10,6 +10,7 @@ use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
 use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, reload};
 
 use super::exit::Stop;
+use super::outlet::Outlet;
 use crate::config::{Environment, Level};
 
 const LOG_VARIABLE: &str = "DISTMSG_LOG";
@@ -25,6 +26,9 @@ pub enum LoggingError {
          filter such as distmsg::link=debug"
     )]
     Filter(String),
+    /// There is no thread to write them.
+    #[error("cannot start logging: {0}")]
+    Thread(#[from] io::Error),
     /// Logging was started twice in this process.
     #[error("cannot start logging: {0}")]
     Started(#[from] TryInitError),
@@ -34,7 +38,7 @@ impl From<LoggingError> for Stop {
     fn from(error: LoggingError) -> Self {
         match error {
             LoggingError::Filter(_) => Self::config(error),
-            LoggingError::Started(_) => Self::failure(error),
+            LoggingError::Started(_) | LoggingError::Thread(_) => Self::failure(error),
         }
     }
 }
@@ -51,26 +55,45 @@ impl Verbosity {
     }
 }
 
+/// Logs, from the start to the end: what was logged is written when it is dropped.
+#[derive(Debug)]
+pub struct Logging {
+    /// How much is logged.
+    pub verbosity: Verbosity,
+    outlet: Option<Outlet>,
+}
+
+impl Drop for Logging {
+    fn drop(&mut self) {
+        if let Some(outlet) = &self.outlet {
+            outlet.finish();
+        }
+    }
+}
+
 /// Starts logging, as much as `DISTMSG_LOG` says or else the configuration.
 ///
 /// # Errors
 /// When the variable holds no level and no filter, or logging was started before.
-pub fn start(level: Level, environment: &Environment) -> Result<Verbosity, LoggingError> {
+pub fn start(level: Level, environment: &Environment) -> Result<Logging, LoggingError> {
     let filter = filter(level, environment.var(LOG_VARIABLE).map(|filter| filter.as_os_str()))?;
     let stream = environment.var("JOURNAL_STREAM").map(|stream| stream.as_os_str());
     let journal = is_journal(stream, stderr_file()).then(tracing_journald::layer);
+    let mut outlet = None;
     let layer: Box<dyn Layer<Registry> + Send + Sync> = match journal {
         Some(Ok(journal)) => Box::new(journal.with_syslog_identifier("distmsg".to_owned())),
         // Standard error leads to the journal all the same, without the fields.
         _ => {
             let terminal = io::stderr().is_terminal();
             let colour = terminal && environment.var("NO_COLOR").is_none();
-            Box::new(fmt::layer().with_writer(OneLine).with_ansi(colour).with_target(!terminal))
+            let lines = outlet.insert(Outlet::start(io::stderr())?).clone();
+            let layer = fmt::layer().with_writer(OneLine(lines));
+            Box::new(layer.with_ansi(colour).with_target(!terminal))
         }
     };
     let (filter, handle) = reload::Layer::new(filter);
     tracing_subscriber::registry().with(layer.with_filter(filter)).try_init()?;
-    Ok(Verbosity(handle))
+    Ok(Logging { verbosity: Verbosity(handle), outlet })
 }
 
 /// What passes: of ours from this level on, of the libraries only what is serious.
@@ -108,38 +131,42 @@ fn is_journal(stream: Option<&OsStr>, stderr: Option<(u64, u64)>) -> bool {
 }
 
 /// Standard error, where each event is one line whatever is in it: no peer can forge another line.
-struct OneLine;
+struct OneLine(Outlet);
 
 impl<'a> MakeWriter<'a> for OneLine {
-    type Writer = OneLineWriter<io::Stderr>;
+    type Writer = OneLineWriter<'a>;
 
     fn make_writer(&'a self) -> Self::Writer {
-        OneLineWriter(io::stderr())
+        OneLineWriter(&self.0)
     }
 }
 
 /// The formatter hands over each event whole, in one write.
-struct OneLineWriter<W>(W);
+struct OneLineWriter<'a>(&'a Outlet);
 
-impl<W: Write> Write for OneLineWriter<W> {
+impl Write for OneLineWriter<'_> {
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
-        let line = event.strip_suffix(b"\n").unwrap_or(event);
-        let mut safe = Vec::with_capacity(event.len());
-        for byte in line {
-            match byte {
-                b'\n' => safe.extend_from_slice(b"\\n"),
-                b'\r' => safe.extend_from_slice(b"\\r"),
-                byte => safe.push(*byte),
-            }
-        }
-        safe.push(b'\n');
-        self.0.write_all(&safe)?;
+        self.0.say(one_line(event));
         Ok(event.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.0.flush()
+        Ok(())
     }
+}
+
+fn one_line(event: &[u8]) -> Vec<u8> {
+    let line = event.strip_suffix(b"\n").unwrap_or(event);
+    let mut safe = Vec::with_capacity(event.len() + 1);
+    for byte in line {
+        match byte {
+            b'\n' => safe.extend_from_slice(b"\\n"),
+            b'\r' => safe.extend_from_slice(b"\\r"),
+            byte => safe.push(*byte),
+        }
+    }
+    safe.push(b'\n');
+    safe
 }
 
 #[cfg(test)]
@@ -211,9 +238,7 @@ mod tests {
 
     #[test]
     fn an_event_is_one_line() {
-        let mut writer = OneLineWriter(Vec::new());
-        writer.write_all(b"a\nforged\r\n").expect("written");
-        writer.write_all(b"next\n").expect("written");
-        assert_eq!(writer.0, b"a\\nforged\\r\nnext\n");
+        assert_eq!(one_line(b"a\nforged\r\n"), b"a\\nforged\\r\n");
+        assert_eq!(one_line(b"next\n"), b"next\n");
     }
 }

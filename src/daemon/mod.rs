@@ -11,6 +11,7 @@ pub mod run;
 pub mod secrets;
 
 mod files;
+mod outlet;
 mod print;
 mod questions;
 

@@ -41,12 +41,21 @@ async fn follow(client: Client, mut events: Events) -> Result<(), PrintError> {
         line.push(b' ');
         push_escaped_bytes(&mut line, &body);
         line.push(b'\n');
-        let mut out = io::stdout();
-        out.write_all(&line).and_then(|()| out.flush())?;
+        line = write_beside(line).await?;
         let ack = Ack { subscription, cursors: vec![message.cursor] };
         let _: Done = client.call(&Request::Ack(ack)).await?;
     }
     Ok(())
+}
+
+/// Writes a line while everything else goes on: a terminal may have been stopped. Gives the buffer
+/// back.
+async fn write_beside(line: Vec<u8>) -> io::Result<Vec<u8>> {
+    let writing = tokio::task::spawn_blocking(move || {
+        let mut out = io::stdout();
+        out.write_all(&line).and_then(|()| out.flush()).map(|()| line)
+    });
+    writing.await.map_err(io::Error::other)?
 }
 
 #[derive(Debug, thiserror::Error)]

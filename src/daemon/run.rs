@@ -34,7 +34,7 @@ pub struct Manner {
 /// # Errors
 /// When it cannot start, or its database fails.
 pub fn run(config: Config, environment: &Environment, manner: Manner) -> Result<(), Stop> {
-    logging::start(config.log, environment)?;
+    let _logging = logging::start(config.log, environment)?;
     let state_dir = environment.state_dir(&config)?;
     let _lock = StateLock::acquire(&state_dir)?;
     let node = node_config(&config, environment, &state_dir)?;
@@ -48,10 +48,10 @@ pub fn run(config: Config, environment: &Environment, manner: Manner) -> Result<
         .enable_all()
         .build()
         .map_err(Stop::failure)?;
-    let stopped = runtime.block_on(serve(node, &socket, mode, manner))?;
+    let stopped = runtime.block_on(serve(node, &socket, mode, manner));
     // Whoever still reads or writes is of no consequence any more.
     runtime.shutdown_background();
-    match stopped {
+    match stopped? {
         Stopped::Asked => Ok(()),
         Stopped::Failed(reason) => Err(Stop::failure(reason)),
     }

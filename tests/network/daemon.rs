@@ -125,13 +125,18 @@ impl Daemon {
             let path = self.path(name);
             OpenOptions::new().create(true).append(true).open(path).expect("a file")
         };
+        self.launch_to(args, append("out").into(), append("log").into());
+    }
+
+    /// The same with its output and its log elsewhere.
+    pub(crate) fn launch_to(&mut self, args: &[&str], out: Stdio, log: Stdio) {
         let mut command = self.command(DISTMSG);
-        command.args(args).stdin(Stdio::null()).stdout(append("out")).stderr(append("log"));
+        command.args(args).stdin(Stdio::null()).stdout(out).stderr(log);
         self.child = Some(command.spawn().expect("distmsg starts"));
     }
 
     /// Waits until it answers.
-    fn answer(&mut self) -> Value {
+    pub(crate) fn answer(&mut self) -> Value {
         until(&format!("{} answers", self.name), DAEMON_MAX, || {
             let child = self.child.as_mut().expect("started");
             if let Some(status) = child.try_wait().expect("our child") {

@@ -109,3 +109,28 @@ fn what_was_delivered_has_left_the_outbox_when_the_daemon_stops() {
         net[0].await_links(&[&net[1]]);
     }
 }
+
+#[test]
+fn whoever_does_not_read_what_a_daemon_prints_holds_nobody_up() {
+    let mut net = line("ab");
+    assert!(net[1].terminate().success());
+    // Its standard output and its log are pipes that nobody reads.
+    let (_unread, writer) = std::io::pipe().expect("a pipe");
+    let (_unread_log, log) = std::io::pipe().expect("a pipe");
+    net[1].launch_to(&["--print"], writer.into(), log.into());
+    net[1].answer();
+    net[0].await_links(&[&net[1]]);
+    let body = "x".repeat(60_000);
+    for _ in 0..4 {
+        net[0].ctl(&["send", "b", &body]).exits(0);
+    }
+    // Each of these is a line of the log.
+    for _ in 0..600 {
+        let mut stream =
+            std::os::unix::net::UnixStream::connect(net[1].socket()).expect("connected");
+        let _ = std::io::Write::write_all(&mut stream, b"no request\n");
+    }
+    net[1].ctl(&["id"]).exits(0);
+    net[0].ctl(&["send", "b", "still here"]).exits(0);
+    assert!(net[1].terminate().success(), "it stops when it is asked to");
+}

@@ -53,7 +53,7 @@ fn percentile(times: &[Option<Duration>], part: usize) -> Duration {
 fn report(what: &str, times: &[Option<Duration>]) {
     let delivered = times.iter().flatten().count();
     let (median, most) = (percentile(times, 50), percentile(times, 99));
-    println!("{what}: {delivered} of {} delivered, p50 {median:?}, p99 {most:?}", times.len());
+    eprintln!("{what}: {delivered} of {} delivered, p50 {median:?}, p99 {most:?}", times.len());
 }
 
 #[test]
@@ -75,7 +75,7 @@ fn a_thousand_connections_that_say_nothing_hold_nobody_up() {
     report("with silent connections", &during);
     assert_eq!(during.iter().flatten().count(), count, "everything is delivered");
     let resident = resident_kb(b);
-    println!("the daemon takes {resident} kB");
+    eprintln!("the daemon takes {resident} kB");
     assert!(resident < RESIDENT_KB_MAX, "{resident} kB");
     // Those that were let in are given up as well.
     crate::running::until("all silent connections are closed", Duration::from_secs(30), || {
@@ -154,7 +154,9 @@ fn links_that_flood_in_ever_new_names_do_not_keep_honest_messages_from_arriving(
     let (middle, last) = (sizes[sizes.len() / 2], *sizes.last().expect("some"));
     let most = sizes.iter().max().expect("some");
     let minted = minted.load(Ordering::Relaxed);
-    println!("{links} links, {minted} names, {most} kB at most, {middle} in the middle, {last} kB");
+    eprintln!(
+        "{links} links, {minted} names, {most} kB at most, {middle} in the middle, {last} kB"
+    );
     assert!(minted > 100, "only {minted} names were made up");
     let delivered = during.iter().flatten().count();
     assert!(delivered * 100 >= during.len() * 99, "{delivered} of {} delivered", during.len());
