@@ -18,7 +18,7 @@ pub(super) const FLIGHT_LIFETIME: Span = Span::from_secs(60);
 pub(super) const PATIENCE: Span = Span::from_secs(5);
 /// Flights with one commitment that came from one neighbour: the attempts of one envelope. Whoever
 /// sends more (forged copies, perhaps) loses its own first.
-const FLIGHTS_PER_COMMITMENT_MAX: usize = 16;
+pub(super) const FLIGHTS_PER_COMMITMENT_MAX: usize = 16;
 /// Neighbours that brought the same attempt and get its receipt.
 const ARRIVALS_MAX: usize = 4;
 
