@@ -15,6 +15,7 @@
 mod alone;
 mod attacks;
 mod disk;
+mod failpoints;
 mod liars;
 mod rig;
 mod world;
