@@ -128,12 +128,6 @@ pub(crate) struct World {
     stalled: BTreeMap<(usize, usize), Vec<Event>>,
     pub(crate) referee: Option<Referee>,
     pub(crate) counts: Counts,
-    /// Events so far, and when which node crashes by their number.
-    pub(crate) happened: u64,
-    pub(crate) crash_at: Option<(u64, usize)>,
-    /// Commits so far, and after which one its node crashes before it hears of it.
-    pub(crate) committed: u64,
-    pub(crate) crash_after_commit: Option<u64>,
     traced: bool,
 }
 
@@ -186,10 +180,6 @@ impl World {
             stalled: BTreeMap::new(),
             referee: None,
             counts: Counts::default(),
-            happened: 0,
-            crash_at: None,
-            committed: 0,
-            crash_after_commit: None,
             traced: std::env::var_os("DISTMSG_SIM_TRACE").is_some(),
         };
         for node in 0..count {
@@ -409,12 +399,6 @@ impl World {
     }
 
     fn happen(&mut self, event: Event) {
-        self.happened += 1;
-        if let Some((number, node)) = self.crash_at
-            && number == self.happened
-        {
-            self.crash(node);
-        }
         match event {
             Event::Wake(node) if self.nodes[node].woken <= self.now => {
                 self.nodes[node].woken = Monotonic::NEVER;
@@ -491,10 +475,6 @@ impl World {
             }
         };
         self.look_at_inbox(node);
-        self.committed += 1;
-        if self.crash_after_commit == Some(self.committed) {
-            return self.crash(node);
-        }
         self.input(node, Input::Store(completion));
     }
 

@@ -60,6 +60,12 @@ pub(super) struct Storage {
     urgent: bool,
     /// Until when the rest of it does.
     company_until: Option<Monotonic>,
+    /// Whether some of `later` is on its way. One such transaction at a time: were the first of two
+    /// refused, it would come again after the second, and what is older would overwrite what is
+    /// newer.
+    later_on_its_way: bool,
+    /// Nothing waits for anything any more.
+    ending: bool,
     then: BTreeMap<u64, Then>,
     asked: BTreeMap<u64, Asked>,
     asking: Vec<Query>,
@@ -88,10 +94,11 @@ impl Storage {
         self.later.push(op);
     }
 
-    /// Nothing waits for company any more.
+    /// Nothing waits for company any more, nor for what is on its way.
     pub(super) const fn hurry(&mut self) {
         self.urgent = true;
         self.company_until = None;
+        self.ending = true;
     }
 
     /// Replies once everything asked for so far is on disk.
@@ -122,7 +129,7 @@ impl Storage {
         })
     }
 
-    /// Messages that left the outbox, if there was no room yet to write that down.
+    /// Messages that left the outbox, if that is not written yet.
     fn unwritten_rows(&self) -> BTreeSet<Row> {
         let rows = self.later.iter().filter_map(|op| match op {
             Op::Unqueue { rows } => Some(rows),
@@ -165,7 +172,8 @@ impl Core {
     fn commit_later(&mut self, now: Now, company: bool) {
         let storage = &mut self.storage;
         let idle = storage.later.is_empty() && storage.waiting.is_empty();
-        if idle || storage.retry_at.is_some() {
+        let on_its_way = storage.later_on_its_way && !storage.ending;
+        if idle || on_its_way || storage.retry_at.is_some() {
             return;
         }
         if !company && !storage.urgent && storage.waiting.is_empty() {
@@ -173,6 +181,7 @@ impl Core {
             return;
         }
         (storage.urgent, storage.company_until) = (false, None);
+        storage.later_on_its_way = true;
         let ops = std::mem::take(&mut storage.later);
         let waiting = std::mem::take(&mut storage.waiting);
         let effect = storage.transact(ops.clone(), Then::Later(ops, waiting));
@@ -185,7 +194,8 @@ impl Core {
             self.storage.urgent = true;
         }
         if self.storage.company_until.is_some_and(|until| until <= now.mono) {
-            self.storage.hurry();
+            self.storage.urgent = true;
+            self.storage.company_until = None;
         }
     }
 
@@ -225,6 +235,7 @@ impl Core {
             }
             Then::Queued(queueing) => self.on_queued(now, queueing),
             Then::Later(_, waiting) => {
+                self.storage.later_on_its_way = false;
                 for (caller, reply) in waiting {
                     self.reply(caller, reply);
                 }
@@ -243,6 +254,7 @@ impl Core {
                 }
             }
             Then::Later(mut ops, mut waiting) => {
+                self.storage.later_on_its_way = false;
                 // Records can be learned again; what was delivered or acknowledged cannot.
                 ops.retain(
                     |op| !matches!(op, Op::Peer(row) if row.alias.is_none() && row.dial.is_none()),
@@ -277,14 +289,11 @@ impl Core {
         }
     }
 
-    /// Messages were read back from the outbox. Some may have left it, but there was no room yet to
-    /// write that down.
+    /// Messages were read back from the outbox. Some may have left it, but that is not written yet.
     fn on_outbox(&mut self, now: Now, recipient: PeerId, mut messages: Vec<Outgoing>) {
         let last = messages.last().map(|message| message.row);
-        if self.storage.retry_at.is_some() {
-            let left = self.storage.unwritten_rows();
-            messages.retain(|message| !left.contains(&message.row));
-        }
+        let left = self.storage.unwritten_rows();
+        messages.retain(|message| !left.contains(&message.row));
         if let (true, Some(last)) = (messages.is_empty(), last) {
             return self.load_outbox(recipient, last);
         }
