@@ -33,6 +33,8 @@ const WAITING_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// Bytes that may wait for all clients; beyond, whoever has more waiting than its fair part is
 /// dropped.
 const ALL_WAITING_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// An upload whose client says nothing for this long is dropped.
+const UPLOAD_PAUSE: Duration = Duration::from_secs(30);
 /// A write that makes no progress for this long is given up.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// After a client said that it will ask no more, its last replies may take this long.
@@ -197,6 +199,7 @@ impl Server {
             events: self.events.clone(),
             handle: handle.clone(),
             uploads: Uploads::new(self.message_bytes_max, Arc::clone(&self.upload_bytes)),
+            searched: 0,
         };
         let connected = ClientNews::Connected(handle);
         if self.events.send(ClientEvent { client, what: connected }).await.is_err() {
@@ -229,6 +232,8 @@ struct Reading {
     events: mpsc::Sender<ClientEvent>,
     handle: ClientHandle,
     uploads: Uploads,
+    /// Bytes of the buffer that are known to hold no line's end.
+    searched: usize,
 }
 
 impl Reading {
@@ -237,10 +242,17 @@ impl Reading {
         let mut buffer = BytesMut::new();
         loop {
             buffer.reserve(READ_BYTES);
-            match reader.read_buf(&mut buffer).await {
-                Ok(0) => break,
-                Ok(_) => {}
-                Err(error) => return error.to_string(),
+            let read = reader.read_buf(&mut buffer);
+            // An upload takes room that others want: it goes on, or it goes.
+            let patience = if self.uploads.is_empty() { Duration::MAX } else { UPLOAD_PAUSE };
+            match tokio::time::timeout(patience, read).await {
+                Ok(Ok(0)) => break,
+                Ok(Ok(_)) => {}
+                Ok(Err(error)) => return error.to_string(),
+                Err(_) => {
+                    self.uploads.clear();
+                    continue;
+                }
             }
             let mut calls = Vec::new();
             let fault = self.take_lines(&mut buffer, &mut calls);
@@ -266,20 +278,28 @@ impl Reading {
         calls: &mut Vec<(RequestId, Call)>,
     ) -> Option<Failure> {
         let mut from = 0;
-        while let Some(length) = buffer.get(from..).and_then(|rest| memchr(b'\n', rest)) {
-            if length > CONTROL_LINE_BYTES_MAX {
+        while let Some(end) = self.line_end(buffer, from) {
+            let line = buffer.get(from..end).unwrap_or_default();
+            if line.len() > CONTROL_LINE_BYTES_MAX {
                 return Some(too_long());
             }
-            let line = buffer.get(from..from + length).unwrap_or_default();
             if !line.trim_ascii().is_empty()
                 && let Some(fault) = self.take_line(line, calls)
             {
                 return Some(fault);
             }
-            from += length + 1;
+            from = end + 1;
         }
         let _ = buffer.split_to(from);
+        self.searched = buffer.len();
         (buffer.len() > CONTROL_LINE_BYTES_MAX).then(too_long)
+    }
+
+    /// Where the line that begins there ends. What was searched before is not searched again: a
+    /// line may come byte by byte.
+    fn line_end(&mut self, buffer: &[u8], from: usize) -> Option<usize> {
+        let start = from.max(std::mem::take(&mut self.searched));
+        Some(start + memchr(b'\n', buffer.get(start..)?)?)
     }
 
     fn take_line(&mut self, line: &[u8], calls: &mut Vec<(RequestId, Call)>) -> Option<Failure> {

@@ -54,6 +54,16 @@ impl Uploads {
         Self { message_bytes_max, uploads: BTreeMap::new(), total }
     }
 
+    /// Whether nothing was begun.
+    pub(super) fn is_empty(&self) -> bool {
+        self.uploads.is_empty()
+    }
+
+    /// Drops all that was begun; whoever refers to it is told that it is unknown.
+    pub(super) fn clear(&mut self) {
+        self.uploads.clear();
+    }
+
     pub(super) fn begin(&mut self, request: UploadBegin) -> Result<(), Failure> {
         if self.uploads.len() >= UPLOADS_MAX && !self.uploads.contains_key(&request.upload) {
             return Err(too_many());

@@ -5,6 +5,9 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::Path;
 
+/// How the names of files begin that are not whole yet.
+const TEMPORARY: &str = ".distmsg-";
+
 /// The directory a file is in.
 fn directory_of(path: &Path) -> &Path {
     match path.parent() {
@@ -27,13 +30,26 @@ pub(super) fn create(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     let directory = directory_of(path);
     make_directory(directory)?;
     let mut file = tempfile::Builder::new()
-        .prefix(".distmsg-")
+        .prefix(TEMPORARY)
         .permissions(Permissions::from_mode(mode))
         .tempfile_in(directory)?;
     file.write_all(content)?;
     file.as_file().sync_all()?;
     file.persist_noclobber(path).map_err(|error| error.error)?;
     File::open(directory)?.sync_all()
+}
+
+/// Removes what [`create`] left in a directory when it was killed: it may be half a secret, or a
+/// whole one that nobody knows of. Only for whoever has the directory locked.
+pub(super) fn remove_leftovers(directory: &Path) {
+    let Ok(entries) = fs::read_dir(directory) else { return };
+    for entry in entries.flatten() {
+        let is_ours = entry.file_name().to_str().is_some_and(|name| name.starts_with(TEMPORARY));
+        if is_ours && entry.file_type().is_ok_and(|kind| kind.is_file()) {
+            // If it cannot be removed, it is as it was before.
+            let _ = fs::remove_file(entry.path());
+        }
+    }
 }
 
 /// Whether anything is there, a dangling link included.

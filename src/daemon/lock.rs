@@ -2,7 +2,7 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Seek as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
@@ -36,6 +36,16 @@ pub enum LockError {
         /// The daemon that uses it, unless it has not written its number yet.
         pid: Option<u32>,
     },
+    /// Somebody else may change what is in it.
+    #[error(
+        "{state_dir} is not ours alone: {why}; 'chmod 700 {state_dir}', or set another state_dir"
+    )]
+    NotPrivate {
+        /// The directory.
+        state_dir: PathBuf,
+        /// What is the matter.
+        why: &'static str,
+    },
     /// The system refuses.
     #[error("cannot use the state directory {state_dir}: {error}")]
     Io {
@@ -48,7 +58,10 @@ pub enum LockError {
 
 impl From<LockError> for Stop {
     fn from(error: LockError) -> Self {
-        Self::failure(error)
+        match error {
+            LockError::NotPrivate { .. } => Self::config(error),
+            LockError::Held { .. } | LockError::Io { .. } => Self::failure(error),
+        }
     }
 }
 
@@ -60,6 +73,10 @@ impl StateLock {
     pub fn acquire(state_dir: &Path) -> Result<Self, LockError> {
         let failed = |error| LockError::Io { state_dir: state_dir.to_owned(), error };
         files::make_directory(state_dir).map_err(failed)?;
+        let found = std::fs::metadata(state_dir).map_err(failed)?;
+        if let Some(why) = why_not_private(found.uid(), found.mode()) {
+            return Err(LockError::NotPrivate { state_dir: state_dir.to_owned(), why });
+        }
         let mut file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -81,9 +98,20 @@ impl StateLock {
         // The file stays when we end: removing it would let two daemons lock two files.
         file.set_len(0).map_err(failed)?;
         file.rewind().map_err(failed)?;
-        writeln!(file, "{}", std::process::id()).map_err(failed)?;
+        // The lock holds without it; on a full disk there may be no room for a number.
+        let _ = writeln!(file, "{}", std::process::id());
+        files::remove_leftovers(state_dir);
         Ok(Self { _file: file })
     }
+}
+
+/// Why a directory with this owner and mode is no place for keys, if it is none.
+fn why_not_private(owner: u32, mode: u32) -> Option<&'static str> {
+    let me = rustix::process::geteuid().as_raw();
+    if owner != me && owner != 0 {
+        return Some("it belongs to another user");
+    }
+    (mode & 0o022 != 0).then_some("others may write to it")
 }
 
 fn nofollow() -> io::Result<i32> {
@@ -142,5 +170,33 @@ mod tests {
         std::fs::write(&file, "").expect("written");
         let error = StateLock::acquire(&file.join("state")).expect_err("impossible").to_string();
         assert!(error.contains("file/state"), "{error}");
+    }
+
+    #[test]
+    fn a_directory_that_others_may_change_is_refused() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = tempfile::tempdir().expect("a directory");
+        let state = dir.path().join("state");
+        std::fs::create_dir(&state).expect("made");
+        for (mode, is_fine) in [(0o777, false), (0o720, false), (0o755, true), (0o700, true)] {
+            let permissions = std::fs::Permissions::from_mode(mode);
+            std::fs::set_permissions(&state, permissions).expect("set");
+            let result = StateLock::acquire(&state);
+            assert_eq!(result.is_ok(), is_fine, "{mode:o}: {result:?}");
+        }
+        let somebody = rustix::process::geteuid().as_raw() + 1;
+        assert!(why_not_private(somebody, 0o700).is_some());
+        assert!(why_not_private(0, 0o755).is_none());
+    }
+
+    #[test]
+    fn what_a_killed_start_left_behind_is_removed() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let left = dir.path().join(".distmsg-a1b2c3");
+        std::fs::write(&left, "half a key").expect("written");
+        std::fs::write(dir.path().join("identity.pem"), "a key").expect("written");
+        let _lock = StateLock::acquire(dir.path()).expect("free");
+        assert!(!left.exists());
+        assert!(dir.path().join("identity.pem").exists());
     }
 }

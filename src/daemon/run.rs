@@ -35,6 +35,7 @@ pub struct Manner {
 /// When it cannot start, or its database fails.
 pub fn run(config: Config, environment: &Environment, manner: Manner) -> Result<(), Stop> {
     let _logging = logging::start(config.log, environment)?;
+    allow_many_files();
     let state_dir = environment.state_dir(&config)?;
     let _lock = StateLock::acquire(&state_dir)?;
     let node = node_config(&config, environment, &state_dir)?;
@@ -54,6 +55,16 @@ pub fn run(config: Config, environment: &Environment, manner: Manner) -> Result<
     match stopped? {
         Stopped::Asked => Ok(()),
         Stopped::Failed(reason) => Err(Stop::failure(reason)),
+    }
+}
+
+/// Every link and client takes a file descriptor, and the usual limit of 1,024 is there only for
+/// programs that use select(2): systemd.exec(5), LimitNOFILE.
+fn allow_many_files() {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let raised = rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = rustix::process::setrlimit(rustix::process::Resource::Nofile, raised) {
+        warn!(%error, "the limit of open files stays low");
     }
 }
 

@@ -7,6 +7,7 @@ use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use rusqlite::Connection;
+use rustix::fs::OFlags;
 
 use crate::store::error::Fault;
 
@@ -48,7 +49,10 @@ impl Disk {
     /// same mode.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         let mut options = OpenOptions::new();
-        options.read(true).write(true);
+        // Never what somebody's link leads to: its mode is changed below.
+        let no_follow = i32::try_from(OFlags::NOFOLLOW.bits());
+        let no_follow = no_follow.map_err(|_| io::Error::from(io::ErrorKind::Unsupported))?;
+        options.read(true).write(true).custom_flags(no_follow);
         let database = match options.clone().create_new(true).mode(FILE_MODE).open(path) {
             Ok(file) => {
                 // The name must survive a power failure as the contents do.

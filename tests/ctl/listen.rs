@@ -234,3 +234,29 @@ fn thousands_are_printed_and_acknowledged_once_each() {
             .all(|ack| ack["cursors"].as_array().is_some_and(|c| c.len() <= 1_024))
     );
 }
+
+#[test]
+fn a_signal_while_it_writes_lets_it_finish_and_acknowledge() {
+    // Larger than a pipe: it is still writing when the signal comes.
+    let body = "x".repeat(300_000);
+    let fake = with_messages(vec![message(1, BOB, None, &body)]);
+    let mut child = fake
+        .command(&["listen"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("distmsgctl starts");
+    let mut stdout = child.stdout.take().expect("a pipe");
+    let mut first = [0; 1];
+    stdout.read_exact(&mut first).expect("it writes");
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).expect("it runs");
+    let mut rest = String::new();
+    stdout.read_to_string(&mut rest).expect("text");
+    let output = child.wait_with_output().expect("it ends");
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+    assert_eq!(output.status.code(), Some(130));
+    assert!(rest.len() > 300_000, "the line is whole");
+    assert_eq!(acknowledged(&fake), [1]);
+}

@@ -195,3 +195,13 @@ fn sends_with_one_key_at_the_same_time_are_one_message() {
         assert_eq!(b.bodies().len(), round + 1);
     }
 }
+
+#[test]
+fn a_mistyped_connect_does_not_cost_the_address_that_works() {
+    let net = line("ab");
+    let [a, b] = &net[..] else { panic!("two") };
+    let wrong = a.ctl(&["connect", &b.peer, "127.0.0.1:1", "--timeout", "5s"]).exits(4);
+    assert!(wrong.stderr.contains("stays"), "{}", wrong.stderr);
+    assert_eq!(a.knows(b).expect("known")["dial"], *b.address);
+    a.await_links(&[b]);
+}

@@ -11,7 +11,7 @@ use std::pin::pin;
 use std::time::Duration;
 
 use clap::Args;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::control::client::{CallError, Client, Events, Pending};
 use crate::control::protocol::{
@@ -99,17 +99,26 @@ pub(crate) async fn run(args: Listen, context: &mut Context) -> Result<Exit, Sto
             collected = listening.collect(&args, context) => collected?,
             leave = &mut leave => break Some(leave),
         }
-        // Leaving, we finish the lines that were begun, but a reader that has stopped reading does
-        // not hold us.
-        tokio::select! {
-            written = context.out.flush_beside() => written?,
-            leave = async {
-                let leave = (&mut leave).await;
-                sleep(GRACE).await;
-                leave
-            } => break Some(leave),
+        let mut why = None;
+        {
+            let mut flush = pin!(context.out.flush_beside());
+            tokio::select! {
+                written = &mut flush => written?,
+                left = &mut leave => {
+                    why = Some(left);
+                    // Leaving, we finish the lines that were begun, but a reader that has stopped
+                    // reading does not hold us.
+                    match timeout(GRACE, flush).await {
+                        Ok(written) => written?,
+                        Err(_) => break why,
+                    }
+                }
+            }
         }
         listening.acknowledge();
+        if why.is_some() {
+            break why;
+        }
     };
     let printed = listening.printed;
     listening.finish().await?;

@@ -27,6 +27,11 @@ const PAGE_BODY_BYTES_MAX: usize = 64 * 1024;
 /// Subscriptions and listenings of one client.
 pub(super) const SUBSCRIPTIONS_MAX: usize = 64;
 
+/// Pings of one client that wait for their pong.
+const PINGS_OF_CLIENT_MAX: usize = 64;
+/// Pings of all clients.
+const PINGS_MAX: usize = 1_024;
+
 /// A ping that waits for its pong.
 #[derive(Debug)]
 struct Pinging {
@@ -146,12 +151,25 @@ impl Core {
             Ok(peer) => peer,
             Err(failure) => return self.fail(caller, failure),
         };
+        let own = self.clients.pings.values().filter(|ping| ping.caller.client == caller.client);
+        if self.clients.pings.len() >= PINGS_MAX || own.count() >= PINGS_OF_CLIENT_MAX {
+            let text = "many pings wait for their answer already; try again";
+            return self.fail(caller, Failure::new(ErrorCode::Busy, text));
+        }
         self.clients.last_ping += 1;
         let ping = self.clients.last_ping;
         let timeout = Span::from_millis(request.timeout_ms);
         let deadline = now.mono + timeout;
         self.clients.pings.insert(ping, Pinging { caller, recipient, deadline, timeout });
         self.courier.handle(now, courier::Input::Ping { recipient, ping });
+    }
+
+    /// Nobody waits for this ping any more.
+    fn forget_ping(&mut self, now: Now, ping: u64) -> Option<Pinging> {
+        let pinging = self.clients.pings.remove(&ping)?;
+        let recipient = pinging.recipient;
+        self.courier.handle(now, courier::Input::CancelPing { recipient, ping });
+        Some(pinging)
     }
 
     pub(super) fn on_pong(&mut self, ping: u64, rtt: Span, attempts: u16) {
@@ -173,12 +191,10 @@ impl Core {
             .map(|(number, _)| *number)
             .collect();
         for ping in late {
-            let Some(pinging) = self.clients.pings.remove(&ping) else { continue };
-            let recipient = pinging.recipient;
-            self.courier.handle(now, courier::Input::CancelPing { recipient, ping });
+            let Some(pinging) = self.forget_ping(now, ping) else { continue };
             let text = format!("no answer within {}", seconds(pinging.timeout));
             let mut failure = Failure::new(ErrorCode::Timeout, text);
-            failure.peer = Some(recipient.to_string());
+            failure.peer = Some(pinging.recipient.to_string());
             self.fail(pinging.caller, failure);
         }
     }
@@ -214,6 +230,12 @@ impl Core {
 
     pub(super) fn on_client_gone(&mut self, now: Now, client: ClientId) {
         self.detach_all(client);
+        let mine = |ping: &&Pinging| ping.caller.client == client;
+        let pings = self.clients.pings.iter().filter(|(_, ping)| mine(ping));
+        let pings: Vec<u64> = pings.map(|(number, _)| *number).collect();
+        for ping in pings {
+            self.forget_ping(now, ping);
+        }
         self.clients.subscriptions.retain(|listening, _| listening.client != client);
         self.forget_discoverer(client);
         self.observe(now);

@@ -132,10 +132,11 @@ impl Listeners {
         positions.min().unwrap_or(Cursor(0))
     }
 
-    pub(super) const fn on_pruned(&mut self, messages: u64) {
+    pub(super) fn on_pruned(&mut self, now: Monotonic, messages: u64) {
         self.messages = self.messages.saturating_sub(messages);
         // There may be more: one transaction removes only so many.
         self.pruned_through = Cursor(0);
+        self.next_prune = self.next_prune.min(now + PRUNE_PAUSE);
     }
 
     fn listenings_of(&self, client: ClientId) -> impl Iterator<Item = Listening> + '_ {

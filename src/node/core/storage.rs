@@ -204,7 +204,7 @@ impl Core {
             Completion::Committed { token, pruned } => {
                 self.storage.full = false;
                 if pruned.messages > 0 {
-                    self.listeners.on_pruned(pruned.messages);
+                    self.listeners.on_pruned(now.mono, pruned.messages);
                     self.courier.handle(now, courier::Input::Pruned { bytes: pruned.bytes });
                 }
                 if let Some(then) = self.storage.then.remove(&token) {

@@ -9,6 +9,9 @@ use crate::node::core::peers::Known;
 use crate::node::core::{Caller, Core, DialFailure, DialId};
 use crate::wire::CloseReason;
 
+/// Dials that clients wait for, of all clients: each takes a file descriptor.
+const ASKED_FOR_MAX: usize = 64;
+
 /// A client that waits for a link.
 #[derive(Debug)]
 pub(super) struct Connecting {
@@ -55,8 +58,7 @@ impl Core {
         let connecting = self.links.connecting.swap_remove(at);
         let mut reply = failure_of(failure, text.to_owned());
         if reply.code == ErrorCode::Unreachable {
-            self.keep_unreached(now, &connecting);
-            reply.message.push_str("; it is kept and dialled again until it answers");
+            reply.message.push_str(self.keep_unreached(now, &connecting));
         } else if self.peers.dial(&peer).is_none() {
             self.links.let_go(&peer);
         }
@@ -64,13 +66,22 @@ impl Core {
         self.fail(connecting.caller, reply);
     }
 
-    fn keep_unreached(&mut self, now: Now, connecting: &Connecting) {
+    /// Keeps a peer that did not answer; what happens now, for people.
+    fn keep_unreached(&mut self, now: Now, connecting: &Connecting) -> &'static str {
         let peer = connecting.peer;
         let mut known = self.peers.known(&peer).cloned().unwrap_or_default();
         known.alias = connecting.alias.clone().or(known.alias);
-        known.dial = Some(connecting.address.clone());
+        // An address that works is not given up for one that did not answer.
+        let works = self.links.link_of(&peer).is_some() && known.dial.is_some();
+        if !works {
+            known.dial = Some(connecting.address.clone());
+        }
         self.set_known(now, peer, known);
         self.links.keep(peer, now.mono);
+        match works {
+            true => "; the link that is there stays, with its address",
+            false => "; it is kept and dialled again until it answers",
+        }
     }
 
     pub(in crate::node::core) fn on_probed(
@@ -98,6 +109,9 @@ impl Core {
     }
 
     pub(in crate::node::core) fn on_probe(&mut self, caller: Caller, request: &Probe) {
+        if self.links.asked_for() >= ASKED_FOR_MAX {
+            return self.fail(caller, too_many_dials());
+        }
         match request.address.parse() {
             Ok(address) => {
                 let (_, effect) = self.links.dial(Purpose::Probe(caller), address);
@@ -116,6 +130,9 @@ impl Core {
         caller: Caller,
         request: &Connect,
     ) {
+        if self.links.asked_for() >= ASKED_FOR_MAX {
+            return self.fail(caller, too_many_dials());
+        }
         match self.parse_connect(request) {
             Ok((peer, address, alias)) => {
                 let linked = self.links.link_of(&peer).is_some();
@@ -173,16 +190,17 @@ impl Core {
         let late = |connecting: &Connecting| connecting.deadline <= now.mono;
         while let Some(at) = self.links.connecting.iter().position(late) {
             let connecting = self.links.connecting.swap_remove(at);
-            self.keep_unreached(now, &connecting);
-            let text = format!(
-                "{} does not answer in time; it is kept and dialled again until it answers",
-                connecting.address
-            );
+            let then = self.keep_unreached(now, &connecting);
+            let text = format!("{} does not answer in time{then}", connecting.address);
             let mut failure = Failure::new(ErrorCode::Unreachable, text);
             failure.peer = Some(connecting.peer.to_string());
             self.fail(connecting.caller, failure);
         }
     }
+}
+
+fn too_many_dials() -> Failure {
+    Failure::new(ErrorCode::Busy, "many dials are under way already; try again")
 }
 
 pub(super) fn failure_text(failure: &DialFailure, address: &Address) -> String {

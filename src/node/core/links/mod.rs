@@ -134,6 +134,12 @@ impl Links {
         self.last_errors.remove(peer);
     }
 
+    /// Dials that clients wait for.
+    fn asked_for(&self) -> usize {
+        let probes = |dialling: &&Dialling| matches!(dialling.purpose, Purpose::Probe(_));
+        self.dials.values().filter(probes).count() + self.connecting.len()
+    }
+
     pub(in crate::node::core) fn deadline(&self) -> Monotonic {
         let idle = |kept: &&Kept| kept.dial.is_none();
         let kept = self
