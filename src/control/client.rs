@@ -77,6 +77,9 @@ pub enum CallError {
     /// The daemon closed the connection.
     #[error("the daemon closed the connection")]
     Closed,
+    /// The daemon says nothing for longer than it should take.
+    #[error("the daemon does not answer")]
+    Silent,
     /// The daemon says something that is no reply.
     #[error("the daemon does not speak the protocol: {0}")]
     Protocol(String),

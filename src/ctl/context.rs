@@ -2,6 +2,7 @@
 
 use std::io::{self, IsTerminal as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use tokio::signal::unix::{SignalKind, signal};
@@ -14,6 +15,9 @@ use super::unreachable;
 use crate::config::{Environment, Problems};
 use crate::control::client::{CallError, Client, Events};
 use crate::control::protocol::{Done, Request};
+
+/// How long an answer takes at most that should come at once.
+const GRACE: Duration = Duration::from_secs(10);
 
 /// What one command works with.
 pub(crate) struct Context {
@@ -43,7 +47,7 @@ impl Context {
         R: DeserializeOwned,
     {
         let (client, _events) = self.connect().await?;
-        Ok(client.call::<R>(request).await.map_err(failed)?)
+        Ok(answered(Duration::ZERO, client.call::<R>(request)).await.map_err(failed)?)
     }
 
     /// Prints that something was done: as JSON the bare reply, else a line for who watches.
@@ -94,6 +98,11 @@ pub(crate) fn failed(error: CallError) -> Failed {
             "daemon_gone",
             "the daemon closed the connection; it was stopped, or its log says why",
         ),
+        CallError::Silent => Failed::new(
+            Exit::Unreachable,
+            "daemon_silent",
+            "the daemon does not answer; it was stopped or hangs, and its log may say why",
+        ),
         CallError::Protocol(what) => Failed::new(
             Exit::Failure,
             "protocol",
@@ -109,6 +118,16 @@ impl From<CallError> for Stop {
     fn from(error: CallError) -> Self {
         failed(error).into()
     }
+}
+
+/// Waits for an answer that should come within this time, and a while longer: a daemon that hangs
+/// does not hold us.
+pub(crate) async fn answered<R>(
+    within: Duration,
+    answer: impl Future<Output = Result<R, CallError>>,
+) -> Result<R, CallError> {
+    let most = within.saturating_add(GRACE);
+    tokio::time::timeout(most, answer).await.unwrap_or(Err(CallError::Silent))
 }
 
 /// Waits until somebody wants us to stop.

@@ -122,8 +122,12 @@ pub(crate) struct Failed {
 }
 
 impl Failed {
-    pub(crate) fn new(exit: Exit, code: &'static str, message: impl Into<String>) -> Self {
-        let code = Cow::Borrowed(code);
+    pub(crate) fn new(
+        exit: Exit,
+        code: impl Into<Cow<'static, str>>,
+        message: impl Into<String>,
+    ) -> Self {
+        let code = code.into();
         Self { exit, code, message: message.into(), id: None, peer: None, line: None }
     }
 

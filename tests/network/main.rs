@@ -39,6 +39,8 @@ mod ring;
 mod running;
 #[cfg(test)]
 mod secrets;
+mod shells;
+#[cfg(test)]
 mod siege;
 #[cfg(test)]
 mod verbs;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::Args;
 
 use crate::control::protocol::{self, Connected, Probe, Probed, Request};
-use crate::ctl::context::Context;
+use crate::ctl::context::{Context, answered};
 use crate::ctl::exit::{Exit, Failed, Stop};
 use crate::ctl::output::say;
 use crate::ctl::{text, when};
@@ -65,14 +65,15 @@ pub(crate) async fn run(args: Connect, context: &mut Context) -> Result<Exit, St
         timeout_ms: when::millis(args.timeout),
     });
     let (client, _events) = context.connect().await?;
-    let connected: Connected = client.call(&request).await.map_err(|error| {
-        let failed = crate::ctl::context::failed(error);
-        match &*failed.code {
-            // The peer is known by its ID now, and the daemon goes on dialling it.
-            "unreachable" | "timeout" | "not_delivered" => failed.exiting(Exit::StillQueued),
-            _ => failed,
-        }
-    })?;
+    let connected: Connected =
+        answered(args.timeout, client.call(&request)).await.map_err(|error| {
+            let failed = crate::ctl::context::failed(error);
+            match &*failed.code {
+                // The peer is known by its ID now, and the daemon goes on dialling it.
+                "unreachable" | "timeout" | "not_delivered" => failed.exiting(Exit::StillQueued),
+                _ => failed,
+            }
+        })?;
     if context.json {
         context.out.object(&connected);
     } else {
@@ -98,7 +99,7 @@ async fn found_at(address: &Address, args: &Connect, context: &Context) -> Resul
     let timeout_ms = when::millis(args.timeout);
     let probe = Request::Probe(Probe { address: address.to_string(), timeout_ms });
     let (client, _events) = context.connect().await?;
-    let probed: Probed = client.call(&probe).await.map_err(|error| {
+    let probed: Probed = answered(args.timeout, client.call(&probe)).await.map_err(|error| {
         let failed = crate::ctl::context::failed(error);
         // Nothing is kept of a peer that was never seen: not "nothing came", but a failure.
         if failed.code == "timeout" { failed.exiting(Exit::Failure) } else { failed }

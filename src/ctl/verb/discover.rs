@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::Args;
 
 use crate::control::protocol::{self, DiscoverCounts, DiscoveredEvent, Event, Request};
-use crate::ctl::context::Context;
+use crate::ctl::context::{Context, answered};
 use crate::ctl::exit::{Exit, Failed, Stop};
 use crate::ctl::output::{Style, chat};
 use crate::ctl::{text, when};
@@ -28,7 +28,8 @@ pub(crate) async fn run(args: Discover, context: &mut Context) -> Result<Exit, S
     let (client, mut events) = context.connect().await?;
     let timeout_ms = when::millis(args.timeout);
     let request = Request::Discover(protocol::Discover { timeout_ms });
-    let mut pending = std::pin::pin!(client.call::<DiscoverCounts>(&request));
+    let mut pending =
+        std::pin::pin!(answered(args.timeout, client.call::<DiscoverCounts>(&request)));
     chat("asking the neighbours …");
     let counts = loop {
         tokio::select! {

@@ -1,9 +1,11 @@
 //! `inbox`: lists what arrived, and acknowledges nothing.
 
+use std::time::Duration;
+
 use clap::Args;
 
 use crate::control::protocol::{InboxPage, InboxQuery, Request};
-use crate::ctl::context::Context;
+use crate::ctl::context::{Context, answered};
 use crate::ctl::exit::{Exit, Stop};
 use crate::ctl::message::{inline_body, push_line};
 use crate::ctl::output::chat;
@@ -43,7 +45,8 @@ pub(crate) async fn run(args: Inbox, context: &mut Context) -> Result<Exit, Stop
     while wanted > 0 {
         let limit = u32::try_from(wanted).unwrap_or(PAGE).min(PAGE);
         let query = InboxQuery { after, limit: Some(limit), from: args.from.clone() };
-        let InboxPage { messages, next } = client.call(&Request::Inbox(query)).await?;
+        let InboxPage { messages, next } =
+            answered(Duration::ZERO, client.call(&Request::Inbox(query))).await?;
         for message in messages {
             if wanted == 0 {
                 break;

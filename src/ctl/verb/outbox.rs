@@ -1,9 +1,11 @@
 //! `outbox`: lists what is not delivered yet.
 
+use std::time::Duration;
+
 use clap::Args;
 
 use crate::control::protocol::{OutboxPage, Page, QueuedMessage, Request};
-use crate::ctl::context::Context;
+use crate::ctl::context::{Context, answered};
 use crate::ctl::exit::{Exit, Stop};
 use crate::ctl::output::chat;
 use crate::ctl::table::Table;
@@ -32,7 +34,8 @@ pub(crate) async fn run(args: Outbox, context: &mut Context) -> Result<Exit, Sto
     while wanted > 0 {
         let limit = u32::try_from(wanted).unwrap_or(PAGE).min(PAGE);
         let page = Page { after, limit: Some(limit) };
-        let OutboxPage { mut messages, next } = client.call(&Request::Outbox(page)).await?;
+        let OutboxPage { mut messages, next } =
+            answered(Duration::ZERO, client.call(&Request::Outbox(page))).await?;
         messages.truncate(usize::try_from(wanted).unwrap_or(usize::MAX));
         wanted -= messages.len() as u64;
         listed |= !messages.is_empty();

@@ -1,9 +1,11 @@
 //! `peers`: who is known, who is linked, and how.
 
+use std::time::Duration;
+
 use clap::Args;
 
 use crate::control::protocol::{Page, Peer, PeersPage, Request};
-use crate::ctl::context::Context;
+use crate::ctl::context::{Context, answered};
 use crate::ctl::exit::{Exit, Stop};
 use crate::ctl::output::chat;
 use crate::ctl::table::Table;
@@ -34,7 +36,8 @@ pub(crate) async fn run(args: Peers, context: &mut Context) -> Result<Exit, Stop
     let mut page = Page::default();
     let mut listed = false;
     loop {
-        let PeersPage { mut peers, next } = client.call(&Request::Peers(page)).await?;
+        let PeersPage { mut peers, next } =
+            answered(Duration::ZERO, client.call(&Request::Peers(page))).await?;
         peers.retain(|peer| !args.linked || peer.link.is_some());
         listed |= !peers.is_empty();
         if context.json {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::Args;
 
 use crate::control::protocol::{self, Pong, Request};
-use crate::ctl::context::{Context, failed};
+use crate::ctl::context::{Context, answered, failed};
 use crate::ctl::exit::{Exit, Stop};
 use crate::ctl::{text, when};
 
@@ -28,7 +28,7 @@ pub(crate) async fn run(args: Ping, context: &mut Context) -> Result<Exit, Stop>
     let timeout_ms = when::millis(args.timeout);
     let request = Request::Ping(protocol::Ping { peer: args.peer.clone(), timeout_ms });
     let (client, _events) = context.connect().await?;
-    let pong: Pong = client.call(&request).await.map_err(|error| {
+    let pong: Pong = answered(args.timeout, client.call(&request)).await.map_err(|error| {
         let failed = failed(error);
         match &*failed.code {
             "timeout" | "not_delivered" | "unreachable" => failed.exiting(Exit::NothingCame),

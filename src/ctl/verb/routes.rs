@@ -1,9 +1,11 @@
 //! `routes`: the ways that were learned.
 
+use std::time::Duration;
+
 use clap::Args;
 
 use crate::control::protocol::{Page, Request, Route, RoutesPage};
-use crate::ctl::context::Context;
+use crate::ctl::context::{Context, answered};
 use crate::ctl::exit::{Exit, Stop};
 use crate::ctl::output::chat;
 use crate::ctl::table::Table;
@@ -25,7 +27,8 @@ pub(crate) async fn run(_: Routes, context: &mut Context) -> Result<Exit, Stop> 
     let mut page = Page::default();
     let mut listed = false;
     loop {
-        let RoutesPage { routes, next } = client.call(&Request::Routes(page)).await?;
+        let RoutesPage { routes, next } =
+            answered(Duration::ZERO, client.call(&Request::Routes(page))).await?;
         listed |= !routes.is_empty();
         if context.json {
             routes.iter().for_each(|route| context.out.object(route));

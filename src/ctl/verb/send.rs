@@ -1,5 +1,6 @@
 //! `send`: the truth about a delivery, as an exit code.
 
+use std::borrow::Cow;
 use std::ffi::OsString;
 use std::io::{self, IsTerminal as _};
 use std::os::unix::ffi::OsStringExt as _;
@@ -8,9 +9,10 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
+use crate::control::client::CallError;
 use crate::control::protocol::{self, Sent, Wait};
 use crate::ctl::body::{self, Allowance};
-use crate::ctl::context::{Context, interrupted};
+use crate::ctl::context::{self, Context, answered, interrupted};
 use crate::ctl::exit::{Exit, Failed, Stop};
 use crate::ctl::input::Input;
 use crate::ctl::output::{chat, say};
@@ -106,16 +108,31 @@ pub(crate) async fn run(mut args: Send, context: &mut Context) -> Result<Exit, S
         // Nothing was sent yet, so there is nothing to say.
         exit = &mut stopped => return Ok(exit),
     };
+    // A large body takes a while to get to the daemon.
+    let patience = args.timeout + Duration::from_millis(body.len() as u64 / 1_000);
     let sent: Sent = tokio::select! {
-        sent = client.send_body(send.clone(), &body) => sent?,
+        sent = answered(patience, client.send_body(send.clone(), &body)) => match sent {
+            Err(CallError::Closed | CallError::Silent) => {
+                let error = context::failed(CallError::Closed);
+                let known = error.message;
+                return Err(unheard(send, Exit::Unreachable, error.code, &known).into());
+            }
+            sent => sent?,
+        },
         exit = &mut stopped => return Err(last_word(send, exit).into()),
     };
     if context.json {
         context.out.object(&sent);
         context.out.flush()?;
+    } else if sent.duplicate {
+        // Said to scripts too: the body may be another one this time.
+        say(&format!(
+            "{} before with this key ({}); nothing new is sent",
+            word(sent.state),
+            sent.id
+        ));
     } else {
-        let again = if sent.duplicate { " before" } else { "" };
-        chat(&format!("{}{again} ({})", word(sent.state), sent.id));
+        chat(&format!("{} ({})", word(sent.state), sent.id));
     }
     Ok(Exit::Done)
 }
@@ -179,13 +196,17 @@ impl Send {
 /// What is known about a message whose sender does not want to wait any longer: the request was
 /// given to the daemon, and its answer would have come at the end of the wait.
 fn last_word(send: protocol::Send, exit: Exit) -> Failed {
+    unheard(send, exit, "interrupted".into(), "interrupted")
+}
+
+/// What is known about a message of which nobody was told.
+fn unheard(send: protocol::Send, exit: Exit, code: Cow<'static, str>, why: &str) -> Failed {
     let retry = match &send.key {
         Some(key) => format!("; a retry with --id {key} is safe"),
         None => String::new(),
     };
-    let known =
-        format!("interrupted; the message may be queued, which 'distmsgctl outbox' shows{retry}");
-    let mut failed = Failed::new(exit, "interrupted", known);
+    let known = format!("{why}; the message may be queued, which 'distmsgctl outbox' shows{retry}");
+    let mut failed = Failed::new(exit, code, known);
     failed.peer = Some(send.peer);
     failed
 }

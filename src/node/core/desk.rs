@@ -219,7 +219,8 @@ impl Core {
         match settled.unwrap_or(known.state) {
             KeyState::Delivered => self.tell_sent(caller, known.id, Wait::Delivered, true),
             KeyState::Expired => {
-                let text = "it expired before it was delivered; send it again with another key";
+                let text = "it was given up: it expired, or the recipient takes none of its size; send it \
+                            again with another key";
                 self.fail(caller, about(Failure::new(ErrorCode::Expired, text), known.id));
             }
             KeyState::Queued if request.wait == Wait::Queued => {
@@ -336,6 +337,16 @@ impl Core {
             for waiter in self.desk.take_waiters(*row) {
                 self.fail(waiter.caller, about(Failure::new(code, text), waiter.id));
             }
+        }
+    }
+
+    /// The daemon stops: nobody will hear what becomes of these.
+    pub(super) fn dismiss_waiters(&mut self) {
+        self.desk.deadlines.clear();
+        for waiter in std::mem::take(&mut self.desk.waiters).into_values().flatten() {
+            let text = "the daemon stops; the message stays queued and goes out when it runs again";
+            let failure = Failure::new(ErrorCode::NotDelivered, text);
+            self.fail(waiter.caller, about(failure, waiter.id));
         }
     }
 

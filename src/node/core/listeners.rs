@@ -10,7 +10,9 @@ use crate::control::protocol::{
     Ack, ErrorCode, Event, Failure, Listen, ListenerStatus, MessageEvent, Reply, Subscribed,
 };
 use crate::courier::Arrival;
-use crate::model::limits::{CONTROL_BODY_BYTES_MAX, KEY_BYTES_MAX, MESSAGE_LIFETIME_MAX};
+use crate::model::limits::{
+    CONTROL_BODY_BYTES_MAX, KEY_BYTES_MAX, MESSAGE_LIFETIME_MAX, stored_bytes,
+};
 use crate::model::{Cursor, Incoming, Monotonic, Now, PeerId, Span, Timestamp, escaped};
 use crate::store::op::{ListenerRow, Op, Question, Stored};
 
@@ -508,11 +510,21 @@ impl Core {
 
     /// Does not wait for the next pruning when space is short and something can go.
     fn hurry_prune(&mut self, now: Now) {
-        let crowded = self.courier.inbox_bytes() > self.limits.inbox_bytes_max / 10 * 9;
+        // So full that the next large message may find no room.
+        let largest = stored_bytes(self.limits.message_bytes_max as u64);
+        let (bytes, most) = (self.courier.inbox_bytes(), self.limits.inbox_bytes_max);
+        let crowded = bytes > most / 10 * 9 || bytes.saturating_add(largest) > most;
         let listeners = &mut self.listeners;
         if crowded && listeners.everybody_has() > listeners.pruned_through {
             listeners.next_prune = listeners.next_prune.min(now.mono + PRUNE_PAUSE);
         }
+    }
+
+    /// What the inbox is pruned to when space is short: so that a large message finds room again.
+    fn inbox_goal(&self) -> u64 {
+        let largest = stored_bytes(self.limits.message_bytes_max as u64);
+        let most = self.limits.inbox_bytes_max;
+        (most / 4 * 3).min(most.saturating_sub(largest))
     }
 
     /// Removes what every listener acknowledged and is old, or sooner if space is short. Without
@@ -531,7 +543,7 @@ impl Core {
             self.storage.later(Op::Prune {
                 through,
                 received_before: now.wall - self.limits.inbox_retention,
-                bytes_max: self.limits.inbox_bytes_max / 4 * 3,
+                bytes_max: self.inbox_goal(),
             });
         }
     }

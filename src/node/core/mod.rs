@@ -359,8 +359,10 @@ impl Core {
     }
 
     /// Before the daemon stops: the next [`Core::finish`] leaves nothing for later.
-    pub const fn hurry(&mut self) {
+    /// Whoever waits for a message is told that it stays queued.
+    pub fn hurry(&mut self) {
         self.storage.hurry();
+        self.dismiss_waiters();
     }
 
     /// Does what is due.
