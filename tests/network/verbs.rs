@@ -180,3 +180,11 @@ fn bodies_arrive_byte_by_byte() {
         assert!(raw.stdout == body, "{} B in, {} B out", body.len(), raw.stdout.len());
     }
 }
+
+#[test]
+fn a_node_that_dials_itself_is_told_so_plainly() {
+    let a = Daemon::start("a");
+    let refused = a.ctl(&["connect", &a.address, "--trust-on-first-use"]).exits(7);
+    assert!(refused.stderr.contains("that is this node itself"), "{}", refused.stderr);
+    assert!(!refused.stderr.contains('('), "nothing is in parentheses: {}", refused.stderr);
+}
