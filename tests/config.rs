@@ -162,9 +162,15 @@ fn help_and_version_are_results_and_a_wrong_command_line_is_exit_2() {
     ] {
         let ran = place.run(wrong);
         assert_eq!((ran.code, &*ran.out), (Some(2), ""), "{wrong:?}: {}", ran.err);
-        assert!(!ran.err.is_empty(), "{wrong:?}");
+        assert!(ran.err.starts_with("distmsg: "), "{wrong:?}: {}", ran.err);
+        assert!(!ran.err.contains("For more information"), "{wrong:?}: {}", ran.err);
     }
     assert!(!place.default_config().exists(), "nothing was written");
+    assert_eq!(
+        place.run(&["init", "--auto-links", "65"]).err,
+        "distmsg: invalid value '65' for '--auto-links <N>': write a number from 0 to 64; \
+         'distmsg init --help' tells more\n"
+    );
 }
 
 #[test]

@@ -238,6 +238,9 @@ fn help_is_a_result() {
         assert_eq!((ran.code, &*ran.stderr), (0, ""), "{args:?}");
         assert!(ran.stdout.contains("Usage: distmsgctl"), "{args:?}: {}", ran.stdout);
     }
+    // What is in a pipe is acknowledged, seen or not: people must know before they lose messages.
+    let help = fake.ctl(&["--help"]).stdout;
+    assert!(help.contains("'distmsgctl listen --count 1', not"), "{help}");
 }
 
 #[test]

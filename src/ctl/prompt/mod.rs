@@ -7,10 +7,10 @@ use std::thread;
 
 use clap::{Command, CommandFactory as _, FromArgMatches as _};
 
-use super::args::{self, Cli, Global, Verb};
+use super::args::{Cli, Global, Verb};
 use super::exit::{Exit, Failed, Stop};
 use super::output::{Output, explain};
-use crate::config::{SocketFrom, SocketPath};
+use crate::config::{SocketFrom, SocketPath, usage_line};
 
 mod complete;
 mod editor;
@@ -81,7 +81,7 @@ fn parse(line: &str) -> Result<Asked, Failed> {
     }
     let wrong = |error: clap::Error| {
         let help = "'help' lists the commands";
-        Failed::usage(format!("{}; {help}", args::one_line(&error)))
+        Failed::usage(format!("{}; {help}", usage_line(&error)))
     };
     let matches = match grammar().try_get_matches_from(words) {
         Ok(matches) => matches,
