@@ -117,7 +117,8 @@ impl Fixture {
     fn new() -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let (sender, completions) = mpsc::channel();
-        let (store, _) = Store::open(&directory.path().join("store.db"), move |done| {
+        let (path, own) = (directory.path().join("store.db"), PeerId::from_bytes([0; 32]));
+        let (store, _) = Store::open(&path, own, move |done| {
             let _ = sender.send(done);
         })
         .expect("a new database");

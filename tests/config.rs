@@ -158,12 +158,19 @@ fn help_and_version_are_results_and_a_wrong_command_line_is_exit_2() {
         &["lab", "1"],
         // Without a terminal there is nobody to ask.
         &["init"],
+        &["init", "--name", "ship", "--listen", "0.0.0.0"],
     ] {
         let ran = place.run(wrong);
         assert_eq!((ran.code, &*ran.out), (Some(2), ""), "{wrong:?}: {}", ran.err);
-        assert!(!ran.err.is_empty(), "{wrong:?}");
+        assert!(ran.err.starts_with("distmsg: "), "{wrong:?}: {}", ran.err);
+        assert!(!ran.err.contains("For more information"), "{wrong:?}: {}", ran.err);
     }
     assert!(!place.default_config().exists(), "nothing was written");
+    assert_eq!(
+        place.run(&["init", "--auto-links", "65"]).err,
+        "distmsg: invalid value '65' for '--auto-links <N>': write a number from 0 to 64; \
+         'distmsg init --help' tells more\n"
+    );
 }
 
 #[test]
@@ -185,6 +192,16 @@ fn init_writes_what_check_accepts_and_never_over_a_file() {
     assert_eq!(again.code, Some(1));
     assert!(again.err.contains("is there already"), "{}", again.err);
     assert_eq!(fs::read_to_string(&path).expect("still there"), text);
+}
+
+#[test]
+fn init_needs_no_terminal_when_flags_answer_every_question() {
+    let place = Place::new();
+    // As the README has it.
+    let line = "init --name cellar --listen 0.0.0.0:3000 --advertise cellar:3000 --network closed";
+    let ran = place.run(&line.split(' ').collect::<Vec<_>>());
+    assert_eq!((ran.code, &*ran.out), (Some(0), ""), "{}", ran.err);
+    assert!(place.default_config().exists());
 }
 
 #[test]

@@ -2,13 +2,13 @@
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
-use distmsg::daemon::args::{Args, Command};
+use distmsg::daemon::args::{Args, Command, parse};
 use distmsg::{daemon, lab};
 
 fn main() -> ExitCode {
-    match Args::parse() {
-        Args { command: Some(Command::Lab(args)), .. } => lab::run(&args),
-        args => daemon::main(args),
+    match parse() {
+        Ok(Args { command: Some(Command::Lab(args)), .. }) => lab::run(&args),
+        Ok(args) => daemon::main(args),
+        Err(end) => end,
     }
 }

@@ -10,6 +10,7 @@ mod suggest;
 mod template;
 #[cfg(test)]
 mod tests;
+mod usage;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -21,6 +22,7 @@ pub use paths::{ConfigPath, Environment, PathError, SocketFrom, SocketPath, hist
 pub use problem::{Problem, Problems};
 pub use read::{address_to_advertise, address_to_listen};
 pub use template::Setup;
+pub use usage::usage_line;
 
 /// Links to peers that nobody connected by hand, when the configuration does not say.
 pub const LINKS_AUTO_DEFAULT: usize = 8;

@@ -67,6 +67,15 @@ pub struct SocketPath {
     pub path: PathBuf,
     /// Who said so.
     pub from: SocketFrom,
+    /// Where the user's own was looked for in vain, if it is the system service's.
+    pub missed: Option<PathBuf>,
+}
+
+impl SocketPath {
+    /// One that somebody named.
+    pub const fn named(path: PathBuf, from: SocketFrom) -> Self {
+        Self { path, from, missed: None }
+    }
 }
 
 /// Why there is no path.
@@ -192,7 +201,7 @@ impl Environment {
         flag: Option<&Path>,
         config: Option<&Path>,
     ) -> Result<SocketPath, Problems> {
-        let chosen = |path: PathBuf, from| Ok(SocketPath { path, from });
+        let chosen = |path: PathBuf, from| Ok(SocketPath::named(path, from));
         if let Some(path) = flag {
             return chosen(path.to_owned(), SocketFrom::Flag);
         }
@@ -211,7 +220,8 @@ impl Environment {
         if trusted && user.symlink_metadata().is_ok() {
             return chosen(user, SocketFrom::User);
         }
-        chosen(SYSTEM_SOCKET.into(), SocketFrom::System)
+        let (path, from) = (SYSTEM_SOCKET.into(), SocketFrom::System);
+        Ok(SocketPath { path, from, missed: Some(user) })
     }
 
     /// Where the prompt keeps what was typed.
@@ -351,6 +361,8 @@ mod tests {
         let system = (SYSTEM_SOCKET.to_owned(), SocketFrom::System);
         assert_eq!(path(&all[1..], None, None), system, "the user has none");
         let user = dir.path().join("distmsg/socket");
+        let missed = environment(&all[1..]).client_socket(None, None).expect("a socket").missed;
+        assert_eq!(missed.as_ref(), Some(&user), "and it is known where that would be");
         fs::create_dir(dir.path().join("distmsg")).expect("made");
         fs::write(&user, "").expect("written");
         let expected = (user.display().to_string(), SocketFrom::User);

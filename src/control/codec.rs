@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 use bytes::Bytes;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 
@@ -96,6 +96,12 @@ pub fn decode_request(line: &[u8]) -> Incoming {
     let Ok(text) = std::str::from_utf8(line) else {
         return refuse(None, ErrorCode::ParseError, "the line is not UTF-8".to_owned());
     };
+    // Anything else that is JSON: serde would take a list for a request without names.
+    if !text.trim_ascii_start().starts_with('{') && serde_json::from_str::<IgnoredAny>(text).is_ok()
+    {
+        let text = "not a request: a request is an object".to_owned();
+        return refuse(None, ErrorCode::InvalidRequest, text);
+    }
     let parsed: RequestLine<'_> = match serde_json::from_str(text) {
         Ok(parsed) => parsed,
         Err(error) if error.is_data() => {

@@ -15,7 +15,7 @@ use super::verb;
     long_about = "Sends and receives messages through the distmsg daemon of this machine.\n\n\
         Without a command it opens a prompt on a terminal; from a pipe it runs the lines as a \
         script, stopping at the first that fails.",
-    after_help = EXIT_CODES,
+    after_help = NOTES,
     disable_help_subcommand = false,
     max_term_width = 100
 )]
@@ -26,7 +26,11 @@ pub(crate) struct Cli {
     pub(crate) verb: Option<Verb>,
 }
 
-const EXIT_CODES: &str = "\
+const NOTES: &str = "\
+In pipes:
+  A message is acknowledged once its line is written, and a pipe holds many lines that nobody may
+  ever read: write 'distmsgctl listen --count 1', not 'distmsgctl listen | head -1'.
+
 Exit codes:
   0  done
   1  failure
@@ -69,27 +73,4 @@ pub(crate) enum Verb {
     Listen(verb::listen::Listen),
     Inbox(verb::inbox::Inbox),
     Outbox(verb::outbox::Outbox),
-}
-
-/// What clap found wrong, as the one line that all errors are: its sentence, its tip, and where to
-/// read more.
-pub(crate) fn one_line(error: &clap::Error) -> String {
-    let text = error.to_string();
-    let told = text
-        .lines()
-        .map(str::trim)
-        .take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more"))
-        .filter(|line| !line.is_empty());
-    let mut line = String::new();
-    for part in told {
-        let part = part.strip_prefix("error: ").unwrap_or(part);
-        let part = part.strip_prefix("tip: ").unwrap_or(part);
-        match line.chars().last() {
-            None => {}
-            Some(':' | ',') => line.push(' '),
-            Some(_) => line.push_str("; "),
-        }
-        line.push_str(part);
-    }
-    line
 }

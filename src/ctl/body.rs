@@ -1,11 +1,12 @@
 //! Reading bodies without reading more than the daemon would take.
 
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::context::connect;
 use super::exit::{Failed, Stop};
 use super::input::Input;
+use crate::config::SocketPath;
 use crate::control::protocol::{Done, Request, UploadBegin};
 use crate::model::Limits;
 use crate::model::limits::MESSAGE_BYTES_CEILING;
@@ -17,13 +18,13 @@ use crate::model::limits::MESSAGE_BYTES_CEILING;
 /// endless input costs 16 MiB and one question, and a daemon that was configured for more gets
 /// more.
 pub(crate) struct Allowance {
-    socket: PathBuf,
+    socket: SocketPath,
     bytes_max: usize,
 }
 
 impl Allowance {
-    pub(crate) fn new(socket: &Path) -> Self {
-        Self { socket: socket.to_owned(), bytes_max: Limits::default().message_bytes_max }
+    pub(crate) fn new(socket: &SocketPath) -> Self {
+        Self { socket: socket.clone(), bytes_max: Limits::default().message_bytes_max }
     }
 
     /// Bytes that may be read without asking again.

@@ -1,7 +1,6 @@
 //! What every command is given: the way to the daemon, and where results go.
 
 use std::io::{self, IsTerminal as _};
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
@@ -12,7 +11,7 @@ use super::exit::{Exit, Failed, Stop};
 use super::input::Input;
 use super::output::{Output, ask};
 use super::unreachable;
-use crate::config::{Environment, Problems};
+use crate::config::{Environment, Problems, SocketPath};
 use crate::control::client::{CallError, Client, Events};
 use crate::control::protocol::{Done, Request};
 
@@ -25,13 +24,13 @@ pub(crate) struct Context {
     /// Results as JSON, and errors too.
     pub(crate) json: bool,
     /// The daemon's socket.
-    pub(crate) socket: PathBuf,
+    pub(crate) socket: SocketPath,
     /// Whether standard input holds the commands themselves, so that no command may read it.
     pub(crate) scripted: bool,
 }
 
 impl Context {
-    pub(crate) fn new(socket: PathBuf, json: bool, scripted: bool) -> Self {
+    pub(crate) fn new(socket: SocketPath, json: bool, scripted: bool) -> Self {
         Self { out: Output::new(), json, socket, scripted }
     }
 
@@ -76,17 +75,17 @@ impl Context {
 }
 
 /// Where the daemon is: flag, environment, configuration, default.
-pub(crate) fn socket(global: &Global) -> Result<PathBuf, Failed> {
+pub(crate) fn socket(global: &Global) -> Result<SocketPath, Failed> {
     let environment = Environment::from_process();
     let socket = environment.client_socket(global.socket.as_deref(), global.config.as_deref());
     // Several problems with a file are one line here.
     let why = |problems: Problems| problems.to_string().replace('\n', "; ");
-    socket.map(|socket| socket.path).map_err(|problems| Failed::local(why(problems)))
+    socket.map_err(|problems| Failed::local(why(problems)))
 }
 
 /// A connection to the daemon, or why there is none and what to do about it.
-pub(crate) async fn connect(socket: &Path) -> Result<(Client, Events), Failed> {
-    Client::connect(socket).await.map_err(|error| unreachable::explain(socket, &error))
+pub(crate) async fn connect(socket: &SocketPath) -> Result<(Client, Events), Failed> {
+    Client::connect(&socket.path).await.map_err(|error| unreachable::explain(socket, &error))
 }
 
 /// What a call's failure means for a person.

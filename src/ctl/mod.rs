@@ -33,6 +33,8 @@ use exit::{Exit, Failed, Stop};
 use output::{Output, explain};
 use prompt::Shell;
 
+use crate::config::usage_line;
+
 /// The whole grammar, for completions and manual pages.
 #[must_use]
 pub fn command() -> clap::Command {
@@ -56,7 +58,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
                 Some(verb) => format!("'distmsgctl {verb} --help' tells more"),
                 None => "'distmsgctl --help' tells more".to_owned(),
             };
-            let failed = Failed::usage(format!("{}; {help}", args::one_line(&error)));
+            let failed = Failed::usage(format!("{}; {help}", usage_line(&error)));
             return conclude(Err(failed.into()), json).into();
         }
     };

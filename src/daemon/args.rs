@@ -1,11 +1,14 @@
 //! The daemon's command line.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
+use std::process::ExitCode;
 
-use clap::{ArgAction, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
-use crate::config::{LINKS_AUTO_MAX, Network, address_to_advertise, address_to_listen};
-use crate::model::{Address, Name};
+use super::exit::{Stop, report};
+use crate::config::{LINKS_AUTO_MAX, Network, address_to_advertise, address_to_listen, usage_line};
+use crate::model::{Address, Name, escaped};
 
 /// The most nodes that `lab` starts: each is a process of its own.
 const LAB_NODES_MAX: u64 = 256;
@@ -53,6 +56,31 @@ Exit codes:
   1   failure
   2   usage
   78  the configuration is wrong";
+
+/// This process's command line. Help and version are shown here, and so is what is wrong, as the
+/// one line that distmsgctl would make of it.
+///
+/// # Errors
+/// With how the process is to end, when there is nothing to do any more.
+pub fn parse() -> Result<Args, ExitCode> {
+    let words: Vec<OsString> = std::env::args_os().collect();
+    Args::try_parse_from(&words).map_err(|error| {
+        if error.use_stderr() {
+            return report(Err(wrong(&error, &words)));
+        }
+        report(error.print().map_err(Stop::from))
+    })
+}
+
+fn wrong(error: &clap::Error, words: &[OsString]) -> Stop {
+    let command = Args::command();
+    let named = words.iter().filter_map(|word| word.to_str());
+    let help = match named.skip(1).find(|word| command.find_subcommand(word).is_some()) {
+        Some(name) => format!("'distmsg {name} --help' tells more"),
+        None => "'distmsg --help' tells more".to_owned(),
+    };
+    Stop::usage(format_args!("{}; {help}", escaped(&usage_line(error))))
+}
 
 /// How to run.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -198,8 +226,6 @@ fn lab_nodes(text: &str) -> Result<usize, String> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
 
     fn parse(line: &str) -> Result<Args, clap::Error> {

@@ -78,13 +78,14 @@ type Wrong = Vec<(usize, String)>;
 
 fn parse(text: &str) -> Result<Old, Wrong> {
     let (mut old, mut wrong) = (Old::default(), Wrong::new());
-    let mut in_table = false;
+    let (mut in_table, mut empty) = (false, true);
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     for (number, line) in (1..).zip(text.lines()) {
         let line = line.trim();
         if line.is_empty() || line.starts_with('#') {
             continue;
         }
+        empty = false;
         let result = match line.split_once('=') {
             Some((key, value)) => {
                 let (key, value) = (key.trim(), value.trim());
@@ -96,6 +97,9 @@ fn parse(text: &str) -> Result<Old, Wrong> {
             let shown: String = line.chars().take(SHOWN_CHARS_MAX).collect();
             wrong.push((number, format!("'{}': {what}", escaped(&shown))));
         }
+    }
+    if empty {
+        wrong.push((1, "nothing stands in it; name a graph_message configuration".to_owned()));
     }
     if wrong.is_empty() { Ok(old) } else { Err(wrong) }
 }
@@ -263,14 +267,26 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_default() {
-        let ran = run("", None);
-        assert_eq!(ran.result, Ok(()));
-        assert_eq!(ran.config, Some(Config::default()));
-        assert_eq!(ran.out, "");
         let ran = run("interface_port=0\npeer_table=\n", None);
+        assert_eq!((ran.result, &*ran.out), (Ok(()), ""));
+        assert_eq!(ran.config, Some(Config::default()));
         assert!(!ran.chatter.contains("interface_port"), "{}", ran.chatter);
         let ran = run("peer_table=\nAB=::1:7\n", None);
         assert_eq!(ran.out, "distmsgctl connect [::1]:7 --alias AB\n");
+    }
+
+    #[test]
+    fn a_file_with_nothing_in_it_is_not_imported() {
+        for text in ["", "\n# graph_message\n"] {
+            let ran = run(text, None);
+            let stop = ran.result.expect_err("refused");
+            assert_eq!(stop.code, 78);
+            assert!(
+                stop.message
+                    .ends_with("1: nothing stands in it; name a graph_message configuration")
+            );
+            assert_eq!(ran.config, None);
+        }
     }
 
     #[test]

@@ -60,14 +60,16 @@ pub fn init(
     if files::exists(&path) {
         return Err(exists(&path));
     }
-    let person = match (args.yes, person) {
+    let open_questions = unanswered(args);
+    let person = match (args.yes || open_questions.is_empty(), person) {
         (true, _) => None,
         (false, Some(person)) => Some(person),
         (false, None) => {
-            return Err(Stop::usage(
-                "there is no terminal to ask on; take the defaults with --yes, and answer what \
-                 should be otherwise with flags (see 'distmsg init --help')",
-            ));
+            return Err(Stop::usage(format_args!(
+                "there is no terminal to ask on; answer with {}, or take the defaults with --yes \
+                 (see 'distmsg init --help')",
+                open_questions.join(" and ")
+            )));
         }
     };
     let setup = answered(args, person, chatter)?;
@@ -141,6 +143,15 @@ fn exists(path: &Path) -> Stop {
         "{} is there already and stays as it is; edit it, or name another file",
         path.display()
     ))
+}
+
+/// The flags that would answer what a person is asked otherwise.
+fn unanswered(args: &InitArgs) -> Vec<&'static str> {
+    let network = args.network.is_some() || args.network_key_file.is_some();
+    [("--name", args.name.is_some()), ("--listen", !args.listen.is_empty()), ("--network", network)]
+        .into_iter()
+        .filter_map(|(flag, answered)| (!answered).then_some(flag))
+        .collect()
 }
 
 /// Each answer: a flag's, or the person's, or the default.
@@ -328,8 +339,25 @@ mod tests {
         let place = Place::new();
         let stop = place.init(&[], None).0.expect_err("nobody to ask");
         assert_eq!(stop.code, 2);
+        assert!(stop.message.contains("--name and --listen and --network, or"), "{stop}");
         assert!(stop.message.contains("--yes"), "{stop}");
+        let stop = place.init(&["--name", "ship"], None).0.expect_err("nobody to ask");
+        assert!(stop.message.contains("answer with --listen and --network"), "{stop}");
         assert!(!place.default_path().exists());
+    }
+
+    #[test]
+    fn with_nothing_left_to_ask_it_needs_no_terminal() {
+        for network in [&["--network", "closed"][..], &["--network-key-file", "k"]] {
+            let place = Place::new();
+            let words = [&["--name", "cellar", "--listen", "0.0.0.0"], network].concat();
+            let (result, shown) = place.init(&words, None);
+            assert_eq!(result, Ok(()), "{network:?}");
+            let config = load(&place.default_path());
+            assert_eq!(config.network, Network::Closed);
+            assert_eq!(config.name.map(|name| name.to_string()).as_deref(), Some("cellar"));
+            assert!(!shown.contains('?') && !shown.contains("open or closed"), "{shown}");
+        }
     }
 
     #[test]

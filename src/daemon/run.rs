@@ -1,6 +1,7 @@
 //! The daemon itself: everything a node needs of this machine, until a signal ends it.
 
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio::signal::unix::{SignalKind, signal};
@@ -13,7 +14,8 @@ use crate::config::{Config, Environment, Network};
 use crate::control::socket::ControlSocket;
 use crate::crypto::Random;
 use crate::link::Membership;
-use crate::node::{Node, NodeConfig, Stopped};
+use crate::node::{Node, NodeConfig, NodeError, Stopped};
+use crate::store::OpenError;
 
 /// The control socket's mode: a user's own.
 const SOCKET_MODE: u32 = 0o600;
@@ -38,7 +40,7 @@ pub fn run(config: Config, environment: &Environment, manner: Manner) -> Result<
     allow_many_files();
     let state_dir = environment.state_dir(&config)?;
     let _lock = StateLock::acquire(&state_dir)?;
-    let node = node_config(&config, environment, &state_dir)?;
+    let (node, made) = node_config(&config, environment, &state_dir)?;
     let socket = environment.daemon_socket(&config);
     environment.prepare_private_dir(&socket)?;
     let system = environment.var("RUNTIME_DIRECTORY").is_some();
@@ -49,7 +51,7 @@ pub fn run(config: Config, environment: &Environment, manner: Manner) -> Result<
         .enable_all()
         .build()
         .map_err(Stop::failure)?;
-    let stopped = runtime.block_on(serve(node, &socket, mode, manner));
+    let stopped = runtime.block_on(serve(node, made, &socket, mode, manner));
     // Whoever still reads or writes is of no consequence any more.
     runtime.shutdown_background();
     match stopped? {
@@ -70,6 +72,7 @@ fn allow_many_files() {
 
 async fn serve(
     config: NodeConfig,
+    made: Option<PathBuf>,
     socket: &Path,
     mode: u32,
     manner: Manner,
@@ -82,7 +85,7 @@ async fn serve(
         warn!("{warning}");
     }
     let control = ControlSocket::bind(socket, mode).map_err(Stop::failure)?;
-    let node = Node::start(config).await.map_err(Stop::failure)?;
+    let node = Node::start(config).await.map_err(|error| unstarted(error, made))?;
     let listen: Vec<String> = node.listening().iter().map(ToString::to_string).collect();
     info!(%peer, listen = listen.join(" "), socket = %socket.display(), "ready");
     let clients = tokio::spawn(control.serve(node.server()));
@@ -103,6 +106,28 @@ async fn serve(
     Ok(stopped)
 }
 
+/// Why the node did not start. `made` is the identity key, if it was not there.
+fn unstarted(error: NodeError, made: Option<PathBuf>) -> Stop {
+    let NodeError::Store(other @ OpenError::OtherIdentity { .. }) = error else {
+        return Stop::failure(error);
+    };
+    let (OpenError::OtherIdentity { path, owner, .. }, Some(made)) = (&other, made) else {
+        return Stop::config(other);
+    };
+    // Nobody has seen this key, and it stands where the right one is to be put. Left there, it
+    // would only be refused with other words at the next start.
+    match fs::remove_file(&made) {
+        Ok(()) => info!(path = %made.display(), "removed the new identity again"),
+        Err(error) => warn!(path = %made.display(), %error, "cannot remove the new identity"),
+    }
+    Stop::config(format_args!(
+        "{} is not there, and the database belongs to {owner}; restore the key from a backup, or \
+         move {} away to start empty with a new identity (peers will not know this node any more)",
+        made.display(),
+        path.display()
+    ))
+}
+
 /// Waits until nobody holds the other end of standard input any more.
 async fn end_of_stdin() {
     let mut ignored = tokio::io::sink();
@@ -110,11 +135,12 @@ async fn end_of_stdin() {
     let _ = tokio::io::copy(&mut tokio::io::stdin(), &mut ignored).await;
 }
 
+/// What the node is made with, and the identity key's file if that was made just now.
 fn node_config(
     config: &Config,
     environment: &Environment,
     state_dir: &Path,
-) -> Result<NodeConfig, Stop> {
+) -> Result<(NodeConfig, Option<PathBuf>), Stop> {
     let mut seed = [0; 32];
     aws_lc_rs::rand::fill(&mut seed)
         .map_err(|_| Stop::failure("the operating system gives no random bytes"))?;
@@ -137,7 +163,7 @@ fn node_config(
             Membership::Closed(key.secret)
         }
     };
-    Ok(NodeConfig {
+    let node = NodeConfig {
         identity: Arc::new(identity.secret),
         membership,
         name: config.name.clone().or_else(init::machine_name),
@@ -147,5 +173,6 @@ fn node_config(
         limits: config.limits.clone(),
         state_dir: state_dir.to_owned(),
         warnings: Vec::new(),
-    })
+    };
+    Ok((node, identity.made.then_some(identity.path)))
 }

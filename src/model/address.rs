@@ -16,6 +16,10 @@ pub struct Address {
     port: u16,
 }
 
+/// What follows an IPv6 address without brackets is a port from here on; below, it is the address's
+/// last group.
+const PORT_MEANT_MIN: u16 = 80;
+
 impl Address {
     /// The port used where an address names none.
     pub const PORT_DEFAULT: u16 = 3000;
@@ -97,6 +101,9 @@ pub enum AddressError {
          brackets"
     )]
     Host(String),
+    /// An IPv6 address without brackets: its end could be a port. With them, as it is likely meant.
+    #[error("an IPv6 address stands in brackets; write {0}")]
+    Brackets(String),
     /// The port is missing.
     #[error("the port is missing; write HOST:PORT")]
     PortMissing,
@@ -114,7 +121,7 @@ impl FromStr for Address {
     }
 }
 
-/// Host and port of `HOST[:PORT]`. A bare IPv6 address without brackets is all host.
+/// Host and port of `HOST[:PORT]`.
 fn split(text: &str) -> Result<(&str, Option<u16>), AddressError> {
     let port_of = |text: &str| match text.bytes().all(|b| b.is_ascii_digit()) {
         true => text.parse().map(Some).map_err(|_| AddressError::Port),
@@ -130,13 +137,24 @@ fn split(text: &str) -> Result<(&str, Option<u16>), AddressError> {
             None => Err(host_error()),
         };
     }
-    if text.parse::<Ipv6Addr>().is_ok() {
-        return Ok((text, None));
+    if let Some(meant) = bracketed(text) {
+        return Err(AddressError::Brackets(meant.to_string()));
     }
     match text.rsplit_once(':') {
         Some((host, port)) => Ok((host, port_of(port)?)),
         None => Ok((text, None)),
     }
+}
+
+/// The address meant by an IPv6 address without brackets. What can be a port after an address is
+/// one: nobody leaves out the brackets for the sake of a host alone.
+fn bracketed(text: &str) -> Option<Address> {
+    let ip = |host: &str| host.parse::<Ipv6Addr>().ok().map(|ip| ip.to_string().into());
+    let with_port = text.rsplit_once(':').and_then(|(host, port)| {
+        let port = port.parse().ok().filter(|port: &u16| *port >= PORT_MEANT_MIN)?;
+        Some(Address { host: ip(host)?, port })
+    });
+    with_port.or_else(|| Some(Address { host: ip(text)?, port: Address::PORT_DEFAULT }))
 }
 
 /// A name by RFC 1123: labels of 1 to 63 letters, digits and inner hyphens. All-digit names are no
@@ -169,7 +187,7 @@ mod tests {
         ] {
             assert_eq!(given.parse::<Address>().map(|a| a.to_string()), Ok(printed.to_owned()));
         }
-        for text in ["127.0.0.1", "::1", "[::1]", "example.org"] {
+        for text in ["127.0.0.1", "[::1]", "example.org"] {
             assert_eq!(text.parse::<Address>(), Err(AddressError::PortMissing), "{text}");
             assert!(Address::parse_with_default_port(text).is_ok_and(|a| a.port() == 3000));
         }
@@ -187,6 +205,25 @@ mod tests {
             "[::1]x:1",
         ] {
             assert!(bad.parse::<Address>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_ipv6_address_without_brackets_is_refused_and_shown_with_them() {
+        for (text, meant) in [
+            ("::1", "[::1]:3000"),
+            ("::1:3000", "[::1]:3000"),
+            // Too long for a group of the address.
+            ("::1:30000", "[::1]:30000"),
+            ("2001:db8::7", "[2001:db8::7]:3000"),
+            ("2001:db8::7:443", "[2001:db8::7]:443"),
+            ("1:2:3:4:5:6:7:8", "[1:2:3:4:5:6:7:8]:3000"),
+            ("1:2:3:4:5:6:7:8:9000", "[1:2:3:4:5:6:7:8]:9000"),
+            ("fe80::1:abcd", "[fe80::1:abcd]:3000"),
+        ] {
+            let error = AddressError::Brackets(meant.to_owned());
+            assert_eq!(Address::parse_with_default_port(text), Err(error.clone()), "{text}");
+            assert_eq!(text.parse::<Address>(), Err(error), "{text}");
         }
     }
 

@@ -108,7 +108,7 @@ impl Node {
         let clock = Clock { start: Instant::now() };
         let (completed, completions) = mpsc::unbounded_channel();
         let path = config.state_dir.join("distmsg.db");
-        let (store, snapshot) = Store::open(&path, move |completions| {
+        let (store, snapshot) = Store::open(&path, config.identity.peer(), move |completions| {
             // Nobody is left to be told once the loop has ended.
             let _ = completed.send(completions);
         })?;

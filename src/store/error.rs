@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use rusqlite::ErrorCode;
 use thiserror::Error;
 
+use crate::model::PeerId;
+
 /// Why the database could not be opened.
 #[derive(Debug, Error)]
 pub enum OpenError {
@@ -49,6 +51,20 @@ pub enum OpenError {
         found: i64,
         /// The newest that is known here.
         known: i64,
+    },
+    /// It was filled by a node with another key.
+    #[error(
+        "{} belongs to {owner}, and the identity key is that of {own}; restore the identity.pem of \
+         {owner} from a backup, or move the database away to start empty as {own}",
+        path.display()
+    )]
+    OtherIdentity {
+        /// The file.
+        path: PathBuf,
+        /// Whose it is.
+        owner: PeerId,
+        /// Whom it was opened for.
+        own: PeerId,
     },
     /// A row, a table or the file's structure is damaged.
     #[error(

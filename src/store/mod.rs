@@ -4,9 +4,10 @@
 //! durable, a group of transactions per commit. [`op`] is the whole vocabulary.
 //!
 //! In reading order: `schema` says what the tables are and refuses files that are not ours;
-//! `snapshot` reads what the node keeps in memory; `writer` is the thread and its groups;
-//! `disk` keeps the files; `apply` (with `chunks`, `listeners` and `secrets`) carries out one
-//! change; `ask` answers questions; `columns` is the only place that trusts nothing it reads.
+//! `owner` refuses those of another identity; `snapshot` reads what the node keeps in memory;
+//! `writer` is the thread and its groups; `disk` keeps the files; `apply` (with `chunks`,
+//! `listeners` and `secrets`) carries out one change; `ask` answers questions; `columns` is the
+//! only place that trusts nothing it reads.
 //!
 //! Nothing else opens the database: it is locked exclusively from the first read on.
 
@@ -18,6 +19,7 @@ mod disk;
 mod error;
 mod listeners;
 pub mod op;
+mod owner;
 mod schema;
 mod secrets;
 mod snapshot;
@@ -35,6 +37,7 @@ use self::error::Fault;
 pub use self::error::OpenError;
 use self::op::{Completion, Query, Snapshot, Transaction};
 use self::schema::Options;
+use crate::model::PeerId;
 
 /// Something for the writer thread to do.
 #[derive(Debug)]
@@ -58,29 +61,34 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens the database file, or makes it, and reads everything the node keeps in memory.
+    /// Opens the database file of this identity, or makes it, and reads everything the node keeps
+    /// in memory.
     ///
     /// `on_complete` is called on the writer thread, once for each group of requests; it must not
     /// block, for nothing is written meanwhile.
     ///
     /// # Errors
-    /// When the file cannot be opened safely, is not ours, is of a newer version or is damaged.
+    /// When the file cannot be opened safely, is not ours, is of a newer version, belongs to
+    /// another identity or is damaged.
     pub fn open(
         path: &Path,
+        own: PeerId,
         on_complete: impl Fn(Vec<Completion>) + Send + 'static,
     ) -> Result<(Self, Snapshot), OpenError> {
-        Self::open_with(path, &Options::default(), on_complete)
+        Self::open_with(path, own, &Options::default(), on_complete)
     }
 
     /// [`Store::open`], with what tests change.
     fn open_with(
         path: &Path,
+        own: PeerId,
         options: &Options,
         on_complete: impl Fn(Vec<Completion>) + Send + 'static,
     ) -> Result<(Self, Snapshot), OpenError> {
         let disk =
             Disk::open(path).map_err(|source| OpenError::File { path: path.to_owned(), source })?;
         let connection = schema::open(path, options)?;
+        owner::check(&connection, path, own)?;
         let snapshot = snapshot::load(&connection).map_err(|error| error.on_open(path))?;
         let scrubbed = match disk.scrub(&connection) {
             // Without room it is done later: the daemon must start to make some.

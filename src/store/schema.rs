@@ -17,7 +17,7 @@ const STATEMENTS_MAX: usize = 128;
 
 /// The steps from an empty file to the newest schema: the first makes version 1, and so on. A step
 /// that was released is never changed.
-const MIGRATIONS: &[&str] = &[VERSION_1];
+const MIGRATIONS: &[&str] = &[VERSION_1, VERSION_2];
 
 /// How a rowid is used, and what has an index, is decided by the four hot changes: a message comes
 /// into the outbox, leaves it, comes into the inbox; a window moves.
@@ -152,6 +152,14 @@ CREATE TABLE last_places (
 INSERT INTO last_places VALUES (0, 0, 0);
 ";
 
+/// Whose database it is, see `owner.rs`. The table is empty until the first start after this step.
+const VERSION_2: &str = "
+CREATE TABLE owner (
+    id INTEGER PRIMARY KEY CHECK (id = 0),
+    peer BLOB NOT NULL
+) STRICT;
+";
+
 /// Tables whose size the number of peers bounds, not the number of messages: these are checked as a
 /// whole at each start.
 const SMALL_TABLES: &[&str] = &[
@@ -164,6 +172,7 @@ const SMALL_TABLES: &[&str] = &[
     "listeners",
     "acknowledged",
     "last_places",
+    "owner",
 ];
 
 /// What tests change.

@@ -78,6 +78,30 @@ fn unreachable_without_an_id_is_exit_1() {
 }
 
 #[test]
+fn an_id_without_an_address_is_not_taken_for_a_host() {
+    let fake = daemon(|| connected(None));
+    for trust in [&[][..], &["--trust-on-first-use"]] {
+        let ran = fake.ctl(&[&["connect", BOB], trust].concat());
+        let expected =
+            format!("distmsgctl: an address is missing; write 'connect {BOB} HOST[:PORT]'\n");
+        assert_eq!(ran, crate::fake::ran(2, "", &expected));
+    }
+    let typo = BOB.replace("lhh9s", "lhh9q");
+    let ran = fake.ctl(&["connect", &typo]);
+    assert!(ran.code == 2 && ran.stderr.contains("the checksum does not match"), "{}", ran.stderr);
+    assert_eq!(fake.asked("probe"), [Value::Null; 0]);
+}
+
+#[test]
+fn an_ipv6_address_without_brackets_is_shown_with_them() {
+    let fake = daemon(|| connected(None));
+    let ran = fake.ctl(&["connect", BOB, "::1:3000"]);
+    let why = "distmsgctl: address: an IPv6 address stands in brackets; write [::1]:3000\n";
+    assert_eq!(ran, crate::fake::ran(2, "", why));
+    assert_eq!(fake.asked("connect"), [Value::Null; 0]);
+}
+
+#[test]
 fn a_mistyped_id_or_address_is_exit_2() {
     let fake = daemon(|| connected(None));
     let typo = BOB.replace("lhh9s", "lhh9q");

@@ -1,12 +1,17 @@
 //! What all commands have in common when something is wrong.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
 use std::process::Stdio;
 
 use serde_json::json;
 
 use crate::fake::{Close, Failure, Fake, bare_command, failure, ran, reply, run};
+
+/// A user and group that own nothing.
+const NOBODY: u32 = 65_533;
 
 #[test]
 fn an_absent_daemon_is_explained() {
@@ -15,9 +20,32 @@ fn an_absent_daemon_is_explained() {
     assert_eq!(ran.stdout, "");
     assert_eq!(
         ran.stderr,
-        "distmsgctl: cannot reach the daemon at /nonexistent/socket: no such file; \
-         start it with 'systemctl --user start distmsg' or run 'distmsg'\n"
+        "distmsgctl: cannot reach the daemon at /nonexistent/socket: no such file; start it with \
+         'distmsg', or name the socket of one that runs with --socket\n"
     );
+}
+
+#[test]
+fn both_places_are_named_where_nobody_said_where_to_look() {
+    let system = "/run/distmsg/socket";
+    // Where the system's daemon runs, it would answer.
+    if std::path::Path::new(system).exists() {
+        return;
+    }
+    let home = tempfile::tempdir().expect("a temporary directory");
+    let mut command = bare_command(&["status"]);
+    command.env("HOME", home.path()).env("XDG_RUNTIME_DIR", home.path());
+    let ran = run(command, b"");
+    assert_eq!((ran.code, &*ran.stdout), (3, ""));
+    let own = home.path().join("distmsg/socket");
+    let places = format!("none of yours at {}, none of the system's at {system};", own.display());
+    assert!(ran.stderr.contains(&places), "{}", ran.stderr);
+
+    let fake = Fake::start(|_, _| Vec::new());
+    let mut command = fake.command(&["status"]);
+    command.env("DISTMSG_SOCKET", fake.path("none"));
+    let ran = run(command, b"");
+    assert!(ran.stderr.contains("none (named by DISTMSG_SOCKET): no such"), "{}", ran.stderr);
 }
 
 #[test]
@@ -39,16 +67,40 @@ fn a_socket_nobody_listens_on_is_explained() {
 }
 
 #[test]
-fn a_socket_that_may_not_be_opened_names_its_group() {
+fn a_socket_that_may_not_be_opened_says_who_may() {
     let fake = Fake::start(|_, _| Vec::new());
-    fs::set_permissions(fake.socket(), fs::Permissions::from_mode(0o000)).expect("a mode");
-    // The superuser may open everything.
-    if std::os::unix::net::UnixStream::connect(fake.socket()).is_ok() {
+    let (socket, dir) = (fake.socket(), fake.path(""));
+    let mode = |path: &Path, mode| {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("a mode");
+    };
+    // The superuser may open everything, but can be somebody else.
+    let root = fs::metadata(&dir).expect("there").uid() == 0;
+    let stderr = || {
+        let mut command = fake.command(&["id"]);
+        if root {
+            command.uid(NOBODY).gid(NOBODY);
+        }
+        let ran = run(command, b"");
+        assert_eq!((ran.code, &*ran.stdout), (3, ""), "{}", ran.stderr);
+        ran.stderr
+    };
+    if !root {
+        mode(&socket, 0o000);
+        let said = stderr();
+        assert!(said.contains("permission denied; it is yours, but has the mode 000"), "{said}");
         return;
     }
-    let ran = fake.ctl(&["id"]);
-    assert_eq!(ran.code, 3);
-    assert!(ran.stderr.contains("permission denied; it is for the group '"), "{}", ran.stderr);
+    mode(&dir, 0o755);
+    mode(&socket, 0o600);
+    let said = stderr();
+    assert!(said.contains("permission denied; it is for the user 'root' alone"), "{said}");
+    assert!(!said.contains("usermod"), "{said}");
+    mode(&socket, 0o660);
+    let said = stderr();
+    assert!(said.contains("it is for the group 'root': join it"), "{said}");
+    mode(&dir, 0o700);
+    let said = stderr();
+    assert!(said.contains("its directory is for the user 'root' alone"), "{said}");
 }
 
 #[test]
@@ -186,6 +238,9 @@ fn help_is_a_result() {
         assert_eq!((ran.code, &*ran.stderr), (0, ""), "{args:?}");
         assert!(ran.stdout.contains("Usage: distmsgctl"), "{args:?}: {}", ran.stdout);
     }
+    // What is in a pipe is acknowledged, seen or not: people must know before they lose messages.
+    let help = fake.ctl(&["--help"]).stdout;
+    assert!(help.contains("'distmsgctl listen --count 1', not"), "{help}");
 }
 
 #[test]

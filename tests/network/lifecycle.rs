@@ -13,6 +13,30 @@ fn a_second_daemon_on_the_same_state_names_the_first() {
 }
 
 #[test]
+fn a_database_whose_key_is_gone_is_not_opened_as_somebody_else() {
+    let mut daemon = Daemon::start("a");
+    daemon.kill();
+    let key = daemon.state_dir().join("identity.pem");
+    let kept = daemon.state_dir().join("kept");
+    std::fs::rename(&key, &kept).expect("moved");
+    // Twice: the first refusal must leave nothing behind that changes the second.
+    for _ in 0..2 {
+        let refused = daemon.distmsg(&[]).exits(78);
+        for part in [&daemon.peer, "identity.pem is not there", "from a backup", "move /"] {
+            assert!(refused.stderr.contains(part), "{part}: {}", refused.stderr);
+        }
+        assert!(!key.exists(), "the place is free for the right key");
+    }
+    let other = Daemon::start("b");
+    std::fs::copy(other.state_dir().join("identity.pem"), &key).expect("copied");
+    let refused = daemon.distmsg(&[]).exits(78);
+    assert!(refused.stderr.contains(&other.peer), "{}", refused.stderr);
+    assert!(refused.stderr.contains(&daemon.peer), "{}", refused.stderr);
+    std::fs::rename(&kept, &key).expect("moved back");
+    daemon.boot();
+}
+
+#[test]
 fn sigterm_stops_cleanly_and_removes_the_socket() {
     let mut net = line("ab");
     net[0].ctl(&["send", "b", "x"]).exits(0);

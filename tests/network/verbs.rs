@@ -205,3 +205,11 @@ fn a_mistyped_connect_does_not_cost_the_address_that_works() {
     assert_eq!(a.knows(b).expect("known")["dial"], *b.address);
     a.await_links(&[b]);
 }
+
+#[test]
+fn a_node_that_dials_itself_is_told_so_plainly() {
+    let a = Daemon::start("a");
+    let refused = a.ctl(&["connect", &a.address, "--trust-on-first-use"]).exits(7);
+    assert!(refused.stderr.contains("that is this node itself"), "{}", refused.stderr);
+    assert!(!refused.stderr.contains('('), "nothing is in parentheses: {}", refused.stderr);
+}

@@ -60,8 +60,12 @@ fn every_mistake_has_its_code_and_is_named() {
         ("", ErrorCode::ParseError, "not JSON"),
         ("GET / HTTP/1.1", ErrorCode::ParseError, "not JSON"),
         ("{", ErrorCode::ParseError, "not JSON"),
-        ("[]", ErrorCode::InvalidRequest, ""),
-        ("7", ErrorCode::InvalidRequest, ""),
+        ("[]", ErrorCode::InvalidRequest, "a request is an object"),
+        ("7", ErrorCode::InvalidRequest, "a request is an object"),
+        // The members in order, without their names.
+        (r#"["2.0",1,"status",{}]"#, ErrorCode::InvalidRequest, "a request is an object"),
+        (r#" ["2.0",1,"status"]"#, ErrorCode::InvalidRequest, "a request is an object"),
+        ("[", ErrorCode::ParseError, "not JSON"),
         (r#"{"jsonrpc":"2.0","method":"status"}"#, ErrorCode::InvalidRequest, "id"),
         (r#"{"jsonrpc":"2.0","id":null,"method":"status"}"#, ErrorCode::InvalidRequest, "id"),
         (r#"{"jsonrpc":"2.0","id":1.5,"method":"status"}"#, ErrorCode::InvalidRequest, ""),
@@ -91,6 +95,7 @@ fn every_mistake_has_its_code_and_is_named() {
         assert_eq!(found, code, "{line}: {message}");
         assert!(message.contains(named), "{line}: {message:?} does not say {named:?}");
         assert!(!message.contains('\n'), "one line: {message}");
+        assert!(!message.contains("struct"), "our own names are nobody's business: {message}");
     }
 }
 

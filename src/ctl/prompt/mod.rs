@@ -1,15 +1,16 @@
 //! The prompt: the shell's grammar with line editing, completion, and messages as they come. From a
 //! pipe the same lines are a script.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::thread;
 
 use clap::{Command, CommandFactory as _, FromArgMatches as _};
 
-use super::args::{self, Cli, Global, Verb};
+use super::args::{Cli, Global, Verb};
 use super::exit::{Exit, Failed, Stop};
 use super::output::{Output, explain};
+use crate::config::{SocketFrom, SocketPath, usage_line};
 
 mod complete;
 mod editor;
@@ -27,7 +28,8 @@ pub(crate) use session::run as run_session;
 /// It blocks, and may be called from anywhere: it has its own thread and its own runtime.
 #[must_use]
 pub fn run(socket: &Path, greeting: &str) -> ExitCode {
-    let shell = Shell { socket: socket.to_owned(), json: false };
+    let socket = SocketPath::named(socket.to_owned(), SocketFrom::Flag);
+    let shell = Shell { socket, json: false };
     let inside = || super::block_on(run_session(&shell, Some(greeting)));
     thread::scope(|scope| scope.spawn(inside).join())
         .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
@@ -35,7 +37,7 @@ pub fn run(socket: &Path, greeting: &str) -> ExitCode {
 
 /// What all lines of a prompt or script share.
 pub(crate) struct Shell {
-    pub(crate) socket: PathBuf,
+    pub(crate) socket: SocketPath,
     /// JSON for every line, not only for those that ask for it.
     pub(crate) json: bool,
 }
@@ -79,7 +81,7 @@ fn parse(line: &str) -> Result<Asked, Failed> {
     }
     let wrong = |error: clap::Error| {
         let help = "'help' lists the commands";
-        Failed::usage(format!("{}; {help}", args::one_line(&error)))
+        Failed::usage(format!("{}; {help}", usage_line(&error)))
     };
     let matches = match grammar().try_get_matches_from(words) {
         Ok(matches) => matches,

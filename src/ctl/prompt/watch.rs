@@ -2,13 +2,13 @@
 //! are fetched for the tab key.
 
 use std::future::pending;
-use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::timeout;
 
 use super::complete::Peers;
+use crate::config::SocketPath;
 use crate::control::client::{Client, Events};
 use crate::control::protocol::{
     Event, Page, PeersPage, Request, Status, Subscribe, Subscribed, Topic,
@@ -59,7 +59,7 @@ impl Watch {
     }
 
     /// Connects and subscribes.
-    pub(crate) async fn connect(&mut self, socket: &Path) -> Result<(), Failed> {
+    pub(crate) async fn connect(&mut self, socket: &SocketPath) -> Result<(), Failed> {
         let (client, events) = context::connect(socket).await?;
         let status: Status = client.call(&Request::Status {}).await.map_err(context::failed)?;
         let topics = vec![Topic::Messages, Topic::Links];

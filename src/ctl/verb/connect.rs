@@ -9,7 +9,7 @@ use crate::ctl::context::{Context, answered};
 use crate::ctl::exit::{Exit, Failed, Stop};
 use crate::ctl::output::say;
 use crate::ctl::{text, when};
-use crate::model::{Address, Name, PeerId};
+use crate::model::{Address, Name, PeerId, PeerIdError};
 
 /// Link to a peer, keep the link and redial it
 ///
@@ -50,6 +50,11 @@ pub(crate) struct Connect {
 pub(crate) async fn run(args: Connect, context: &mut Context) -> Result<Exit, Stop> {
     let (expected, address) = match &args.second {
         Some(address) => (Some(peer_id(&args.first)?), address),
+        None if is_like_an_id(&args.first) => {
+            let peer = peer_id(&args.first)?;
+            let text = format!("an address is missing; write 'connect {peer} HOST[:PORT]'");
+            return Err(Failed::usage(text).into());
+        }
         None => (None, &args.first),
     };
     let address = Address::parse_with_default_port(address)
@@ -85,6 +90,11 @@ pub(crate) async fn run(args: Connect, context: &mut Context) -> Result<Exit, St
 
 fn peer_id(text: &str) -> Result<PeerId, Failed> {
     text.parse().map_err(|error| Failed::usage(format!("peer ID '{text}': {error}")))
+}
+
+/// Whether this can only have been meant as an ID, although a host could have that name.
+fn is_like_an_id(text: &str) -> bool {
+    matches!(text.parse::<PeerId>(), Ok(_) | Err(PeerIdError::Checksum))
 }
 
 /// Asks who answers at the address, and whether that is the one meant.

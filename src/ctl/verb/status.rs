@@ -26,7 +26,7 @@ struct Answer<'a> {
 
 pub(crate) async fn run(_: Status, context: &mut Context) -> Result<Exit, Stop> {
     let status: protocol::Status = context.call(&Request::Status {}).await?;
-    let socket = context.socket.display().to_string();
+    let socket = context.socket.path.display().to_string();
     if context.json {
         context.out.object(&Answer { socket: &socket, status: &status });
     } else {

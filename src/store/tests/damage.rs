@@ -157,6 +157,7 @@ fn a_damaged_row_is_named() {
         ("UPDATE acknowledged SET last = 0", ["acknowledged", "row \"l\""]),
         ("UPDATE acknowledged SET name = 'k'", ["acknowledged", "row \"k\""]),
         ("DELETE FROM last_places", ["last_places", "missing"]),
+        ("UPDATE owner SET peer = x'00'", ["owner", "peer is not 32 bytes"]),
     ] {
         let (_directory, path) = place();
         filled(&path);

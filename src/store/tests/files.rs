@@ -23,13 +23,10 @@ fn refused(path: &Path, options: &Options) -> OpenError {
     }
 }
 
-fn today() -> &'static str {
-    Options::default().migrations[0]
-}
-
 /// The schema of today and steps after it.
 fn with_steps(steps: &[&'static str]) -> Options {
-    let migrations: Vec<_> = [today()].into_iter().chain(steps.iter().copied()).collect();
+    let today = Options::default().migrations;
+    let migrations: Vec<_> = today.iter().chain(steps).copied().collect();
     Options { migrations: migrations.leak(), ..Options::default() }
 }
 
@@ -52,9 +49,46 @@ fn an_older_schema_is_brought_up_to_date_step_by_step() {
     let (rig, _) = Rig::open_with(&path, &newer).expect("it opens again");
     rig.store.close();
     let error = refused(&path, &Options::default());
-    assert!(matches!(error, OpenError::Newer { found: 3, known: 1, .. }), "{error}");
+    assert!(matches!(error, OpenError::Newer { found: 4, known: 2, .. }), "{error}");
     let text = error.to_string();
     assert!(text.contains("newer distmsg") && text.contains("install that version"), "{text}");
+}
+
+/// A file as the first schema's version of distmsg made it, with a message in it.
+fn of_the_first_schema(path: &Path) {
+    let (rig, _) = Rig::open(path);
+    rig.commit(vec![queue(&outgoing(1, 1, 100))]);
+    rig.store.close();
+    let file = Connection::open(path).expect("sqlite opens");
+    file.execute_batch("DROP TABLE owner; PRAGMA user_version = 1;").expect("sqlite writes");
+}
+
+#[test]
+fn a_database_belongs_to_one_identity() {
+    let (_directory, path) = place();
+    let open = |own| Rig::open_as(peer(own), &path, &Options::default());
+    let (rig, _) = open(1).expect("it is new");
+    rig.commit(vec![queue(&outgoing(1, 1, 100))]);
+    rig.store.close();
+    let Err(error) = open(2) else { panic!("it belongs to somebody else") };
+    let OpenError::OtherIdentity { owner, own, .. } = &error else { panic!("{error}") };
+    assert_eq!((*owner, *own), (peer(1), peer(2)));
+    let text = error.to_string();
+    assert!(text.contains("from a backup") && text.contains("move the database away"), "{text}");
+    let (rig, _) = open(1).expect("it is still the first one's");
+    assert_eq!(outbox_of(&rig, 1), [outgoing(1, 1, 100)]);
+}
+
+#[test]
+fn a_database_that_knows_no_owner_takes_the_identity_of_today() {
+    let (_directory, path) = place();
+    of_the_first_schema(&path);
+    let open = |own| Rig::open_as(peer(own), &path, &Options::default());
+    let (rig, _) = open(5).expect("an old one has no owner");
+    assert_eq!(outbox_of(&rig, 1), [outgoing(1, 1, 100)]);
+    rig.store.close();
+    assert!(open(6).is_err(), "now it has");
+    assert!(open(5).is_ok());
 }
 
 #[test]

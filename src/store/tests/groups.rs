@@ -10,7 +10,7 @@ fn what_waits_is_committed_together_and_reported_in_order() {
     let (sender, completions) = mpsc::channel();
     let (release, gate) = mpsc::channel::<()>();
     let gate = Mutex::new(gate);
-    let (store, _) = Store::open(&path, move |done| {
+    let (store, _) = Store::open(&path, peer(0), move |done| {
         let first = done.iter().any(|c| matches!(c, Completion::Committed { token: 0, .. }));
         let _ = sender.send(done);
         if first {

@@ -38,8 +38,13 @@ impl Rig {
     }
 
     fn open_with(path: &Path, options: &Options) -> Result<(Self, Snapshot), OpenError> {
+        Self::open_as(peer(0), path, options)
+    }
+
+    /// Opens it for an identity.
+    fn open_as(own: PeerId, path: &Path, options: &Options) -> Result<(Self, Snapshot), OpenError> {
         let (sender, completions) = mpsc::channel();
-        let (store, snapshot) = Store::open_with(path, options, move |done| {
+        let (store, snapshot) = Store::open_with(path, own, options, move |done| {
             let _ = sender.send(done);
         })?;
         Ok((Self { store, completions }, snapshot))

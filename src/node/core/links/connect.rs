@@ -208,6 +208,9 @@ pub(super) fn failure_text(failure: &DialFailure, address: &Address) -> String {
         DialFailure::Identity { found } => format!(
             "the peer at {address} is {found}, not the one expected; check the ID with its operator"
         ),
+        DialFailure::Refused { reason, text } if text.is_empty() => {
+            format!("the peer at {address} refused: {reason}")
+        }
         DialFailure::Refused { reason, text } => {
             format!("the peer at {address} refused: {reason} ({})", escaped(text))
         }
