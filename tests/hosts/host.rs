@@ -116,6 +116,13 @@ impl Host {
         self.status()["outbox_messages"].as_u64().expect("a number")
     }
 
+    /// Messages it holds for another.
+    #[track_caller]
+    pub(crate) fn queued_for(&self, other: &Self) -> usize {
+        let outbox = self.ctl(&["outbox", "--json"]).exits(0).json();
+        outbox.iter().filter(|message| message["to"] == *other.peer).count()
+    }
+
     /// The messages in its inbox, oldest first, with their bodies.
     #[track_caller]
     pub(crate) fn inbox(&self) -> Vec<Value> {

@@ -35,23 +35,29 @@ pub(crate) struct Net {
 impl Net {
     /// Daemons in a shape, all links up. None where there can be no hosts.
     pub(crate) fn up(scenario: &'static str, number: u8, ip: Ip, shape: Shape) -> Option<Self> {
-        let mut net = Self::alone(scenario, number, ip, shape)?;
+        let net = Self::alone(scenario, number, ip, shape)?;
         let begun = Instant::now();
         match shape {
             Shape::Line => (1..HOSTS).for_each(|host| net.connect(host, host + 1)),
             Shape::Mesh => (2..=HOSTS).for_each(|host| net.connect(host, 1)),
         }
+        net.await_links(shape);
+        net.say(&format!("all links up in {:.1} s", begun.elapsed().as_secs_f64()));
+        Some(net)
+    }
+
+    /// Waits until everybody has the links of a shape.
+    #[track_caller]
+    pub(crate) fn await_links(&self, shape: Shape) {
         let wanted = |number| match shape {
             Shape::Line if number == 1 || number == HOSTS => 1,
             Shape::Line => 2,
             Shape::Mesh => HOSTS - 1,
         };
-        for host in &mut net.hosts {
+        for host in &self.hosts {
             let what = format!("host {} has its links", host.number);
             until(&what, LINKS_MAX, || host.links() == wanted(host.number));
         }
-        net.say(&format!("all links up in {:.1} s", begun.elapsed().as_secs_f64()));
-        Some(net)
     }
 
     /// Daemons that are linked with nobody.
@@ -115,10 +121,11 @@ impl Net {
     /// Sends messages, none of which can be delivered in time: they stay queued.
     #[track_caller]
     pub(crate) fn queue(&self, from: usize, to: usize, bodies: Bodies) {
-        let before = self.host(from).queued();
+        let before = self.host(from).queued_for(self.host(to));
         let delivered = self.send(from, to, bodies, "1s", 4);
         assert_eq!(delivered, 0, "nothing gets there");
-        assert_eq!(self.host(from).queued(), before + bodies.count as u64, "exit 4: all are kept");
+        let queued = self.host(from).queued_for(self.host(to));
+        assert_eq!(queued, before + bodies.count, "exit 4 means that all are kept");
     }
 
     /// Sends messages one after the other, and tells how many were reported as delivered.

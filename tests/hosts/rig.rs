@@ -143,8 +143,8 @@ fn obstacle() -> Option<String> {
         return Some("not root".to_owned());
     }
     let missing = |program: &&str| {
-        let version = Command::new(program).arg("-V").stdout(Stdio::null()).status();
-        version.is_err()
+        let (out, errors) = (Stdio::null(), Stdio::null());
+        Command::new(program).arg("--help").stdout(out).stderr(errors).status().is_err()
     };
     let program = ["bash", "ip", "nft"].into_iter().find(missing)?;
     Some(format!("no program {program}"))
