@@ -10,6 +10,10 @@ use crate::rig::{HOSTS, Ip};
 const HEALED_MAX: Duration = Duration::from_secs(60);
 /// Within this, nobody believes in a link to the other half any more.
 const SILENCE_MAX: Duration = Duration::from_secs(50);
+/// Long enough for each half to have dialled all of the other by its own choice.
+const IN_VAIN: Duration = Duration::from_secs(40);
+/// The variable that asks for longer partitions, in seconds more.
+const LONGER: &str = "DISTMSG_TEST_HOSTS_PARTITION";
 const HALF: usize = HOSTS / 2;
 
 /// Cuts the network in two while messages are sent within each half and across.
@@ -43,13 +47,34 @@ fn a_short_partition_heals() {
     make_whole(&net);
 }
 
-#[test]
-fn a_partition_heals_after_its_links_were_given_up() {
-    let Some(net) = Net::up("long", 8, Ip::V6, Shape::Mesh) else { return };
-    cut_in_two(&net);
+/// Leaves the network in two until nobody believes in a link to the other half any more.
+fn outlast_the_links(net: &Net) {
     let took = until("every link across is given up", SILENCE_MAX, || {
         (1..=HOSTS).all(|number| net.host(number).links() == HALF - 1)
     });
     net.say(&format!("every link across was given up after {:.1} s", took.as_secs_f64()));
+    let longer = std::env::var(LONGER).map_or(0, |secs| secs.parse().expect("a number"));
+    std::thread::sleep(Duration::from_secs(longer));
+}
+
+#[test]
+fn a_partition_heals_after_its_links_were_given_up() {
+    let Some(net) = Net::up("long", 8, Ip::V6, Shape::Mesh) else { return };
+    cut_in_two(&net);
+    outlast_the_links(&net);
+    make_whole(&net);
+}
+
+#[test]
+fn a_partition_heals_that_no_operators_link_crosses() {
+    let Some(net) = Net::up("unkept", 11, Ip::V4, Shape::Mesh) else { return };
+    for from in HALF + 1..=HOSTS {
+        net.host(from).ctl(&["disconnect", &net.host(1).peer]).exits(0);
+    }
+    net.await_links(Shape::Mesh);
+    cut_in_two(&net);
+    outlast_the_links(&net);
+    // Whoever is dialled in vain now must be dialled again soon.
+    std::thread::sleep(IN_VAIN);
     make_whole(&net);
 }
