@@ -17,14 +17,22 @@ use crate::wire::{CloseReason, decode_record};
 
 /// Before a peer that could not be reached is dialled again; doubled each time.
 const REDIAL_INITIAL: Span = Span::from_millis(500);
-/// Between dials of a peer that stays away.
-const REDIAL_MAX: Span = Span::from_secs(60);
+/// Between dials of a peer that stays away. A half longer at most, by jitter, so that what waits
+/// for the end of a partition is delivered within a minute after it.
+const REDIAL_MAX: Span = Span::from_secs(30);
 /// How often to look whether there are enough links to peers of our own choice.
 const AUTO_INTERVAL: Span = Span::from_secs(10);
+/// When to look again after we reached somebody: whom it knows may be reached too.
+const AUTO_SOON: Span = Span::from_millis(500);
 /// Peers of our own choice that could not be reached are left alone for this long.
 const AUTO_PAUSE: Span = Span::from_secs(600);
 /// How many of them are remembered.
 const AUTO_PAUSED_MAX: usize = 1_024;
+/// Those among them to which there was a link are left alone for this long only: the network may
+/// have been cut in two, and only we know whom to look for.
+const LOST_PAUSE: Span = Span::from_secs(20);
+/// How many of those are remembered.
+const LOST_MAX: usize = 64;
 
 /// A link that is up.
 #[derive(Debug)]
@@ -81,6 +89,8 @@ pub(in crate::node::core) struct Links {
     links_max: usize,
     auto_next: Monotonic,
     auto_paused: BTreeMap<PeerId, Monotonic>,
+    /// Peers that the operator did not connect, whose links went down, and when.
+    lost: BTreeMap<PeerId, Monotonic>,
 }
 
 impl Links {
@@ -97,6 +107,7 @@ impl Links {
             links_max,
             auto_next: now.mono,
             auto_paused: BTreeMap::new(),
+            lost: BTreeMap::new(),
         }
     }
 
@@ -154,6 +165,16 @@ impl Links {
         kept.chain(connecting).chain(auto).min().unwrap_or(Monotonic::NEVER)
     }
 
+    /// Remembers whose link went down; whom we lost first makes room.
+    fn note_lost(&mut self, peer: PeerId, now: Monotonic) {
+        self.lost.insert(peer, now);
+        if self.lost.len() > LOST_MAX
+            && let Some(first) = self.lost.iter().min_by_key(|(_, at)| **at).map(|(peer, _)| *peer)
+        {
+            self.lost.remove(&first);
+        }
+    }
+
     fn dial(&mut self, purpose: Purpose, address: Address) -> (DialId, Effect) {
         let dial = DialId(self.next_dial);
         self.next_dial += 1;
@@ -192,6 +213,11 @@ impl Core {
         self.links.up.insert(link, state);
         self.links.active.insert(peer, link);
         self.links.last_errors.remove(&peer);
+        self.links.lost.remove(&peer);
+        if outbound {
+            let soon = now.mono + jittered(&mut self.random, AUTO_SOON);
+            self.links.auto_next = self.links.auto_next.min(soon);
+        }
         self.router.handle(now, router::Input::LinkUp { neighbour: peer, record });
         self.route(now);
         if self.links.link_of(&peer) == Some(link) {
@@ -257,6 +283,8 @@ impl Core {
         // Only of peers that matter to the operator: strangers may come and go in any number.
         if self.links.kept.contains_key(&peer) {
             self.links.last_errors.insert(peer, reason.to_owned());
+        } else {
+            self.links.note_lost(peer, now.mono);
         }
         self.drop_active(now, &peer);
         self.tell_link(peer, false, Some(reason.to_owned()));
@@ -271,6 +299,9 @@ impl Core {
         text: &str,
     ) {
         let Some(link) = self.links.link_of(peer) else { return };
+        if reason == CloseReason::Silent {
+            self.links.note_lost(*peer, now.mono);
+        }
         self.out.flush_frames_of(link);
         self.drop_active(now, peer);
         self.refuse_link(link, reason, text);
@@ -318,7 +349,10 @@ impl Core {
                 self.on_connect_failed(now, peer, dial, &failure, &text);
             }
             Purpose::Auto(peer) => {
-                let until = now.mono + jittered(&mut self.random, AUTO_PAUSE);
+                let silent = matches!(failure, DialFailure::Unreachable { .. });
+                let lost = silent && self.links.lost.contains_key(peer);
+                let pause = if lost { LOST_PAUSE } else { AUTO_PAUSE };
+                let until = now.mono + jittered(&mut self.random, pause);
                 while self.links.auto_paused.len() >= AUTO_PAUSED_MAX {
                     self.links.auto_paused.pop_first();
                 }
