@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::daemon::{Daemon, SOON, line, text};
 use crate::random::Choices;
-use crate::running::until;
+use crate::running::{Running, until};
 
 /// The variable that asks for more kills.
 const KILLS: &str = "DISTMSG_TEST_KILLS";
@@ -22,6 +22,8 @@ const ARRIVAL_MAX: Duration = Duration::from_secs(90);
 /// One line in so many needs several envelopes.
 const LARGE_ONE_IN: u64 = 60;
 const LARGE_BYTES: usize = 150_000;
+/// Who is killed beside the three daemons: a client that listens at the last of them.
+const LISTENING_CLIENT: usize = 3;
 
 /// What was sent, and what was said about it.
 #[derive(Default)]
@@ -33,20 +35,81 @@ struct Sent {
     run: BTreeMap<u64, u64>,
 }
 
+/// A client that listens, again and again under the same name, and what all its runs were given.
+struct Ear {
+    running: Option<Running>,
+    given: Vec<u64>,
+}
+
+impl Ear {
+    fn new(at: &Daemon) -> Self {
+        let mut ear = Self { running: None, given: Vec::new() };
+        ear.listen(at);
+        ear
+    }
+
+    fn listen(&mut self, at: &Daemon) {
+        self.running = Some(at.ctl_start(&["listen", "--name", "ear", "--json"]));
+    }
+
+    /// SIGKILL, if its daemon's end did not end it already.
+    fn kill(&mut self, sent: &Sent) {
+        let running = self.running.take().expect("it listens");
+        running.signal(rustix::process::Signal::KILL);
+        let output = running.finish();
+        assert!(matches!(output.code, None | Some(3)), "{output:?}");
+        let text = output.text();
+        // It may have been killed within a line; then it has not acknowledged that.
+        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+        self.given.extend(whole.lines().map(|line| {
+            let message = serde_json::from_str(line).unwrap_or_else(|e| panic!("{line}: {e}"));
+            place_of(&message, sent)
+        }));
+    }
+
+    /// Fails unless it was given everything at least once, and hardly anything twice.
+    fn assert_heard_all(mut self, at: &Daemon, sent: &Sent) {
+        until("the listener has acknowledged everything", ARRIVAL_MAX, || {
+            let status = at.status();
+            let all = status["listeners"].as_array().expect("listeners");
+            let ear = all.iter().find(|listener| listener["name"] == "ear").expect("it is there");
+            (ear["unread"] == 0).then_some(())
+        });
+        self.kill(sent);
+        let once: BTreeSet<u64> = self.given.iter().copied().collect();
+        assert_eq!(once.len(), sent.bodies.len(), "the listener was not given everything");
+        eprintln!(
+            "the listener was given {} of {} again",
+            self.given.len() - once.len(),
+            once.len()
+        );
+    }
+}
+
+/// The place of a message that must be whole.
+fn place_of(message: &serde_json::Value, sent: &Sent) -> u64 {
+    let body = text(message, "body");
+    let place = body.split(' ').next().and_then(|n| n.parse().ok()).expect("a place");
+    assert!(body == sent.bodies[place as usize], "message {place} is whole");
+    place
+}
+
 #[test]
 fn whatever_is_killed_everything_queued_arrives_once_and_in_order() {
     let kills =
         std::env::var(KILLS).map_or(KILLS_DEFAULT, |kills| kills.parse().expect("a number"));
     let mut choices = Choices::new();
     let mut net = line("abc");
+    let mut ear = Ear::new(&net[2]);
     let (mut sent, mut run) = (Sent::default(), 0);
     for kill in 0..kills {
         let bodies: Vec<String> =
             (0..BATCH).map(|n| body(kill * BATCH + n, &mut choices)).collect();
-        let victim = usize::try_from(choices.below(3)).expect("small");
-        send_and_kill(&mut net, victim, &bodies, &mut sent, &mut run, &mut choices);
+        let victim = usize::try_from(choices.below(4)).expect("small");
+        send_and_kill(&mut net, &mut ear, victim, &bodies, &mut sent, &mut run, &mut choices);
     }
     assert_all_arrived(&net[0], &net[2], &sent);
+    ear.assert_heard_all(&net[2], &sent);
 }
 
 /// A body that tells its place.
@@ -57,10 +120,11 @@ fn body(place: u64, choices: &mut Choices) -> String {
     }
 }
 
-/// Sends a batch, kills a daemon meanwhile, starts it again, and sends what was not accepted again,
+/// Sends a batch, kills somebody meanwhile, starts him again, and sends what was not accepted again,
 /// with the same key, until all is.
 fn send_and_kill(
     net: &mut [Daemon],
+    ear: &mut Ear,
     victim: usize,
     bodies: &[String],
     sent: &mut Sent,
@@ -81,9 +145,15 @@ fn send_and_kill(
         send.close();
         if attempt == 0 {
             choices.pass(MOMENT_MAX);
-            net[victim].kill();
-            choices.pass(AWAY_MAX);
-            net[victim].boot();
+            if victim < LISTENING_CLIENT {
+                net[victim].kill();
+                choices.pass(AWAY_MAX);
+                net[victim].boot();
+            }
+            if victim >= 2 {
+                ear.kill(sent);
+                ear.listen(&net[2]);
+            }
         }
         let output = send.finish();
         for answer in output.json() {
@@ -112,16 +182,7 @@ fn assert_all_arrived(a: &Daemon, c: &Daemon, sent: &Sent) {
     until("every receipt comes back", SOON, || (a.queued() == 0).then_some(()));
     let count = sent.bodies.len().to_string();
     let listened = c.ctl(&["listen", "--count", &count, "--timeout", "30s", "--json"]).exits(0);
-    let places: Vec<u64> = listened
-        .json()
-        .iter()
-        .map(|message| {
-            let body = text(message, "body");
-            let place = body.split(' ').next().and_then(|n| n.parse().ok()).expect("a place");
-            assert!(body == sent.bodies[place as usize], "message {place} is whole");
-            place
-        })
-        .collect();
+    let places: Vec<u64> = listened.json().iter().map(|message| place_of(message, sent)).collect();
     assert_eq!(c.status()["inbox_messages"].as_u64(), Some(places.len() as u64), "no more came");
     let once: BTreeSet<u64> = places.iter().copied().collect();
     assert_eq!(once.len(), places.len(), "none came twice");

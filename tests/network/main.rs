@@ -16,6 +16,8 @@ mod crashes;
 #[cfg(test)]
 mod daemon;
 #[cfg(test)]
+mod faults;
+#[cfg(test)]
 mod hostile;
 #[cfg(test)]
 mod import;
