@@ -129,7 +129,8 @@ impl Router {
     /// The courier wants to write to a peer.
     pub(super) fn on_locate(&mut self, peer: PeerId, anew: bool) {
         let recorded = self.fresh_record(&peer).is_some();
-        let linked = self.neighbours.contains_key(&peer);
+        // One that fell silent is sought by others.
+        let linked = self.neighbours.contains_key(&peer) && !self.is_doubted(&peer);
         if recorded && (linked || (!anew && self.has_way(&peer))) {
             return self.output(Output::Located { peer });
         }

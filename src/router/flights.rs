@@ -50,6 +50,8 @@ pub(super) struct Flight {
     /// The frame, while another next hop may be tried.
     pub(super) frame: Option<Bytes>,
     pub(super) stage: Stage,
+    /// When it was last sent to a next hop, or else when it began.
+    sent: Monotonic,
     /// When its stage ends.
     due: Monotonic,
     /// When all of it ends.
@@ -80,6 +82,7 @@ impl Flight {
             tried: Vec::new(),
             frame: None,
             stage: Stage::Lapsed,
+            sent: now,
             due: expires,
             expires,
             preimage: None,
@@ -95,6 +98,11 @@ impl Flight {
     /// Where it is, while it flies, or was last.
     pub(super) fn hop(&self) -> Option<PeerId> {
         self.tried.last().copied()
+    }
+
+    /// When it was sent to where it is.
+    pub(super) const fn sent(&self) -> Monotonic {
+        self.sent
     }
 
     pub(super) fn arrivals(&self) -> &[PeerId] {
@@ -175,6 +183,9 @@ impl Flights {
 
     /// It was sent to a next hop.
     pub(super) fn depart(&mut self, id: u64, hop: PeerId, now: Monotonic) {
+        if let Some(flight) = self.flights.get_mut(&id) {
+            flight.sent = now;
+        }
         self.change_stage(id, Stage::Flying, now + PATIENCE, Some(hop));
     }
 

@@ -19,7 +19,11 @@ impl Router {
         let before = self.flights.of_commitment(&commitment);
         let last = before.iter().rev().filter_map(|id| self.flights.get(*id));
         let mut own = last.filter(|flight| elsewhere && flight.arrivals().is_empty());
-        let avoid: Vec<PeerId> = own.find_map(Flight::hop).into_iter().collect();
+        let missed = own.find_map(|flight| Some((flight.hop()?, flight.sent())));
+        let avoid: Vec<PeerId> = missed.iter().map(|(hop, _)| *hop).collect();
+        if let Some((hop, sent)) = missed {
+            self.doubt(&hop, sent);
+        }
         if let Some(same) = self.flights.copy_of(&commitment, &digest) {
             self.flights.remove(same);
         }
@@ -99,7 +103,8 @@ impl Router {
         }
     }
 
-    /// Sends a flight to the best next hop that was not tried; those to avoid come last.
+    /// Sends a flight to the best next hop that was not tried; those to avoid come last, and so
+    /// do those that fell silent.
     fn send_on(&mut self, id: u64, avoid: &[PeerId]) -> Result<PeerId, RejectReason> {
         let mut reason = RejectReason::NoRoute;
         let frame = self.flights.get(id).and_then(|flight| flight.frame.clone()).ok_or(reason)?;
@@ -128,9 +133,10 @@ impl Router {
             let learned = learned.filter(|via| *via != destination);
             std::iter::once(destination).chain(learned).filter(is_open)
         };
-        let fresh = all().filter(|hop| !avoid.contains(hop));
-        let tried = all().filter(|hop| avoid.contains(hop));
-        for (slot, hop) in hops.iter_mut().zip(fresh.chain(tried)) {
+        let is_last = |hop: &PeerId| avoid.contains(hop) || self.is_doubted(hop);
+        let first = all().filter(|hop| !is_last(hop));
+        let last = all().filter(is_last);
+        for (slot, hop) in hops.iter_mut().zip(first.chain(last)) {
             *slot = Some(hop);
         }
         hops
@@ -210,6 +216,8 @@ impl Router {
                 && let Some(hop) = flight.hop()
             {
                 self.routes.miss(&flight.header.destination, &hop);
+                let sent = flight.sent();
+                self.doubt(&hop, sent);
             }
             self.flights.lapse(id);
         }

@@ -41,6 +41,9 @@ pub(super) struct Neighbour {
     pub(super) up_since: Monotonic,
     /// When it last said anything.
     heard: Monotonic,
+    /// Something that went to it was to no avail, and it has said nothing since: perhaps it is
+    /// gone, and others are asked first.
+    doubted: bool,
     /// When the last ping went out, and its nonce until it is answered.
     pinged: (Monotonic, Option<u64>),
     /// Round trip of the last ping that was answered.
@@ -93,6 +96,7 @@ impl Router {
         let neighbour = Neighbour {
             up_since: now,
             heard: now,
+            doubted: false,
             pinged: (now, None),
             rtt_last: None,
             rtt_smoothed: None,
@@ -160,7 +164,24 @@ impl Router {
     /// Whether a neighbour may be heard; notes that it was.
     pub(super) fn hear(&mut self, id: &PeerId) -> bool {
         let now = self.now.mono;
-        self.neighbours.get_mut(id).map(|neighbour| neighbour.heard = now).is_some()
+        let Some(neighbour) = self.neighbours.get_mut(id) else { return false };
+        neighbour.heard = now;
+        neighbour.doubted = false;
+        true
+    }
+
+    /// What went to a neighbour at a time was to no avail. If it has said nothing since, it is
+    /// doubted until it does, and asked to.
+    pub(super) fn doubt(&mut self, id: &PeerId, sent: Monotonic) {
+        let Some(neighbour) = self.neighbours.get_mut(id) else { return };
+        if neighbour.heard <= sent && !neighbour.doubted {
+            neighbour.doubted = true;
+            self.ping(*id);
+        }
+    }
+
+    pub(super) fn is_doubted(&self, id: &PeerId) -> bool {
+        self.neighbours.get(id).is_some_and(|neighbour| neighbour.doubted)
     }
 
     pub(super) fn on_pong(&mut self, from: &PeerId, nonce: u64) {

@@ -74,8 +74,10 @@ impl Router {
     /// no way leads to at present are left out.
     pub fn routes_after(&self, after: Option<PeerId>, count: usize) -> Vec<RouteView> {
         let routes = self.routes.after(after, self.now.mono).filter_map(|(destination, hops)| {
-            let next_hops: Vec<NextHopView> =
+            let mut next_hops: Vec<NextHopView> =
                 hops.filter(|hop| self.neighbours.contains_key(&hop.via)).map(view_of).collect();
+            // As they are tried: those that fell silent last, else in the order that they have.
+            next_hops.sort_by_key(|hop| self.is_doubted(&hop.neighbour));
             (!next_hops.is_empty()).then_some(RouteView { destination: *destination, next_hops })
         });
         routes.take(count).collect()

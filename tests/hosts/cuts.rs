@@ -1,5 +1,6 @@
 //! A link that goes silent: nobody is told, packets are just not there any more.
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -11,6 +12,13 @@ use crate::rig::{HOSTS, Ip};
 const ROUNDS: &str = "DISTMSG_TEST_HOSTS_ROUNDS";
 const ROUNDS_DEFAULT: u32 = 3;
 
+/// So often are a few messages sent while a link is cut.
+const BATCHES: usize = 25;
+/// What takes longer had to find out that a link is silent.
+const SLOW: Duration = Duration::from_millis(500);
+/// How long all of them may take in a round.
+const GOES_ROUND_MAX: Duration = Duration::from_secs(60);
+
 /// Within this a link on which nothing comes any more is given up.
 const SILENCE_MAX: Duration = Duration::from_secs(45);
 /// What a busy machine adds to it, and what we add by looking now and then.
@@ -20,59 +28,80 @@ const SLACK: Duration = Duration::from_secs(3);
 fn messages_go_round_when_the_link_in_use_is_cut() {
     let rounds = std::env::var(ROUNDS).map_or(ROUNDS_DEFAULT, |n| n.parse().expect("a number"));
     let Some(net) = Net::up("cut", 5, Ip::V4, Shape::Mesh) else { return };
-    let over = AtomicBool::new(false);
+    net.everybody_writes(small(1));
+    let streams = [Stream::new(1, 6), Stream::new(6, 1)];
     std::thread::scope(|scope| {
-        let stream = |from, to| {
-            let mut longest = Duration::ZERO;
-            while !over.load(Ordering::Relaxed) {
-                longest = longest.max(net.deliver(from, to, small(20)));
-            }
-            longest
-        };
-        let ends = [(1, 6), (6, 1)].map(|(from, to)| (from, scope.spawn(move || stream(from, to))));
         // Ends the streams even if a round fails.
-        let done = Done(&over);
+        let done = Done(&streams);
+        for stream in &streams {
+            scope.spawn(|| stream.flow(&net));
+        }
         for round in 1..=rounds {
-            cut_the_link_in_use(&net, round);
+            cut_the_link_in_use(&net, &streams, round);
         }
         drop(done);
-        for (from, longest) in ends {
-            let longest = longest.join().expect("its messages are delivered").as_secs_f64();
-            net.say(&format!("from host {from}, 20 messages took {longest:.1} s at most"));
-        }
     });
     net.assert_all_arrived();
 }
 
-/// Cuts the link by which messages from host 1 to host 6 go, waits until others take another way
-/// and heals it.
-fn cut_the_link_in_use(net: &Net, round: u32) {
+/// Cuts the link by which messages from host 1 to host 6 go, while they flow, and heals it.
+fn cut_the_link_in_use(net: &Net, streams: &[Stream], round: u32) {
     let mut hop = None;
     until("a route is in use", LINKS_MAX, || {
         hop = net.first_hop(1, 6);
         hop.is_some()
     });
     let hop = hop.expect("found");
+    for stream in streams {
+        stream.times.lock().expect("not poisoned").clear();
+    }
     net.rig.cut(1, hop);
-    let around = until("another way is taken", SILENCE_MAX, || {
-        net.first_hop(1, 6).is_some_and(|now| now != hop)
+    let took = until("both streams flow on", GOES_ROUND_MAX, || {
+        streams.iter().all(|stream| stream.times.lock().expect("not poisoned").len() >= BATCHES)
     });
-    let delivered = net.deliver(1, 5, small(1));
-    net.say(&format!(
-        "round {round}: cut between 1 and {hop}, another way after {:.1} s, a message elsewhere \
-         took {:.1} s",
-        around.as_secs_f64(),
-        delivered.as_secs_f64()
-    ));
+    for Stream { from, to, times, .. } in streams {
+        let times = times.lock().expect("not poisoned");
+        let longest = times.iter().max().expect("some").as_secs_f64();
+        let slow = times.iter().filter(|time| **time >= SLOW).count();
+        net.say(&format!(
+            "round {round}, cut between 1 and {hop}: of {} times 20 messages from {from} to {to}, \
+             {slow} took {SLOW:?} or more, {longest:.1} s at most",
+            times.len()
+        ));
+    }
+    net.say(&format!("round {round} took {:.1} s", took.as_secs_f64()));
+    until("routes tell of another way", GOES_ROUND_MAX, || net.first_hop(1, 6) != Some(hop));
     net.rig.heal();
 }
 
-/// Sets its flag when dropped.
-struct Done<'a>(&'a AtomicBool);
+/// Messages that flow all the time, a few after the other.
+struct Stream {
+    from: usize,
+    to: usize,
+    /// How long each few took.
+    times: Mutex<Vec<Duration>>,
+    over: AtomicBool,
+}
+
+impl Stream {
+    fn new(from: usize, to: usize) -> Self {
+        Self { from, to, times: Mutex::default(), over: AtomicBool::new(false) }
+    }
+
+    fn flow(&self, net: &Net) {
+        while !self.over.load(Ordering::Relaxed) {
+            let took = net.deliver(self.from, self.to, small(20));
+            self.times.lock().expect("not poisoned").push(took);
+        }
+    }
+}
+
+/// Ends the streams when dropped.
+struct Done<'a>(&'a [Stream]);
 
 impl Drop for Done<'_> {
     fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
+        self.0.iter().for_each(|stream| stream.over.store(true, Ordering::Relaxed));
     }
 }
 

@@ -9,6 +9,8 @@
 #![allow(clippy::print_stderr, reason = "a test that fails shows the daemons' logs")]
 
 #[cfg(test)]
+mod apart;
+#[cfg(test)]
 mod command;
 #[cfg(test)]
 mod cuts;
@@ -18,8 +20,6 @@ mod host;
 mod moved;
 #[cfg(test)]
 mod net;
-#[cfg(test)]
-mod partitions;
 #[cfg(test)]
 mod poor;
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use super::net::Net;
 use crate::crypto::commitment_of;
-use crate::model::limits::SEALED_BYTES_MAX;
+use crate::model::limits::{PING_INTERVAL, SEALED_BYTES_MAX};
 use crate::model::{Limits, Span};
 use crate::router::flights::FLIGHTS_PER_COMMITMENT_MAX;
 use crate::router::{Action, Input, Output};
@@ -223,6 +223,33 @@ fn elsewhere_takes_another_way_and_the_silent_one_is_judged_though_all_is_settle
     assert!(ways[1].0 == 1 && ways[1].1.score < 0.5, "1 missed");
     net.run(Span::from_secs(60));
     assert_eq!(net.routers[0].flights.size(), (0, 0));
+}
+
+#[test]
+fn a_neighbour_that_fell_silent_is_asked_last_until_it_is_heard() {
+    let mut net = Net::linked(3, [(0, 1), (1, 2), (0, 2)]);
+    net.run(SECOND);
+    let direct =
+        |net: &Net| net.count(|from, to, frame| is_envelope(0, 0, frame) && (from, to) == (0, 2));
+    net.loss = Box::new(|from, to, _| (from, to) == (0, 2) || (from, to) == (2, 0));
+    let [first, second, third] = [1, 2, 3].map(|counter| net.envelope(0, 2, counter, 10));
+    net.send_envelope(0, &first);
+    net.run(SECOND);
+    net.input(0, Input::Send { envelope: first.with_attempt(2), elsewhere: true });
+    net.locate(0, 2, true);
+    net.run(SECOND);
+    net.input(0, Input::Send { envelope: first.with_attempt(3), elsewhere: true });
+    net.run(SECOND);
+    assert_eq!((net.receipts(0, &first), direct(&net)), (1, 2), "found anew, it goes around");
+    net.send_envelope(0, &second);
+    net.run(SECOND);
+    assert_eq!((net.receipts(0, &second), direct(&net)), (1, 2), "around at once");
+    assert_eq!(net.ways(0, 2).iter().map(|(via, _)| *via).collect::<Vec<_>>(), [1, 2]);
+    net.loss = Box::new(|_, _, _| false);
+    net.run(PING_INTERVAL + SECOND);
+    net.send_envelope(0, &third);
+    net.run(SECOND);
+    assert_eq!((net.receipts(0, &third), direct(&net)), (1, 3), "it is heard again");
 }
 
 #[test]

@@ -11,7 +11,7 @@ const HEALED_MAX: Duration = Duration::from_secs(60);
 /// Within this, nobody believes in a link to the other half any more.
 const SILENCE_MAX: Duration = Duration::from_secs(50);
 /// Long enough for each half to have dialled all of the other by its own choice.
-const IN_VAIN: Duration = Duration::from_secs(40);
+const IN_VAIN: Duration = Duration::from_secs(35);
 /// The variable that asks for longer partitions, in seconds more.
 const LONGER: &str = "DISTMSG_TEST_HOSTS_PARTITION";
 const HALF: usize = HOSTS / 2;
