@@ -35,9 +35,8 @@ fn pings_of_clients_that_left_are_forgotten() {
     let a = Daemon::start("a");
     let peer = nobody();
     let ping = |id: usize| {
-        format!(
-            r#"{{"jsonrpc":"2.0","id":{id},"method":"ping","params":{{"peer":"{peer}","timeout_ms":1000000000000}}}}"#
-        ) + "\n"
+        let params = format!(r#"{{"peer":"{peer}","timeout_ms":1000000000000}}"#);
+        format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"ping","params":{params}}}"#) + "\n"
     };
     let pings: String = (0..8_000).map(ping).collect();
     let before = resident_kb(&a);

@@ -219,7 +219,7 @@ impl Core {
         match settled.unwrap_or(known.state) {
             KeyState::Delivered => self.tell_sent(caller, known.id, Wait::Delivered, true),
             KeyState::Expired => {
-                let text = "it was given up: it expired, or the recipient takes none of its size; send it \
+                let text = "it was given up: it expired, or is too large for the recipient; send it \
                             again with another key";
                 self.fail(caller, about(Failure::new(ErrorCode::Expired, text), known.id));
             }
