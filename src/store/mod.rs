@@ -6,7 +6,8 @@
 //! In reading order: `schema` says what the tables are and refuses files that are not ours;
 //! `snapshot` reads what the node keeps in memory; `writer` is the thread and its groups;
 //! `disk` keeps the files; `apply` (with `chunks`, `listeners` and `secrets`) carries out one
-//! change; `ask` answers questions; `columns` is the only place that trusts nothing it reads.
+//! change; `ask` answers questions; `columns` is the only place that trusts nothing it reads,
+//! and `sums` are by what it knows bodies again.
 //!
 //! Nothing else opens the database: it is locked exclusively from the first read on.
 
@@ -21,6 +22,7 @@ pub mod op;
 mod schema;
 mod secrets;
 mod snapshot;
+mod sums;
 #[cfg(test)]
 mod tests;
 mod writer;

@@ -120,8 +120,8 @@ fn body(place: u64, choices: &mut Choices) -> String {
     }
 }
 
-/// Sends a batch, kills somebody meanwhile, starts him again, and sends what was not accepted again,
-/// with the same key, until all is.
+/// Sends a batch, kills somebody meanwhile, starts him again, and sends what was not accepted
+/// again, with the same key, until all is.
 fn send_and_kill(
     net: &mut [Daemon],
     ear: &mut Ear,
