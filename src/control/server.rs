@@ -131,6 +131,7 @@ impl Server {
             events: self.events.clone(),
             handle: handle.clone(),
             uploads: Uploads::new(self.message_bytes_max, Arc::clone(&self.upload_bytes)),
+            looked_at: 0,
         };
         let connected = ClientNews::Connected(handle);
         if self.events.send(ClientEvent { client, what: connected }).await.is_err() {
@@ -161,6 +162,8 @@ struct Reading {
     events: mpsc::Sender<ClientEvent>,
     handle: ClientHandle,
     uploads: Uploads,
+    /// Bytes of a line that has not ended: a line that comes by the byte is looked through once.
+    looked_at: usize,
 }
 
 impl Reading {
@@ -198,19 +201,23 @@ impl Reading {
         calls: &mut Vec<(RequestId, Call)>,
     ) -> Option<Failure> {
         let mut from = 0;
-        while let Some(length) = buffer.get(from..).and_then(|rest| memchr(b'\n', rest)) {
+        while let Some(at) = buffer.get(self.looked_at..).and_then(|rest| memchr(b'\n', rest)) {
+            let end = self.looked_at + at;
+            let length = end - from;
             if length > CONTROL_LINE_BYTES_MAX {
                 return Some(too_long());
             }
-            let line = buffer.get(from..from + length).unwrap_or_default();
+            let line = buffer.get(from..end).unwrap_or_default();
             if !line.trim_ascii().is_empty()
                 && let Some(fault) = self.take_line(line, calls)
             {
                 return Some(fault);
             }
-            from += length + 1;
+            from = end + 1;
+            self.looked_at = from;
         }
         let _ = buffer.split_to(from);
+        self.looked_at = buffer.len();
         (buffer.len() > CONTROL_LINE_BYTES_MAX).then(too_long)
     }
 
