@@ -5,7 +5,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
@@ -396,9 +396,11 @@ fn writes_without_room_are_told_and_recovered_from_without_a_restart() {
         let refused = b.daemon.ctl(&["send", &a.peer, "no"]).exits(7);
         assert!(refused.stderr.contains("no room"), "{}", refused.stderr);
         b.order("");
+        let well = Instant::now();
         until("what waited arrives", SOON + Duration::from_secs(60), || {
             (a.queued() == 0).then_some(())
         });
+        eprintln!("{order}: arrived {:?} after there was room", well.elapsed());
         assert_holds(&b.daemon, &sent);
         assert!(b.runs());
     }
