@@ -10,7 +10,7 @@ use crate::store::op::{
     Cursor, Incoming, KeyState, Op, Outgoing, PeerRow, Pruned, ReceivedKey, Row, Snapshot,
     WindowRow,
 };
-use crate::store::{chunks, listeners, secrets};
+use crate::store::{chunks, listeners, secrets, sums};
 
 /// Messages that one [`Op::Prune`] removes at most: some 50 ms of work, during which nobody else is
 /// served.
@@ -68,14 +68,15 @@ impl<'connection> Applier<'connection> {
             secret_dropped: false,
             queue: connection.prepare(
                 "INSERT INTO outbox
-                 (row, id, recipient, incarnation, sequence, queued, expires, subject, key, body)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+                 (row, id, recipient, incarnation, sequence, queued, expires, subject, key, sums,
+                 body)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
             )?,
             unqueue: connection.prepare("DELETE FROM outbox WHERE row = ?1")?,
             deliver: connection.prepare(
                 "INSERT INTO inbox
-                 (cursor, sender, incarnation, sequence, id, sent, received, subject, body)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+                 (cursor, sender, incarnation, sequence, id, sent, received, subject, sums, body)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
             )?,
             window: connection.prepare(
                 "INSERT INTO windows (sender, incarnation, base, received, touched)
@@ -171,6 +172,7 @@ impl<'connection> Applier<'connection> {
             stored(message.expires.as_millis()),
             message.subject,
             message.key,
+            sums::of_whole_outgoing(message),
             &message.body[..],
         ])?;
         self.totals.last_row = self.totals.last_row.max(message.row);
@@ -215,6 +217,7 @@ impl<'connection> Applier<'connection> {
             stored(message.sent.as_millis()),
             stored(message.received.as_millis()),
             message.subject,
+            sums::of_whole_incoming(message),
             &message.body[..],
         ]);
         if let Err(error) = delivered {
@@ -242,8 +245,9 @@ impl<'connection> Applier<'connection> {
         }
         self.connection
             .prepare_cached(
-                "INSERT INTO held (sender, incarnation, sequence, id, sent, received, subject, body)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+                "INSERT INTO held
+                 (sender, incarnation, sequence, id, sent, received, subject, sums, body)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
             )?
             .execute(params![
                 message.key.sender.as_bytes(),
@@ -253,6 +257,7 @@ impl<'connection> Applier<'connection> {
                 stored(message.sent.as_millis()),
                 stored(message.received.as_millis()),
                 message.subject,
+                sums::of_whole_incoming(message),
                 &message.body[..],
             ])
             .map_err(|error| twice(error, "held", &message.key, message.cursor))?;
@@ -266,8 +271,8 @@ impl<'connection> Applier<'connection> {
             .connection
             .prepare_cached(
                 "INSERT INTO inbox
-                 (cursor, sender, incarnation, sequence, id, sent, received, subject, body)
-                 SELECT ?4, sender, incarnation, sequence, id, sent, received, subject, body
+                 (cursor, sender, incarnation, sequence, id, sent, received, subject, sums, body)
+                 SELECT ?4, sender, incarnation, sequence, id, sent, received, subject, sums, body
                  FROM held WHERE sender = ?1 AND incarnation = ?2 AND sequence = ?3",
             )?
             .execute(params![sender, incarnation, sequence, stored(cursor.0)])

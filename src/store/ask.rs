@@ -1,15 +1,17 @@
 //! Answers questions. Each does a bounded amount of work, since commits wait for it.
 
 use bytes::Bytes;
+use rusqlite::blob::Blob;
 use rusqlite::{Connection, MAIN_DB, OptionalExtension as _, params};
 
 use crate::model::{Incarnation, PeerId, Sequence, Timestamp};
 use crate::store::apply::key_state_number;
 use crate::store::columns::{Columns, bound, stored};
-use crate::store::error::{Fault, ReadError};
+use crate::store::error::{Damage, Fault, ReadError};
 use crate::store::op::{
     Answer, Cursor, Incoming, KeyRow, KeyState, Outgoing, OutgoingHead, Question, Row, Stored,
 };
+use crate::store::sums::{self, Sum, Summing};
 
 /// Messages that one question looks at: some milliseconds of work where a filter refuses most.
 pub(super) const INBOX_SEARCH_MAX: u64 = 20_000;
@@ -17,6 +19,9 @@ pub(super) const INBOX_SEARCH_MAX: u64 = 20_000;
 /// Messages in one answer, and bytes of their bodies: what is asked for beyond is not given.
 const MESSAGES_MAX: usize = 20_000;
 const BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Bytes of a body looked at together when the whole is looked through.
+const SUMMED_BYTES: usize = 64 * 1024;
 
 /// Where outbox and inbox ended when the question was put. What came later is committed already,
 /// but the node has not heard of it yet: an answer must not run ahead of it.
@@ -105,7 +110,8 @@ fn outbox_of(
     bytes_max: usize,
 ) -> Result<Answer, Fault> {
     let mut statement = connection.prepare_cached(
-        "SELECT row, id, recipient, incarnation, sequence, queued, expires, subject, key, body
+        "SELECT row, id, recipient, incarnation, sequence, queued, expires, subject, key, sums,
+         body
          FROM outbox WHERE recipient = ?1 AND row > ?2 AND row <= ?3 ORDER BY row",
     )?;
     let params = params![recipient.as_bytes(), bound(after.0), bound(end.0)];
@@ -116,10 +122,12 @@ fn outbox_of(
         && let Some(row) = rows.next()?
     {
         let columns = Columns { table: "outbox", row };
-        if !fill.takes(columns.slice(9)?.len()) {
+        let body = columns.bytes(10)?;
+        if !fill.takes(body.len()) {
             break;
         }
-        messages.push(outgoing(&columns, columns.bytes(9)?)?);
+        let length = body.len() as u64;
+        messages.push(outgoing(&columns, Some(body), length)?);
     }
     Ok(Answer::OutboxOf(messages))
 }
@@ -131,7 +139,7 @@ fn outbox(
     messages_max: usize,
 ) -> Result<Answer, Fault> {
     let mut statement = connection.prepare_cached(
-        "SELECT row, id, recipient, incarnation, sequence, queued, expires, subject, key,
+        "SELECT row, id, recipient, incarnation, sequence, queued, expires, subject, key, sums,
          length(body)
          FROM outbox WHERE row > ?1 AND row <= ?2 ORDER BY row LIMIT ?3",
     )?;
@@ -140,15 +148,20 @@ fn outbox(
     let mut heads = Vec::new();
     while let Some(row) = rows.next()? {
         let columns = Columns { table: "outbox", row };
-        let message = outgoing(&columns, Bytes::new())?;
-        heads.push(OutgoingHead { message, bytes: columns.number(9)? });
+        let bytes = columns.number(10)?;
+        let message = outgoing(&columns, None, bytes)?;
+        heads.push(OutgoingHead { message, bytes });
     }
     Ok(Answer::Outbox(heads))
 }
 
-/// A message of the outbox: its first nine columns.
-fn outgoing(columns: &Columns<'_, '_>, body: Bytes) -> Result<Outgoing, ReadError> {
-    Ok(Outgoing {
+/// A message of the outbox: its first ten columns, and its body if that was read.
+fn outgoing(
+    columns: &Columns<'_, '_>,
+    body: Option<Bytes>,
+    length: u64,
+) -> Result<Outgoing, ReadError> {
+    let mut message = Outgoing {
         row: Row(columns.number(0)?),
         id: columns.id(1)?,
         recipient: columns.peer(2)?,
@@ -158,8 +171,13 @@ fn outgoing(columns: &Columns<'_, '_>, body: Bytes) -> Result<Outgoing, ReadErro
         expires: columns.time(6)?,
         subject: columns.optional_text(7)?.map(Into::into),
         key: columns.optional_text(8)?.map(Into::into),
-        body,
-    })
+        body: Bytes::new(),
+    };
+    sums::check(columns, 9, body.as_deref(), |of_body| {
+        sums::of_outgoing(&message, length, of_body)
+    })?;
+    message.body = body.unwrap_or_default();
+    Ok(message)
 }
 
 /// A walk through the inbox.
@@ -178,7 +196,7 @@ impl Search {
         let through = self.reach(connection)?;
         let mut statement = connection.prepare_cached(
             "SELECT cursor, sender, incarnation, sequence, id, sent, received, subject,
-             length(body), CASE WHEN length(body) <= ?5 THEN body END
+             length(body), sums, CASE WHEN length(body) <= ?5 THEN body END
              FROM inbox WHERE cursor > ?1 AND cursor <= ?2
              AND (?3 IS NULL OR sender = ?3) AND (?4 IS NULL OR received >= ?4)
              ORDER BY cursor",
@@ -200,7 +218,7 @@ impl Search {
                 return Ok(Answer::Inbox { messages, through });
             };
             let columns = Columns { table: "inbox", row };
-            let body = columns.optional_bytes(9)?;
+            let body = columns.optional_bytes(10)?;
             if !fill.takes(body.as_ref().map_or(0, Bytes::len)) {
                 break;
             }
@@ -226,33 +244,37 @@ impl Search {
 
 /// A message of the inbox, with its body if that was read.
 fn found(columns: &Columns<'_, '_>, body: Option<Bytes>) -> Result<Stored, ReadError> {
-    Ok(Stored {
-        bytes: columns.number(8)?,
-        whole: body.is_some(),
-        message: Incoming {
-            cursor: Cursor(columns.number(0)?),
-            key: columns.key(1)?,
-            id: columns.id(4)?,
-            sent: columns.time(5)?,
-            received: columns.time(6)?,
-            subject: columns.optional_text(7)?.map(Into::into),
-            body: body.unwrap_or_default(),
-        },
-    })
+    let mut message = Incoming {
+        cursor: Cursor(columns.number(0)?),
+        key: columns.key(1)?,
+        id: columns.id(4)?,
+        sent: columns.time(5)?,
+        received: columns.time(6)?,
+        subject: columns.optional_text(7)?.map(Into::into),
+        body: Bytes::new(),
+    };
+    let bytes = columns.number(8)?;
+    sums::check(columns, 9, body.as_deref(), |of_body| {
+        sums::of_incoming(&message, bytes, of_body)
+    })?;
+    let whole = body.is_some();
+    message.body = body.unwrap_or_default();
+    Ok(Stored { message, bytes, whole })
 }
 
-/// A piece of a body, read where it lies: the rest of it is not brought into memory.
+/// A piece of a body, read where it lies: the rest of it is not brought into memory. Before the
+/// first piece is given the whole is looked through.
 fn body(
     connection: &Connection,
     cursor: Cursor,
     offset: u64,
     bytes_max: usize,
 ) -> Result<Option<Bytes>, Fault> {
-    let length: Option<i64> = connection
-        .prepare_cached("SELECT length(body) FROM inbox WHERE cursor = ?1")?
-        .query_row([stored(cursor.0)], |row| row.get(0))
+    let found: Option<(i64, Vec<u8>)> = connection
+        .prepare_cached("SELECT length(body), sums FROM inbox WHERE cursor = ?1")?
+        .query_row([stored(cursor.0)], |row| Ok((row.get(0)?, row.get(1)?)))
         .optional()?;
-    let Some(length) = length else {
+    let Some((length, sums)) = found else {
         return Ok(None);
     };
     let length = usize::try_from(length).unwrap_or(0);
@@ -260,9 +282,28 @@ fn body(
     let mut piece = vec![0; (length - offset).min(bytes_max).min(BYTES_MAX)];
     if !piece.is_empty() {
         let blob = connection.blob_open(MAIN_DB, "inbox", "body", stored(cursor.0), true)?;
+        if offset == 0 && !sums.ends_with(&sum_of(&blob, length)?) {
+            let what = "its body is not what was written".to_owned();
+            let row = cursor.0.to_string();
+            return Err(Damage { table: "inbox", row, what }.into());
+        }
         blob.read_at_exact(&mut piece, offset)?;
     }
     Ok(Some(piece.into()))
+}
+
+/// The sum over a body that is not brought into memory.
+fn sum_of(blob: &Blob<'_>, length: usize) -> Result<Sum, Fault> {
+    let mut summing = Summing::new();
+    let mut piece = vec![0; SUMMED_BYTES.min(length)];
+    let mut offset = 0;
+    while offset < length {
+        piece.truncate(length - offset);
+        blob.read_at_exact(&mut piece, offset)?;
+        summing.add(&piece);
+        offset += piece.len();
+    }
+    Ok(summing.sum())
 }
 
 fn key_row(connection: &Connection, key: &str) -> Result<Option<KeyRow>, Fault> {

@@ -1,23 +1,27 @@
 //! Messages that arrive in pieces.
 
+use bytes::Bytes;
 use rusqlite::blob::ZeroBlob;
 use rusqlite::{Connection, MAIN_DB, OptionalExtension as _, params};
 
 use crate::model::limits::{STORED_OVERHEAD_BYTES, stored_bytes};
 use crate::model::{MessageId, Timestamp};
-use crate::store::columns::{key_params, stored};
+use crate::store::columns::{Columns, key_params, stored};
 use crate::store::error::Fault;
-use crate::store::op::{Cursor, IncomingChunk, ReceivedKey};
+use crate::store::op::{Cursor, Incoming, IncomingChunk, ReceivedKey};
+use crate::store::sums::{self, Summing, Sums};
 
 /// Makes the row of a message whose chunks are there, with a body to be written.
 const INTO_INBOX: &str = "
-    INSERT INTO inbox (cursor, sender, incarnation, sequence, id, sent, received, subject, body)
-    SELECT ?1, sender, incarnation, sequence, ?5, sent, ?6, subject, ?7 FROM partials
+    INSERT INTO inbox
+    (cursor, sender, incarnation, sequence, id, sent, received, subject, sums, body)
+    SELECT ?1, sender, incarnation, sequence, ?5, sent, ?6, subject, ?7, ?8 FROM partials
     WHERE sender = ?2 AND incarnation = ?3 AND sequence = ?4";
 /// The same for messages whose turn has not come.
 const INTO_HELD: &str = "
-    INSERT INTO held (slot, sender, incarnation, sequence, id, sent, received, subject, body)
-    SELECT ?1, sender, incarnation, sequence, ?5, sent, ?6, subject, ?7 FROM partials
+    INSERT INTO held
+    (slot, sender, incarnation, sequence, id, sent, received, subject, sums, body)
+    SELECT ?1, sender, incarnation, sequence, ?5, sent, ?6, subject, ?7, ?8 FROM partials
     WHERE sender = ?2 AND incarnation = ?3 AND sequence = ?4";
 
 /// Stores a chunk, unless it is there. Returns what it counts for, if it is new.
@@ -26,8 +30,8 @@ pub(super) fn put(connection: &Connection, chunk: &IncomingChunk) -> Result<u64,
     connection
         .prepare_cached(
             "INSERT OR IGNORE INTO partials
-             (sender, incarnation, sequence, total, sent, expires, subject)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+             (sender, incarnation, sequence, total, sent, expires, subject, sum)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
         )?
         .execute(params![
             key.sender.as_bytes(),
@@ -37,17 +41,19 @@ pub(super) fn put(connection: &Connection, chunk: &IncomingChunk) -> Result<u64,
             stored(chunk.sent.as_millis()),
             stored(chunk.expires.as_millis()),
             chunk.subject,
+            sums::of_partial(key, chunk.total, chunk.sent.as_millis(), chunk.subject.as_deref()),
         ])?;
     let added = connection
         .prepare_cached(
-            "INSERT OR IGNORE INTO chunks (sender, incarnation, sequence, number, bytes)
-             VALUES (?1, ?2, ?3, ?4, ?5)",
+            "INSERT OR IGNORE INTO chunks (sender, incarnation, sequence, number, sum, bytes)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
         )?
         .execute(params![
             key.sender.as_bytes(),
             stored(key.incarnation.0),
             stored(key.sequence.0),
             chunk.index,
+            sums::of_chunk(key, u64::from(chunk.index), &chunk.bytes),
             &chunk.bytes[..],
         ])?;
     Ok(if added == 0 { 0 } else { stored_bytes(chunk.bytes.len() as u64) })
@@ -64,6 +70,7 @@ pub(super) fn assemble(
     received: Timestamp,
 ) -> Result<(), Fault> {
     let total = checked_total(connection, key)?;
+    let sums = checked_sums(connection, key, id, received)?;
     let (table, place) = match cursor {
         Some(cursor) => ("inbox", Some(stored(cursor.0))),
         None => ("held", None),
@@ -79,6 +86,7 @@ pub(super) fn assemble(
         stored(key.sequence.0),
         &id.0[..],
         stored(received.as_millis()),
+        sums,
         ZeroBlob(total),
     ])?;
     let mut body = connection.blob_open(MAIN_DB, table, "body", slot, false)?;
@@ -97,6 +105,53 @@ pub(super) fn assemble(
     body.close()?;
     drop_all(connection, key)?;
     Ok(())
+}
+
+/// The sums of the message to be made, once its chunks are known to be what was written.
+fn checked_sums(
+    connection: &Connection,
+    key: &ReceivedKey,
+    id: MessageId,
+    received: Timestamp,
+) -> Result<Sums, Fault> {
+    let mut body = Summing::new();
+    let mut statement = connection.prepare_cached(
+        "SELECT number, sum, bytes FROM chunks
+         WHERE sender = ?1 AND incarnation = ?2 AND sequence = ?3 ORDER BY number",
+    )?;
+    let mut rows = statement.query(key_params(key))?;
+    while let Some(row) = rows.next()? {
+        let columns = Columns { table: "chunks", row };
+        let bytes = columns.slice(2)?;
+        if columns.array(1)? != sums::of_chunk(key, columns.number(0)?, bytes) {
+            return Err(columns.damage("it is not what was written").into());
+        }
+        body.add(bytes);
+    }
+    let mut statement = connection.prepare_cached(
+        "SELECT sender, total, sent, subject, sum FROM partials
+         WHERE sender = ?1 AND incarnation = ?2 AND sequence = ?3",
+    )?;
+    let mut rows = statement.query(key_params(key))?;
+    let Some(row) = rows.next()? else {
+        return Err(Fault::Missing(format!("{key:?} is assembled but has no chunks")));
+    };
+    let columns = Columns { table: "partials", row };
+    let (total, sent) = (columns.number(1)?, columns.time(2)?);
+    let subject = columns.optional_text(3)?;
+    if columns.array(4)? != sums::of_partial(key, total, sent.as_millis(), subject) {
+        return Err(columns.damage("it is not what was written").into());
+    }
+    let message = Incoming {
+        key: *key,
+        cursor: Cursor::default(),
+        id,
+        sent,
+        received,
+        subject: subject.map(Into::into),
+        body: Bytes::new(),
+    };
+    Ok(sums::of_incoming(&message, total, body.sum()))
 }
 
 /// The message's size, once its chunks are known to be all there.

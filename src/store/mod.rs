@@ -7,7 +7,7 @@
 //! `owner` refuses those of another identity; `snapshot` reads what the node keeps in memory;
 //! `writer` is the thread and its groups; `disk` keeps the files; `apply` (with `chunks`,
 //! `listeners` and `secrets`) carries out one change; `ask` answers questions; `columns` is the
-//! only place that trusts nothing it reads.
+//! only place that trusts nothing it reads, and `sums` are by what it knows bodies again.
 //!
 //! Nothing else opens the database: it is locked exclusively from the first read on.
 
@@ -23,6 +23,7 @@ mod owner;
 mod schema;
 mod secrets;
 mod snapshot;
+mod sums;
 #[cfg(test)]
 mod tests;
 mod writer;

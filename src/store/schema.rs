@@ -26,6 +26,7 @@ const MIGRATIONS: &[&str] = &[VERSION_1, VERSION_2];
 /// - A message of the inbox is found by its cursor; its key is unique, so that nothing can be
 ///   stored twice, whatever the rest of the program does.
 /// - Bodies stand last, so that a search that only looks at the other columns does not read them.
+/// - Sums stand before them, see `sums.rs`.
 /// - Secrets stand in slots, see `secrets.rs`.
 const VERSION_1: &str = "
 CREATE TABLE outbox (
@@ -38,6 +39,7 @@ CREATE TABLE outbox (
     expires INTEGER NOT NULL,
     subject TEXT,
     key TEXT,
+    sums BLOB NOT NULL,
     body BLOB NOT NULL
 ) STRICT;
 CREATE INDEX outbox_recipient ON outbox (recipient);
@@ -61,6 +63,7 @@ CREATE TABLE inbox (
     sent INTEGER NOT NULL,
     received INTEGER NOT NULL,
     subject TEXT,
+    sums BLOB NOT NULL,
     body BLOB NOT NULL
 ) STRICT;
 CREATE UNIQUE INDEX inbox_message ON inbox (sender, incarnation, sequence);
@@ -74,6 +77,7 @@ CREATE TABLE held (
     sent INTEGER NOT NULL,
     received INTEGER NOT NULL,
     subject TEXT,
+    sums BLOB NOT NULL,
     body BLOB NOT NULL
 ) STRICT;
 CREATE UNIQUE INDEX held_message ON held (sender, incarnation, sequence);
@@ -86,6 +90,7 @@ CREATE TABLE partials (
     sent INTEGER NOT NULL,
     expires INTEGER NOT NULL,
     subject TEXT,
+    sum BLOB NOT NULL,
     PRIMARY KEY (sender, incarnation, sequence)
 ) STRICT, WITHOUT ROWID;
 
@@ -94,6 +99,7 @@ CREATE TABLE chunks (
     incarnation INTEGER NOT NULL,
     sequence INTEGER NOT NULL,
     number INTEGER NOT NULL,
+    sum BLOB NOT NULL,
     bytes BLOB NOT NULL,
     PRIMARY KEY (sender, incarnation, sequence, number)
 ) STRICT, WITHOUT ROWID;

@@ -5,7 +5,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
@@ -24,6 +24,25 @@ const MANY: usize = 500;
 /// Says why a test does nothing, past the harness that keeps what passing tests write.
 pub(crate) fn skipped(why: &str) {
     writeln!(std::io::stderr(), "SKIPPED: {why}").expect("standard error is open");
+}
+
+/// The directory that a daemon has for itself.
+fn home_of(daemon: &Daemon) -> PathBuf {
+    daemon.state_dir().ancestors().nth(2).expect("the daemon's directory").to_owned()
+}
+
+/// Gives a program that is started otherwise a daemon's surroundings and nothing else.
+pub(crate) fn surround(daemon: &Daemon, command: &mut Command) {
+    let home = home_of(daemon);
+    command
+        .env_clear()
+        .env("HOME", home.join("h"))
+        .env("TMPDIR", home.join("t"))
+        .env("XDG_RUNTIME_DIR", home.join("r"))
+        .env("XDG_CONFIG_HOME", home.join("c"))
+        .env("XDG_STATE_HOME", home.join("s"))
+        .env("DISTMSG_LOG", &daemon.log_filter)
+        .current_dir(home);
 }
 
 /// A state directory on a file system of its own. Dropped, it is unmounted.
@@ -123,21 +142,13 @@ impl Faulty {
     }
 
     fn launch(&mut self) {
-        let state = self.daemon.state_dir();
-        let home = state.ancestors().nth(2).expect("the daemon's directory");
+        let home = home_of(&self.daemon);
         let log = OpenOptions::new().append(true).open(home.join("log")).expect("a log");
         let mut command = Command::new(env!("CARGO_BIN_EXE_distmsg"));
+        surround(&self.daemon, &mut command);
         command
-            .env_clear()
             .env("LD_PRELOAD", &self.shim)
             .env("DISTMSG_SHIM", self.dir.path().join("order"))
-            .env("HOME", home.join("h"))
-            .env("TMPDIR", home.join("t"))
-            .env("XDG_RUNTIME_DIR", home.join("r"))
-            .env("XDG_CONFIG_HOME", home.join("c"))
-            .env("XDG_STATE_HOME", home.join("s"))
-            .env("DISTMSG_LOG", &self.daemon.log_filter)
-            .current_dir(home)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log);
@@ -385,9 +396,11 @@ fn writes_without_room_are_told_and_recovered_from_without_a_restart() {
         let refused = b.daemon.ctl(&["send", &a.peer, "no"]).exits(7);
         assert!(refused.stderr.contains("no room"), "{}", refused.stderr);
         b.order("");
+        let well = Instant::now();
         until("what waited arrives", SOON + Duration::from_secs(60), || {
             (a.queued() == 0).then_some(())
         });
+        eprintln!("{order}: arrived {:?} after there was room", well.elapsed());
         assert_holds(&b.daemon, &sent);
         assert!(b.runs());
     }

@@ -12,6 +12,10 @@ mod clients;
 #[cfg(test)]
 mod closed;
 #[cfg(test)]
+mod control_hostile;
+#[cfg(test)]
+mod corruption;
+#[cfg(test)]
 mod crashes;
 #[cfg(test)]
 mod daemon;

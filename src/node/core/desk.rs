@@ -219,8 +219,8 @@ impl Core {
         match settled.unwrap_or(known.state) {
             KeyState::Delivered => self.tell_sent(caller, known.id, Wait::Delivered, true),
             KeyState::Expired => {
-                let text = "it was given up: it expired, or is too large for the recipient; send it \
-                            again with another key";
+                let text = "it was given up: it expired, or is too large for the recipient; use \
+                            another key to send it again";
                 self.fail(caller, about(Failure::new(ErrorCode::Expired, text), known.id));
             }
             KeyState::Queued if request.wait == Wait::Queued => {

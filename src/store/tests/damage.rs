@@ -107,10 +107,7 @@ fn a_page_overwritten_is_noticed() {
     let (_directory, path) = place();
     filled(&path);
     let whole = fs::read(&path).expect("readable");
-    // Bodies have no sums over them: on a page that has only the end of one, nothing is missed.
-    let end = &body(41, 10_000)[9_900..];
-    let unnoticed = whole.windows(end.len()).position(|bytes| bytes == end).expect("it is there");
-    for page in (0..whole.len() / PAGE).filter(|page| *page != unnoticed / PAGE) {
+    for page in 0..whole.len() / PAGE {
         // The file's own header is on the first page.
         let start = page * PAGE + if page == 0 { 100 } else { 0 };
         let mut bytes = whole.clone();
@@ -133,7 +130,7 @@ fn a_bit_that_flips_never_panics() {
         fs::write(&path, bytes).expect("writable");
         seen += usize::from(noticed(&path).is_some());
     }
-    // Most of a file is bodies and empty space, which SQLite has no sums over.
+    // Much of a file is empty space, which nothing has sums over.
     println!("{seen} of 62 flips were noticed");
 }
 
