@@ -13,7 +13,7 @@ use crate::daemon::{DAEMON_MAX, Daemon, SOON};
 use crate::running::{Output, until, wait};
 
 /// What the file system of a small disk has: the log of the database takes 4 MiB from the start.
-const SMALL_DISK: &str = "size=12m";
+const SMALL_DISK: &str = "mode=0700,size=12m";
 /// Room that is left when it is filled.
 const LEFT: u64 = 1_000_000;
 /// Bytes of a message that soon fills what is left of it.
