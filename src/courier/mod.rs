@@ -82,7 +82,10 @@ pub enum Input {
     /// An envelope for us.
     Envelope(Delivery),
     /// The changes of [`Output::Store`] are on disk.
-    Stored,
+    Stored {
+        /// The windows that [`Change::DropWindow`] left.
+        kept_windows: Vec<(PeerId, Incarnation)>,
+    },
     /// There was no room for the changes of [`Output::Store`]; none was made.
     StoreFull,
     /// Messages were removed from the inbox.
@@ -244,7 +247,7 @@ pub enum Change {
     DropChunks(ReceivedKey),
     /// An ordering window.
     Window(Box<WindowRow>),
-    /// A window that is no longer needed.
+    /// A window that is no longer needed, unless messages of its run are in the inbox.
     DropWindow {
         /// The sender.
         sender: PeerId,
@@ -355,7 +358,7 @@ impl Courier {
             }
             Input::Notice { commitment, kind } => outbox.on_notice(now, &commitment, kind, out),
             Input::Envelope(delivery) => inbound.on_envelope(now, &delivery, prekeys, out),
-            Input::Stored => inbound.on_stored(out),
+            Input::Stored { kept_windows } => inbound.on_stored(now, &kept_windows, out),
             Input::StoreFull => inbound.on_store_full(out),
             Input::Pruned { bytes } => inbound.on_pruned(bytes),
             Input::Ping { recipient, ping } => outbox.on_ping(now, recipient, ping, out),

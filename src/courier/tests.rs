@@ -1,5 +1,6 @@
 //! Two couriers, hand to hand, and somebody in between.
 
+mod clocks;
 mod hostile;
 mod queues;
 
@@ -82,13 +83,30 @@ impl End {
         {
             match self.out.remove(at) {
                 Output::Store(changes) => {
+                    let kept_windows = self.needed_windows(&changes);
                     self.rows.extend(changes);
-                    self.handle(Input::Stored);
+                    self.handle(Input::Stored { kept_windows });
                 }
                 Output::StorePrekeys(changes) => self.rows.extend(changes),
                 _ => unreachable!("only these were looked for"),
             }
         }
+    }
+
+    /// The windows that changes would drop although messages of their run are in the inbox, from
+    /// which nothing goes here.
+    fn needed_windows(&self, changes: &[Change]) -> Vec<(PeerId, Incarnation)> {
+        let has_any_of = |run: &(PeerId, Incarnation)| {
+            self.rows.iter().any(|change| match change {
+                Change::Deliver(message) => (message.key.sender, message.key.incarnation) == *run,
+                _ => false,
+            })
+        };
+        let dropped = changes.iter().filter_map(|change| match change {
+            Change::DropWindow { sender, incarnation } => Some((*sender, *incarnation)),
+            _ => None,
+        });
+        dropped.filter(has_any_of).collect()
     }
 
     /// Lets time pass until what is due is done.

@@ -2,8 +2,8 @@
 
 use rusqlite::{Connection, OptionalExtension as _, Statement, params};
 
-use crate::model::Timestamp;
 use crate::model::limits::stored_bytes;
+use crate::model::{Incarnation, PeerId, Timestamp};
 use crate::store::columns::{bound, key_params, stored};
 use crate::store::error::Fault;
 use crate::store::op::{
@@ -15,6 +15,15 @@ use crate::store::{chunks, listeners, secrets, sums};
 /// Messages that one [`Op::Prune`] removes at most: some 50 ms of work, during which nobody else is
 /// served.
 pub(super) const PRUNE_MESSAGES_MAX: u16 = 20_000;
+
+/// What a transaction did beyond what it says.
+#[derive(Debug, Default)]
+pub(super) struct Done {
+    /// What [`Op::Prune`] did.
+    pub(super) pruned: Pruned,
+    /// The windows that [`Op::DropWindow`] left.
+    pub(super) kept_windows: Vec<(PeerId, Incarnation)>,
+}
 
 /// Sums over the database that would be slow to ask for. They follow what is applied and return to
 /// what they were when it is undone.
@@ -87,7 +96,7 @@ impl<'connection> Applier<'connection> {
     }
 
     /// Carries out one change.
-    pub(super) fn apply(&mut self, op: &Op, pruned: &mut Pruned) -> Result<(), Fault> {
+    pub(super) fn apply(&mut self, op: &Op, done: &mut Done) -> Result<(), Fault> {
         match op {
             Op::Queue(message) => self.queue(message),
             Op::Unqueue { rows } => self.unqueue(rows),
@@ -110,10 +119,12 @@ impl<'connection> Applier<'connection> {
                 Ok(())
             }
             Op::Window(row) => self.window(row),
-            Op::DropWindow { sender, incarnation } => self.run(
-                "DELETE FROM windows WHERE sender = ?1 AND incarnation = ?2",
-                params![sender.as_bytes(), stored(incarnation.0)],
-            ),
+            Op::DropWindow { sender, incarnation } => {
+                if !self.drop_window(*sender, *incarnation)? {
+                    done.kept_windows.push((*sender, *incarnation));
+                }
+                Ok(())
+            }
             Op::Session(row) => {
                 self.secret_dropped |= secrets::put_session(self.connection, row)?;
                 Ok(())
@@ -137,7 +148,7 @@ impl<'connection> Applier<'connection> {
                 listeners::acknowledge(self.connection, name, *first, *last)
             }
             Op::Prune { through, received_before, bytes_max } => {
-                self.prune(*through, *received_before, *bytes_max, pruned)
+                self.prune(*through, *received_before, *bytes_max, &mut done.pruned)
             }
             Op::PruneKeys { expired_before } => {
                 self.run("DELETE FROM keys WHERE expires < ?1", [bound(expired_before.as_millis())])
@@ -297,6 +308,22 @@ impl<'connection> Applier<'connection> {
             stored(row.touched.as_millis()),
         ])?;
         Ok(())
+    }
+
+    /// Drops a window, unless messages of its run are in the inbox: whatever time has passed, they
+    /// must not come in a second time. Whether it is gone.
+    fn drop_window(&self, sender: PeerId, incarnation: Incarnation) -> Result<bool, Fault> {
+        let run = params![sender.as_bytes(), stored(incarnation.0)];
+        let is_needed: bool = self
+            .connection
+            .prepare_cached(
+                "SELECT EXISTS (SELECT 1 FROM inbox WHERE sender = ?1 AND incarnation = ?2)",
+            )?
+            .query_row(run, |row| row.get(0))?;
+        if !is_needed {
+            self.run("DELETE FROM windows WHERE sender = ?1 AND incarnation = ?2", run)?;
+        }
+        Ok(!is_needed)
     }
 
     fn peer(&self, row: &PeerRow) -> Result<(), Fault> {

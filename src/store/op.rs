@@ -62,7 +62,8 @@ pub enum Op {
     DropChunks(ReceivedKey),
     /// The ordering window of one sender's incarnation.
     Window(Box<WindowRow>),
-    /// A window that is no longer needed.
+    /// A window that is no longer needed, unless messages of that run are in the inbox:
+    /// [`Completion::Committed`] tells which windows are kept for that.
     DropWindow {
         /// The sender.
         sender: PeerId,
@@ -316,10 +317,10 @@ pub enum Answer {
     Key(Option<KeyRow>),
 }
 
-/// What a commit did beyond what was asked literally.
+/// What [`Op::Prune`] did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Pruned {
-    /// Messages that [`Op::Prune`] removed.
+    /// Messages removed.
     pub messages: u64,
     /// Their bytes.
     pub bytes: u64,
@@ -334,6 +335,8 @@ pub enum Completion {
         token: u64,
         /// What was pruned by it.
         pruned: Pruned,
+        /// The windows, each by its sender and its run, that [`Op::DropWindow`] left.
+        kept_windows: Vec<(PeerId, Incarnation)>,
     },
     /// The transaction was undone: there is no room. Others are not affected, except that what
     /// builds on it (releases what it held, assembles its chunks, acknowledges for its listener)

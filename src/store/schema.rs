@@ -17,7 +17,7 @@ const STATEMENTS_MAX: usize = 128;
 
 /// The steps from an empty file to the newest schema: the first makes version 1, and so on. A step
 /// that was released is never changed.
-const MIGRATIONS: &[&str] = &[VERSION_1, VERSION_2];
+const MIGRATIONS: &[&str] = &[VERSION_1, VERSION_2, VERSION_3];
 
 /// How a rowid is used, and what has an index, is decided by the four hot changes: a message comes
 /// into the outbox, leaves it, comes into the inbox; a window moves.
@@ -164,6 +164,16 @@ CREATE TABLE owner (
     id INTEGER PRIMARY KEY CHECK (id = 0),
     peer BLOB NOT NULL
 ) STRICT;
+";
+
+/// Every message of the inbox has the window of its run, see [`Op::DropWindow`]: those that went
+/// before this was so come back.
+///
+/// [`Op::DropWindow`]: crate::store::op::Op::DropWindow
+const VERSION_3: &str = "
+INSERT OR IGNORE INTO windows (sender, incarnation, base, received, touched)
+SELECT sender, incarnation, max(sequence) + 1, x'', max(received) FROM inbox
+GROUP BY sender, incarnation;
 ";
 
 /// Tables whose size the number of peers bounds, not the number of messages: these are checked as a

@@ -38,10 +38,22 @@ impl Disk {
     }
 
     pub(crate) fn commit(&mut self, transaction: Transaction) -> Completion {
+        let mut kept_windows = Vec::new();
         for op in transaction.ops {
-            self.apply(op);
+            match op {
+                Op::DropWindow { sender, incarnation } if self.has_any_of(sender, incarnation) => {
+                    kept_windows.push((sender, incarnation));
+                }
+                op => self.apply(op),
+            }
         }
-        Completion::Committed { token: transaction.token, pruned: Pruned::default() }
+        let pruned = Pruned::default();
+        Completion::Committed { token: transaction.token, pruned, kept_windows }
+    }
+
+    /// Whether messages of a run are in the inbox.
+    fn has_any_of(&self, sender: PeerId, incarnation: Incarnation) -> bool {
+        self.keys_in_inbox.iter().any(|key| (key.sender, key.incarnation) == (sender, incarnation))
     }
 
     fn apply(&mut self, op: Op) {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
+use super::chores::Chores;
 use super::partial::Partial;
 use super::{Arrival, Change, Inbound, Opened};
 use crate::courier::window::{Place, Window};
@@ -26,8 +27,8 @@ pub(super) struct Batch {
     pub(super) accepted: Vec<(Header, [u8; 32])>,
     pub(super) arrivals: Vec<Arrival>,
     pub(super) changes: Vec<Change>,
-    /// Changes that nothing received asked for; asked for again if the batch is refused.
-    pub(super) chores: Vec<Change>,
+    /// What goes along though nothing received asked for it.
+    pub(super) chores: Chores,
     pub(super) last_cursor: Cursor,
     /// What its envelopes needed, unfinished messages as a whole.
     pub(super) reserved: u64,

@@ -1,9 +1,9 @@
 //! Sessions that others open with us.
 
 use super::Inbound;
+use crate::courier::Delivery;
 use crate::courier::prekeys::Prekeys;
 use crate::courier::session::opening_holds;
-use crate::courier::{Change, Delivery};
 use crate::crypto::{SealingKeys, SessionContext, SessionSecret};
 use crate::model::{Now, PeerId, SessionId, Timestamp};
 use crate::wire::{NoticeKind, Opening};
@@ -72,7 +72,7 @@ impl Inbound {
         };
         if let Some((sender, session)) = evicted {
             self.sessions.remove(&(sender, session));
-            self.chores.push(Change::DropSession { sender, session });
+            self.chores.sessions.insert((sender, session));
         }
         self.sessions.insert(key, session);
     }

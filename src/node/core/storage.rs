@@ -8,7 +8,7 @@ use super::{Caller, Core, Effect};
 use crate::control::SendRequest;
 use crate::control::protocol::{Done, ErrorCode, Failure, Reply};
 use crate::courier::{self, Change};
-use crate::model::{Monotonic, Now, Outgoing, PeerId, Row, Span};
+use crate::model::{Incarnation, Monotonic, Now, Outgoing, PeerId, Row, Span};
 use crate::store::op::{Answer, Completion, KeyState, Op, Query, Question, Transaction};
 
 /// Between two tries to store what there was no room for.
@@ -201,14 +201,14 @@ impl Core {
 
     pub(super) fn on_completion(&mut self, now: Now, completion: Completion) {
         match completion {
-            Completion::Committed { token, pruned } => {
+            Completion::Committed { token, pruned, kept_windows } => {
                 self.storage.full = false;
                 if pruned.messages > 0 {
                     self.listeners.on_pruned(now.mono, pruned.messages);
                     self.courier.handle(now, courier::Input::Pruned { bytes: pruned.bytes });
                 }
                 if let Some(then) = self.storage.then.remove(&token) {
-                    self.on_committed(now, then);
+                    self.on_committed(now, then, kept_windows);
                 }
             }
             Completion::Full { token } => {
@@ -226,10 +226,10 @@ impl Core {
         }
     }
 
-    fn on_committed(&mut self, now: Now, then: Then) {
+    fn on_committed(&mut self, now: Now, then: Then, kept_windows: Vec<(PeerId, Incarnation)>) {
         match then {
             Then::Received => {
-                self.courier.handle(now, courier::Input::Stored);
+                self.courier.handle(now, courier::Input::Stored { kept_windows });
                 // The next batch should not wait for the rest of the inputs.
                 self.carry(now);
             }

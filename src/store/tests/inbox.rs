@@ -4,7 +4,7 @@ use super::*;
 use crate::model::limits::stored_bytes;
 use crate::store::apply::PRUNE_MESSAGES_MAX;
 use crate::store::ask::INBOX_SEARCH_MAX;
-use crate::store::op::Pruned;
+use crate::store::op::{Pruned, WindowRow};
 
 /// Cursors found, and how far the search got.
 fn search(rig: &Rig, what: Question) -> (Vec<u64>, u64) {
@@ -146,4 +146,40 @@ fn the_oldest_messages_go_by_age_and_by_size() {
     assert_eq!(snapshot.last_cursor, Cursor(10));
     // A search knows where the inbox ends even when it is empty.
     assert_eq!(search(&rig, whole_inbox()), (vec![], 10));
+}
+
+#[test]
+fn a_window_stays_while_messages_of_its_run_are_in_the_inbox() {
+    let (_directory, path) = place();
+    let (rig, _) = Rig::open(&path);
+    let message = incoming(1, 1, 10);
+    let window = |sender| {
+        let ReceivedKey { sender, incarnation, .. } = key(sender, 1);
+        let (received, touched) = (Bytes::new(), time(1));
+        Op::Window(Box::new(WindowRow {
+            sender,
+            incarnation,
+            base: Sequence(2),
+            received,
+            touched,
+        }))
+    };
+    let drop_window = |sender| {
+        let ReceivedKey { sender, incarnation, .. } = key(sender, 1);
+        Op::DropWindow { sender, incarnation }
+    };
+    let kept = |completion| match completion {
+        Completion::Committed { kept_windows, .. } => kept_windows,
+        other => panic!("{other:?}"),
+    };
+    rig.commit(vec![deliver(&message), window(1), window(2)]);
+    let left = kept(rig.commit(vec![drop_window(1), drop_window(2)]));
+    assert_eq!(left, [(message.key.sender, message.key.incarnation)]);
+    rig.store.close();
+    let (rig, snapshot) = Rig::open(&path);
+    assert_eq!(snapshot.windows.len(), 1);
+    prune(&rig, 1, u64::MAX, 0);
+    assert_eq!(kept(rig.commit(vec![drop_window(1)])), []);
+    rig.store.close();
+    assert_eq!(Rig::open(&path).1.windows, []);
 }
