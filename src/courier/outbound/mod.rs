@@ -292,8 +292,11 @@ impl Outbox {
                 queue.locate(recipient, true, out);
             }
             NoticeKind::Full => {
-                // The way is good; it is not tried over and over, nor another one.
-                queue.flights.put_back(commitment);
+                // The way is good; it is not tried over and over, nor another one. But the next
+                // attempt is another envelope: whoever is on the way could repeat this notice for
+                // ever, and it would be true.
+                let flights = queue.flights.take(commitment).into_iter().collect();
+                settle(&mut self.on_the_way, &queue.unseal(flights), out);
                 if !matches!(queue.phase, Phase::Waiting { full: true, .. }) {
                     let pause = FULL_PAUSE.times(1 << queue.times_full.min(4));
                     queue.times_full = queue.times_full.saturating_add(1);

@@ -195,3 +195,56 @@ fn a_recipient_that_is_full_is_not_flooded() {
     assert_eq!(talked, Talked::default());
     assert_eq!(alice.courier.queued(&bob.peer()), 1, "it is still tried");
 }
+
+#[test]
+fn a_true_notice_that_is_repeated_does_not_hold_a_message_on_one_way() {
+    let (mut alice, _, envelope) = sealed(b"hello");
+    // Whoever is on the way has the recipient's word that it was full, swallows everything that
+    // comes after and says that word again.
+    let commitment = envelope.header.commitment;
+    let (mut attempts, mut elsewhere_or_flooded) = (0, 0);
+    alice.handle(Input::Notice { commitment, kind: NoticeKind::Full });
+    for _ in 0..600 {
+        alice.wait(Span::from_secs(1));
+        for output in std::mem::take(&mut alice.out) {
+            match output {
+                Output::Send { elsewhere, .. } => {
+                    attempts += 1;
+                    elsewhere_or_flooded += u32::from(elsewhere);
+                    alice.handle(Input::Notice { commitment, kind: NoticeKind::Full });
+                }
+                Output::Flood(_) => {
+                    attempts += 1;
+                    elsewhere_or_flooded += 1;
+                }
+                _ => {}
+            }
+        }
+    }
+    assert!(elsewhere_or_flooded > 3, "{elsewhere_or_flooded} of {attempts}");
+}
+
+#[test]
+fn a_recipient_that_is_full_gets_no_new_session_each_time() {
+    let limits = Limits { inbox_bytes_max: 10, ..Limits::default() };
+    let (mut alice, mut bob) = (End::new(1), End::with_limits(2, limits));
+    alice.queue(bob.peer(), &[0; 50_000]);
+    alice.located(&bob.record());
+    let mut sessions = std::collections::BTreeSet::new();
+    let mut attempts = 0;
+    for _ in 0..3_000 {
+        for envelope in alice.sent() {
+            attempts += 1;
+            sessions.insert(envelope.header.session);
+            receive(&mut bob, &envelope);
+            assert_eq!(bob.notices(), [NoticeKind::Full]);
+            bob.out.clear();
+            let commitment = envelope.header.commitment;
+            alice.handle(Input::Notice { commitment, kind: NoticeKind::Full });
+        }
+        alice.wait(Span::from_secs(1));
+        bob.wait(Span::from_secs(1));
+    }
+    assert!((10..40).contains(&attempts), "{attempts} attempts in 50 minutes");
+    assert_eq!(sessions.len(), 1);
+}
