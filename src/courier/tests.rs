@@ -25,6 +25,8 @@ struct End {
     rows: Vec<Change>,
     out: Vec<Output>,
     last_row: u64,
+    /// How long what it queues may wait.
+    lifetime: Span,
 }
 
 impl End {
@@ -38,8 +40,9 @@ impl End {
             Now { mono: Monotonic::from_micros(1_000_000), wall: Timestamp::from_millis(START_MS) };
         let random = Random::from_seed([seed; 32]);
         let courier = Courier::new(Arc::clone(&identity), &limits, Stored::default(), now, random);
-        let mut end =
-            Self { courier, identity, limits, now, rows: Vec::new(), out: Vec::new(), last_row: 0 };
+        let (rows, out, last_row) = (Vec::new(), Vec::new(), 0);
+        let lifetime = Span::from_secs(3_600);
+        let mut end = Self { courier, identity, limits, now, rows, out, last_row, lifetime };
         end.settle();
         end
     }
@@ -154,7 +157,7 @@ impl End {
             incarnation,
             sequence,
             queued: self.now.wall,
-            expires: self.now.wall + Span::from_secs(3600),
+            expires: self.now.wall + self.lifetime,
             subject: None,
             key: None,
             body: Bytes::copy_from_slice(body),

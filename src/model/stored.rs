@@ -112,6 +112,8 @@ pub struct WindowRow {
     /// One bit per sequence number from `base` on: received. The lowest bit of the first byte is
     /// `base`.
     pub received: Bytes,
+    /// Everything before it that is not received was given up without its sender's word.
+    pub given_up: Sequence,
     /// When it was last changed.
     pub touched: Timestamp,
 }

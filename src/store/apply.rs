@@ -88,9 +88,9 @@ impl<'connection> Applier<'connection> {
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
             )?,
             window: connection.prepare(
-                "INSERT INTO windows (sender, incarnation, base, received, touched)
-                 VALUES (?1, ?2, ?3, ?4, ?5)
-                 ON CONFLICT DO UPDATE SET base = ?3, received = ?4, touched = ?5",
+                "INSERT INTO windows (sender, incarnation, base, received, given_up, touched)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+                 ON CONFLICT DO UPDATE SET base = ?3, received = ?4, given_up = ?5, touched = ?6",
             )?,
         })
     }
@@ -305,6 +305,7 @@ impl<'connection> Applier<'connection> {
             stored(row.incarnation.0),
             stored(row.base.0),
             &row.received[..],
+            stored(row.given_up.0),
             stored(row.touched.as_millis()),
         ])?;
         Ok(())

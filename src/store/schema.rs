@@ -166,13 +166,14 @@ CREATE TABLE owner (
 ) STRICT;
 ";
 
-/// Every message of the inbox has the window of its run, see [`Op::DropWindow`]: those that went
-/// before this was so come back.
+/// What recipients gave up by themselves is told from what they received. And every message of the
+/// inbox has the window of its run, see [`Op::DropWindow`]: those that went before this was so come back.
 ///
 /// [`Op::DropWindow`]: crate::store::op::Op::DropWindow
 const VERSION_3: &str = "
-INSERT OR IGNORE INTO windows (sender, incarnation, base, received, touched)
-SELECT sender, incarnation, max(sequence) + 1, x'', max(received) FROM inbox
+ALTER TABLE windows ADD COLUMN given_up INTEGER NOT NULL DEFAULT 1;
+INSERT OR IGNORE INTO windows (sender, incarnation, base, received, given_up, touched)
+SELECT sender, incarnation, max(sequence) + 1, x'', max(sequence) + 1, max(received) FROM inbox
 GROUP BY sender, incarnation;
 ";
 

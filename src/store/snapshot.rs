@@ -96,7 +96,7 @@ fn sessions(connection: &Connection) -> Result<Vec<SessionRow>, ReadError> {
 
 fn windows(connection: &Connection) -> Result<Vec<WindowRow>, ReadError> {
     let mut windows = Vec::new();
-    let sql = "SELECT sender, incarnation, base, received, touched FROM windows
+    let sql = "SELECT sender, incarnation, base, received, given_up, touched FROM windows
                ORDER BY sender, incarnation";
     each(connection, "windows", sql, |row| {
         windows.push(WindowRow {
@@ -104,7 +104,8 @@ fn windows(connection: &Connection) -> Result<Vec<WindowRow>, ReadError> {
             incarnation: Incarnation(row.number(1)?),
             base: Sequence(row.number(2)?),
             received: row.bytes(3)?,
-            touched: row.time(4)?,
+            given_up: Sequence(row.number(4)?),
+            touched: row.time(5)?,
         });
         Ok(())
     })?;

@@ -84,8 +84,10 @@ impl Inbound {
             if usize::try_from(total).unwrap_or(usize::MAX) > self.message_bytes_max {
                 return Err(Refusal::Notice(NoticeKind::TooLarge));
             }
-            if window.is_some_and(|window| window.place(sequence) == Place::Past) {
-                continue;
+            match window.map(|window| window.place(sequence)) {
+                Some(Place::Past) => continue,
+                Some(Place::GivenUp) => return Err(Refusal::Silence),
+                _ => {}
             }
             let unborn = expires > now.wall + MESSAGE_LIFETIME_MAX + CLOCK_SKEW_MAX;
             // A floor moves the window before the items are placed, so only what is beyond even

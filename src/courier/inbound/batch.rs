@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::chores::Chores;
 use super::partial::Partial;
-use super::{Arrival, Change, Inbound, Opened};
+use super::{Arrival, Change, Inbound, Opened, Run};
 use crate::courier::window::{Place, Window};
 use crate::crypto::message_id;
 use crate::model::limits::stored_bytes;
@@ -132,6 +132,17 @@ impl Inbound {
             self.release(batch, sender, payload.incarnation, released);
             self.drop_partials(batch, run, payload.floor);
         }
+    }
+
+    /// Gives up what has not come below a number. That is our word, not its sender's: whatever of
+    /// it comes after all is not receipted.
+    pub(super) fn skip(&self, now: Now, batch: &mut Batch, run: Run, floor: Sequence) {
+        let window = self.window(now, batch, run);
+        if floor > window.base() {
+            let released = window.give_up_to(floor);
+            self.release(batch, run.0, run.1, released);
+        }
+        self.drop_partials(batch, run, floor);
     }
 
     /// Drops what was begun and is not wanted any more.

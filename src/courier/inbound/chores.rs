@@ -1,17 +1,19 @@
 //! What is too old, and goes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use super::{Inbound, Opened, Run};
+use super::{Inbound, Run};
 use crate::courier::Change;
 use crate::model::limits::{
     CLOCK_SKEW_MAX, MESSAGE_LIFETIME_MAX, PREKEY_LIFETIME, SESSION_LIFETIME,
 };
-use crate::model::{Monotonic, Now, PeerId, ReceivedKey, Sequence, SessionId, Span};
-use crate::wire::{Header, Payload};
+use crate::model::{Monotonic, Now, PeerId, Sequence, SessionId, Span, Timestamp};
 
 /// How often what is too old is looked for.
 const CHORE_INTERVAL: Span = Span::from_secs(600);
+/// What cannot be undone is done only if the clock has said for so long that it is time: one that
+/// is ahead for a while costs nothing.
+const PATIENCE: Span = Span::from_secs(3_600);
 /// While a batch is under way, nothing is looked for.
 const CHORE_PAUSE: Span = Span::from_secs(1);
 /// For so long after a window was last touched its gaps may still be filled: by a message queued
@@ -27,8 +29,8 @@ const WINDOW_LIFETIME: Span = Span::from_micros(PREKEY_LIFETIME.as_micros() + 86
 pub(super) struct Chores {
     /// Sessions that are over.
     pub(super) sessions: BTreeSet<(PeerId, SessionId)>,
-    /// Messages that will not be whole any more.
-    pub(super) partials: BTreeSet<ReceivedKey>,
+    /// Numbers below which nothing is waited for any more.
+    pub(super) skips: BTreeMap<Run, Sequence>,
     /// Windows that may not be needed any more. They are so until the store said that they are
     /// gone.
     pub(super) windows: BTreeSet<Run>,
@@ -36,24 +38,48 @@ pub(super) struct Chores {
 
 impl Chores {
     pub(super) fn is_empty(&self) -> bool {
-        self.sessions.is_empty() && self.partials.is_empty() && self.windows.is_empty()
+        self.sessions.is_empty() && self.skips.is_empty() && self.windows.is_empty()
     }
 
     /// What came up twice is done once.
     pub(super) fn append(&mut self, mut others: Self) {
         self.sessions.append(&mut others.sessions);
-        self.partials.append(&mut others.partials);
+        for (run, floor) in others.skips {
+            self.skip(run, floor);
+        }
         self.windows.append(&mut others.windows);
     }
 
+    fn skip(&mut self, run: Run, floor: Sequence) {
+        let known = self.skips.entry(run).or_insert(floor);
+        *known = floor.max(*known);
+    }
+
+    /// Those that are changes as they are.
     pub(super) fn changes(&self) -> Vec<Change> {
         let sessions = self.sessions.iter();
         let sessions = sessions.map(|&(sender, session)| Change::DropSession { sender, session });
-        let partials = self.partials.iter().map(|key| Change::DropChunks(*key));
         let windows = self.windows.iter();
         let windows =
             windows.map(|&(sender, incarnation)| Change::DropWindow { sender, incarnation });
-        sessions.chain(partials).chain(windows).collect()
+        sessions.chain(windows).collect()
+    }
+}
+
+/// When what is too old was looked for, as far back as [`PATIENCE`] goes.
+#[derive(Debug, Default)]
+pub(super) struct Looks(VecDeque<Now>);
+
+impl Looks {
+    /// Notes one. The earliest time that the clock has shown since [`PATIENCE`] began: whatever is
+    /// too old by that was so all the while. None if that is not known for so long.
+    fn settled(&mut self, now: Now) -> Option<Timestamp> {
+        self.0.push_back(now);
+        while self.0.get(1).is_some_and(|second| now.mono >= second.mono + PATIENCE) {
+            self.0.pop_front();
+        }
+        let is_long_ago = self.0.front().is_some_and(|first| now.mono >= first.mono + PATIENCE);
+        self.0.iter().map(|look| look.wall).min().filter(|_| is_long_ago)
     }
 }
 
@@ -77,22 +103,25 @@ impl Inbound {
         let is_over = |created| now.wall >= created + SESSION_LIFETIME;
         let over = self.sessions.extract_if(.., |_, session| is_over(session.created));
         chores.sessions.extend(over.map(|(key, _)| key));
-        let (mut dropped, mut reserved) = (0, 0);
-        self.partials.retain(|key, partial| {
-            let keep = now.wall < partial.expires + CLOCK_SKEW_MAX;
-            if !keep {
-                dropped += partial.bytes;
-                reserved += partial.rest();
-                chores.partials.insert(*key);
+        let Some(settled) = self.looks.settled(now) else { return };
+        for (key, partial) in &self.partials {
+            if settled >= partial.expires + CLOCK_SKEW_MAX {
+                // What its sender queued before it has expired as well.
+                chores.skip((key.sender, key.incarnation), key.sequence.next());
             }
-            keep
-        });
-        self.inbox_bytes = self.inbox_bytes.saturating_sub(dropped);
-        self.reserved_bytes = self.reserved_bytes.saturating_sub(reserved);
-        let is_old = |touched| now.wall >= touched + WINDOW_LIFETIME;
-        let old = self.windows.iter().filter(|(_, w)| w.is_in_order() && is_old(w.touched));
-        chores.windows.extend(old.map(|(run, _)| *run));
-        self.release_stale(now);
+        }
+        for (run, window) in &self.windows {
+            // Messages held for others that have expired by now need not wait any longer.
+            match window.last_held() {
+                Some(last) if settled >= window.touched + GAP_LIFETIME => {
+                    chores.skip(*run, last.next());
+                }
+                None if settled >= window.touched + WINDOW_LIFETIME => {
+                    chores.windows.insert(*run);
+                }
+                _ => {}
+            }
+        }
     }
 
     /// The chores of a batch are done.
@@ -104,28 +133,6 @@ impl Inbound {
                 // It is asked about again when as much time has passed once more.
                 window.touched = now.wall;
             }
-        }
-    }
-
-    /// Messages held for others that have expired by now need not wait any longer. The gap is
-    /// closed by an envelope of our own making, which goes the way of all others.
-    fn release_stale(&mut self, now: Now) {
-        for ((sender, incarnation), window) in &self.windows {
-            if window.is_in_order() || now.wall < window.touched + GAP_LIFETIME {
-                continue;
-            }
-            let mut skipped = window.clone();
-            let floor = skipped.skip_all().last().map_or(Sequence::FIRST, |last| last.next());
-            let payload = Payload { incarnation: *incarnation, floor, items: Vec::new() };
-            let header = Header {
-                source: *sender,
-                destination: self.me,
-                session: SessionId(0),
-                counter: 0,
-                commitment: [0; 32],
-            };
-            let receipt = [0; 32];
-            self.waiting.push_back(Opened { header, receipt, payload, bytes: 0, vouched: true });
         }
     }
 }

@@ -17,7 +17,7 @@ use bytes::Bytes;
 
 use self::assess::Refusal;
 use self::batch::Batch;
-use self::chores::Chores;
+use self::chores::{Chores, Looks};
 use self::partial::Partial;
 use self::session::InSession;
 use super::prekeys::Prekeys;
@@ -84,6 +84,8 @@ pub(super) struct Inbound {
     vouched_openings: Openings,
     /// What comes over all other links.
     openings: Openings,
+    /// When what is too old was looked for, and is looked for next.
+    looks: Looks,
     next_chore: Monotonic,
 }
 
@@ -123,6 +125,7 @@ impl Inbound {
             chores: Chores::default(),
             vouched_openings: Openings::new(now),
             openings: Openings::new(now),
+            looks: Looks::default(),
             next_chore: now.mono,
         }
     }
@@ -183,6 +186,9 @@ impl Inbound {
         let mut batch = Box::new(Batch::after(self.last_cursor));
         batch.chores = std::mem::take(&mut self.chores);
         batch.changes = batch.chores.changes();
+        for (run, floor) in batch.chores.skips.clone() {
+            self.skip(now, &mut batch, run, floor);
+        }
         let mut bytes = 0;
         while bytes < BATCH_BYTES_MAX
             && let Some(opened) = self.waiting.pop_front()
@@ -291,7 +297,5 @@ fn open(keys: &SealingKeys, header: &Header, sealed: &Bytes, vouched: bool) -> O
 }
 
 fn reveal(accepted: &[(Header, [u8; 32])], out: &mut VecDeque<Output>) {
-    // A commitment of zeros is our own making: see `release_stale`.
-    let real = accepted.iter().filter(|(header, _)| header.commitment != [0; 32]);
-    out.extend(real.map(|(_, preimage)| Output::Reveal { preimage: *preimage }));
+    out.extend(accepted.iter().map(|(_, preimage)| Output::Reveal { preimage: *preimage }));
 }

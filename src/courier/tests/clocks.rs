@@ -1,8 +1,11 @@
 //! Time that passes, and clocks that are wrong.
 
 use super::*;
+use crate::model::limits::MESSAGE_LIFETIME_MAX;
 
 const DAY: Span = Span::from_secs(86_400);
+/// How often what is too old is looked for.
+const TICK: Span = Span::from_secs(600);
 
 /// The messages that went to the inbox at once, in order.
 fn delivered_keys(end: &End) -> Vec<ReceivedKey> {
@@ -11,6 +14,76 @@ fn delivered_keys(end: &End) -> Vec<ReceivedKey> {
         _ => None,
     };
     end.rows.iter().filter_map(key).collect()
+}
+
+/// By which messages seem to have expired, but prekeys do not.
+const AHEAD: Span = Span::from_secs(7 * 86_400 + 3_600);
+
+/// Sets an end's clock so far ahead, lets it be for a while, and sets it right again.
+fn ahead(end: &mut End, by: Span, ticks: u64) {
+    end.now.wall = end.now.wall + by;
+    for _ in 0..ticks {
+        end.wait(TICK);
+        end.settle();
+    }
+    end.now.wall = end.now.wall - by;
+}
+
+/// The second of two messages arrives; the recipient's clock is ahead for a while; the first one
+/// arrives. Whether that is receipted, and whether it is stored.
+fn first_after_second(ticks: u64) -> (bool, bool) {
+    let (mut alice, mut bob) = (End::new(1), End::new(2));
+    alice.lifetime = MESSAGE_LIFETIME_MAX;
+    alice.queue(bob.peer(), b"first");
+    alice.located(&bob.record());
+    alice.queue(bob.peer(), b"second");
+    let sent = alice.sent();
+    receive(&mut bob, &sent[1]);
+    ahead(&mut bob, AHEAD, ticks);
+    bob.out.clear();
+    receive(&mut bob, &sent[0].with_attempt(2));
+    (!bob.reveals().is_empty(), !delivered_keys(&bob).is_empty())
+}
+
+#[test]
+fn a_clock_that_is_ahead_for_a_while_closes_no_gap() {
+    assert_eq!(first_after_second(3), (true, true));
+}
+
+#[test]
+fn a_gap_that_was_closed_by_a_wrong_clock_is_not_receipted() {
+    assert_eq!(first_after_second(20), (false, false));
+}
+
+/// A message of three chunks; after the first the recipient's clock is ahead for a while. What of
+/// it is delivered, and whether it is whole.
+fn chunks_around(ticks: u64) -> (Vec<Row>, bool) {
+    let (mut alice, mut bob) = (End::new(1), End::new(2));
+    alice.lifetime = MESSAGE_LIFETIME_MAX;
+    alice.queue(bob.peer(), &[7; 3 * CHUNK_BYTES]);
+    alice.located(&bob.record());
+    for (number, envelope) in alice.sent().iter().enumerate() {
+        if number == 1 {
+            ahead(&mut bob, AHEAD, ticks);
+        }
+        bob.out.clear();
+        receive(&mut bob, envelope);
+        for preimage in bob.reveals() {
+            alice.handle(Input::Receipt { commitment: commitment_of(&preimage) });
+        }
+    }
+    let is_whole = bob.rows.iter().any(|change| matches!(change, Change::Assemble { .. }));
+    (alice.delivered(), is_whole)
+}
+
+#[test]
+fn a_clock_that_is_ahead_for_a_while_drops_no_chunks() {
+    assert_eq!(chunks_around(3), (vec![Row(1)], true));
+}
+
+#[test]
+fn a_message_whose_chunks_were_dropped_by_a_wrong_clock_is_not_receipted() {
+    assert_eq!(chunks_around(20), (vec![], false));
 }
 
 #[test]

@@ -35,6 +35,7 @@ fn filled(path: &Path) {
             incarnation: Incarnation(1),
             base,
             received,
+            given_up: base,
             touched: created,
         })),
         Op::Session(Box::new(SessionRow {

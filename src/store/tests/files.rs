@@ -59,7 +59,9 @@ fn of_the_first_schema(path: &Path) {
     rig.commit(vec![queue(&outgoing(1, 1, 100))]);
     rig.store.close();
     let file = Connection::open(path).expect("sqlite opens");
-    file.execute_batch("DROP TABLE owner; PRAGMA user_version = 1;").expect("sqlite writes");
+    let back = "DROP TABLE owner; ALTER TABLE windows DROP COLUMN given_up;
+                PRAGMA user_version = 1;";
+    file.execute_batch(back).expect("sqlite writes");
 }
 
 #[test]
@@ -69,7 +71,8 @@ fn windows_of_messages_in_the_inbox_come_back_with_the_third_schema() {
     rig.commit((1..=3).map(|place| deliver(&incoming(place, 1, 10))).collect());
     rig.store.close();
     let file = Connection::open(&path).expect("sqlite opens");
-    file.execute_batch("PRAGMA user_version = 2;").expect("sqlite writes");
+    let back = "ALTER TABLE windows DROP COLUMN given_up; PRAGMA user_version = 2;";
+    file.execute_batch(back).expect("sqlite writes");
     drop(file);
     let (_rig, snapshot) = Rig::open(&path);
     let ReceivedKey { sender, incarnation, .. } = key(1, 1);

@@ -161,6 +161,7 @@ fn a_window_stays_while_messages_of_its_run_are_in_the_inbox() {
             incarnation,
             base: Sequence(2),
             received,
+            given_up: Sequence(1),
             touched,
         }))
     };

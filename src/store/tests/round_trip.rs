@@ -256,6 +256,7 @@ fn windows_sessions_prekeys_and_peers_survive() {
         incarnation: Incarnation(u64::MAX),
         base: Sequence(base),
         received: body(base, 128),
+        given_up: Sequence(base),
         touched: time(base),
     };
     let session = |session, fill| SessionRow {
