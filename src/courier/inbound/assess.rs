@@ -11,6 +11,9 @@ use crate::wire::{Item, NoticeKind};
 /// each time. A window is never dropped to make room: it is what stands between a message that is
 /// sent again and a second copy in the inbox.
 const WINDOWS_PER_SENDER_MAX: usize = 256;
+/// The same of senders that the operator knows: one that is started once a minute, by a timer, for
+/// as long.
+const VOUCHED_WINDOWS_PER_SENDER_MAX: usize = 16_384;
 /// Windows of senders that the operator does not know, in all.
 const WINDOWS_MAX: usize = 100_000;
 /// Messages one sender may have begun and not finished: several times what an honest one keeps on
@@ -119,8 +122,11 @@ impl Inbound {
         let own = (*sender, Incarnation(0))..=(*sender, Incarnation(u64::MAX));
         let own_new = batch.new_windows.get(sender).copied().unwrap_or(0);
         let new: usize = batch.new_windows.values().sum();
-        self.windows.range(own).count() + own_new < WINDOWS_PER_SENDER_MAX
-            && (vouched || self.windows.len() + new < WINDOWS_MAX)
+        let own = self.windows.range(own).count() + own_new;
+        match vouched {
+            true => own < VOUCHED_WINDOWS_PER_SENDER_MAX,
+            false => own < WINDOWS_PER_SENDER_MAX && self.windows.len() + new < WINDOWS_MAX,
+        }
     }
 
     /// Whether a sender may begin messages. What was receipted in part cannot be dropped before it

@@ -85,6 +85,19 @@ fn a_sender_with_ever_new_incarnations_is_told_to_wait_and_gets_nothing_in_twice
 }
 
 #[test]
+fn a_sender_that_the_operator_knows_may_start_as_often_as_it_likes() {
+    let mut bob = End::new(2);
+    let mut sensor = Mallory::new(&bob);
+    for start in 0..1_000 {
+        let item = sensor.message(1, b"21.5 C");
+        bob.handle(vouched_delivery(sensor.seal(start, 1, &[item])));
+        bob.settle();
+    }
+    assert_eq!(bob.bodies().len(), 1_000);
+    assert_eq!(bob.notices(), []);
+}
+
+#[test]
 fn empty_messages_fill_the_inbox_too() {
     let room_for = 10;
     let limits = Limits { inbox_bytes_max: room_for * STORED_OVERHEAD_BYTES, ..Limits::default() };
