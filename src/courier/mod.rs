@@ -359,7 +359,7 @@ impl Courier {
             Input::Notice { commitment, kind } => outbox.on_notice(now, &commitment, kind, out),
             Input::Envelope(delivery) => inbound.on_envelope(now, &delivery, prekeys, out),
             Input::Stored { kept_windows } => inbound.on_stored(now, &kept_windows, out),
-            Input::StoreFull => inbound.on_store_full(out),
+            Input::StoreFull => inbound.on_store_full(now, out),
             Input::Pruned { bytes } => inbound.on_pruned(bytes),
             Input::Ping { recipient, ping } => outbox.on_ping(now, recipient, ping, out),
             Input::CancelPing { recipient, ping } => outbox.on_cancel_ping(recipient, ping, out),

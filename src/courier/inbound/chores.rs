@@ -14,7 +14,7 @@ const CHORE_INTERVAL: Span = Span::from_secs(600);
 /// What cannot be undone is done only if the clock has said for so long that it is time: one that
 /// is ahead for a while costs nothing.
 const PATIENCE: Span = Span::from_secs(3_600);
-/// While a batch is under way, nothing is looked for.
+/// While a batch is under way, nothing is looked for; and what was refused is not tried again.
 const CHORE_PAUSE: Span = Span::from_secs(1);
 /// For so long after a window was last touched its gaps may still be filled: by a message queued
 /// then, whose sender's clock is behind ours, and which is taken somewhat late.
@@ -84,8 +84,11 @@ impl Looks {
 }
 
 impl Inbound {
-    pub(super) const fn chores_deadline(&self) -> Monotonic {
-        self.next_chore
+    pub(super) fn chores_deadline(&self) -> Monotonic {
+        match self.batch.is_some() || self.chores.is_empty() {
+            true => self.next_chore,
+            false => self.next_chore.min(self.chores_from),
+        }
     }
 
     /// Looks for what is too old.
@@ -121,6 +124,14 @@ impl Inbound {
                 }
                 _ => {}
             }
+        }
+    }
+
+    /// There was no room for the chores of a batch.
+    pub(super) fn on_chores_refused(&mut self, now: Now, chores: Chores) {
+        if !chores.is_empty() {
+            self.chores_from = now.mono + CHORE_PAUSE;
+            self.chores.append(chores);
         }
     }
 

@@ -80,6 +80,8 @@ pub(super) struct Inbound {
     waiting_bytes: usize,
     batch: Option<Box<Batch>>,
     chores: Chores,
+    /// They do not go along before: there was no room for them.
+    chores_from: Monotonic,
     /// What comes over links that the operator asked for.
     vouched_openings: Openings,
     /// What comes over all other links.
@@ -123,6 +125,7 @@ impl Inbound {
             waiting_bytes: 0,
             batch: None,
             chores: Chores::default(),
+            chores_from: now.mono,
             vouched_openings: Openings::new(now),
             openings: Openings::new(now),
             looks: Looks::default(),
@@ -138,7 +141,7 @@ impl Inbound {
         self.last_cursor
     }
 
-    pub(super) const fn deadline(&self) -> Monotonic {
+    pub(super) fn deadline(&self) -> Monotonic {
         self.chores_deadline()
     }
 
@@ -180,11 +183,14 @@ impl Inbound {
 
     /// Makes a batch of what waits, unless there is one under way.
     pub(super) fn flush(&mut self, now: Now, out: &mut VecDeque<Output>) {
-        if self.batch.is_some() || (self.waiting.is_empty() && self.chores.is_empty()) {
+        let are_chores_due = !self.chores.is_empty() && now.mono >= self.chores_from;
+        if self.batch.is_some() || (self.waiting.is_empty() && !are_chores_due) {
             return;
         }
         let mut batch = Box::new(Batch::after(self.last_cursor));
-        batch.chores = std::mem::take(&mut self.chores);
+        if are_chores_due {
+            batch.chores = std::mem::take(&mut self.chores);
+        }
         batch.changes = batch.chores.changes();
         for (run, floor) in batch.chores.skips.clone() {
             self.skip(now, &mut batch, run, floor);
@@ -244,10 +250,10 @@ impl Inbound {
     }
 
     /// There was no room for the batch: it never happened.
-    pub(super) fn on_store_full(&mut self, out: &mut VecDeque<Output>) {
+    pub(super) fn on_store_full(&mut self, now: Now, out: &mut VecDeque<Output>) {
         let Some(batch) = self.batch.take() else { return };
-        // What came up meanwhile stays due as well.
-        self.chores.append(batch.chores);
+        // What came up meanwhile stays due as well. Not at once: nothing has changed.
+        self.on_chores_refused(now, batch.chores);
         for (header, _) in batch.accepted {
             out.push_back(Output::Notify { kind: NoticeKind::Full, header });
         }

@@ -292,6 +292,7 @@ fn a_session_that_has_to_go_while_the_disk_is_full_goes_later() {
     bob.handle(delivery(last.seal(1, 1, &items)));
     bob.out.retain(|output| !matches!(output, Output::Store(_)));
     bob.handle(Input::StoreFull);
+    bob.wait(Span::from_secs(1));
     bob.settle();
     let first = sessions[0];
     let gone: Vec<_> = bob
@@ -303,6 +304,35 @@ fn a_session_that_has_to_go_while_the_disk_is_full_goes_later() {
         })
         .collect();
     assert_eq!(gone, [first], "its secret stays on disk");
+}
+
+#[test]
+fn chores_that_were_refused_are_not_tried_again_at_once() {
+    let (_, mut bob, envelope) = sealed(b"x");
+    receive(&mut bob, &envelope);
+    bob.out.clear();
+    let transactions = |bob: &mut End| {
+        let is_one = |output: &Output| matches!(output, Output::Store(_));
+        let count = bob.out.iter().filter(|output| is_one(output)).count();
+        bob.out.clear();
+        count
+    };
+    bob.wait(Span::from_secs(3 * 86_400));
+    assert_eq!(transactions(&mut bob), 1, "its session is over");
+    bob.handle(Input::StoreFull);
+    assert_eq!(transactions(&mut bob), 0);
+    // It is due again when the courier says so.
+    let pause = bob.courier.deadline().since(bob.now.mono);
+    assert!((Span::from_millis(500)..Span::from_secs(5)).contains(&pause), "{pause:?}");
+    bob.wait(pause);
+    assert_eq!(transactions(&mut bob), 1);
+    // A message does not have to wait for that, nor it for a message.
+    bob.handle(Input::StoreFull);
+    let mut alice = Mallory::with_seeds(&bob, 1, 2);
+    let item = alice.message(1, b"me");
+    bob.handle(delivery(alice.seal(9, 1, &[item])));
+    bob.settle();
+    assert_eq!(bob.bodies(), [b"me"]);
 }
 
 #[test]
