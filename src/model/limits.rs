@@ -127,6 +127,15 @@ pub struct Limits {
     pub inbox_retention: Span,
 }
 
+impl Limits {
+    /// Bytes of the inbox that senders whom the operator does not know can fill: three quarters,
+    /// but always one message.
+    pub fn strangers_bytes_max(&self) -> u64 {
+        let largest = stored_bytes(self.message_bytes_max as u64);
+        (self.inbox_bytes_max / 4 * 3).max(largest.min(self.inbox_bytes_max))
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {

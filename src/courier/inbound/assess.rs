@@ -65,7 +65,8 @@ impl Inbound {
         }
         let taken = self.inbox_bytes.saturating_add(self.reserved_bytes);
         let taken = taken.saturating_add(batch.reserved).saturating_add(needs.bytes);
-        if needs.bytes > 0 && taken > self.inbox_bytes_max {
+        let room = if vouched { self.inbox_bytes_max } else { self.strangers_bytes_max };
+        if needs.bytes > 0 && taken > room {
             return Err(full);
         }
         Ok(needs.bytes)

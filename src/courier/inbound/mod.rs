@@ -68,6 +68,8 @@ pub(super) struct Inbound {
     me: PeerId,
     message_bytes_max: usize,
     inbox_bytes_max: u64,
+    /// The part of it that strangers can fill.
+    strangers_bytes_max: u64,
     sessions_max: usize,
     sessions: BTreeMap<(PeerId, SessionId), InSession>,
     windows: BTreeMap<Run, Window>,
@@ -114,6 +116,7 @@ impl Inbound {
             me,
             message_bytes_max: limits.message_bytes_max,
             inbox_bytes_max: limits.inbox_bytes_max,
+            strangers_bytes_max: limits.strangers_bytes_max(),
             sessions_max: limits.sessions_max,
             sessions: sessions.collect(),
             windows: windows.collect(),

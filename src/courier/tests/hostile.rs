@@ -113,6 +113,27 @@ fn empty_messages_fill_the_inbox_too() {
 }
 
 #[test]
+fn strangers_leave_a_quarter_of_the_inbox_to_those_the_operator_knows() {
+    let messages = 100;
+    let inbox_bytes_max = messages * STORED_OVERHEAD_BYTES;
+    let limits = Limits { inbox_bytes_max, message_bytes_max: 4_096, ..Limits::default() };
+    let mut bob = End::with_limits(2, limits);
+    let mut stranger = Mallory::with_seeds(&bob, 66, 1);
+    let mut friend = Mallory::with_seeds(&bob, 67, 2);
+    for sequence in 1..=messages {
+        let item = stranger.message(sequence, b"");
+        receive(&mut bob, &stranger.seal(1, 1, &[item]));
+    }
+    assert_eq!(bob.bodies().len(), 75);
+    for sequence in 1..=messages {
+        let item = friend.message(sequence, b"");
+        bob.handle(vouched_delivery(friend.seal(1, 1, &[item])));
+        bob.settle();
+    }
+    assert_eq!(bob.bodies().len(), 100);
+}
+
+#[test]
 fn what_expired_chunks_counted_for_is_given_back_and_no_more() {
     let mut bob = End::new(2);
     let mut mallory = Mallory::new(&bob);

@@ -510,9 +510,9 @@ impl Core {
 
     /// Does not wait for the next pruning when space is short and something can go.
     fn hurry_prune(&mut self, now: Now) {
-        // So full that the next large message may find no room.
+        // So full that the next large message of somebody unknown may find no room.
         let largest = stored_bytes(self.limits.message_bytes_max as u64);
-        let (bytes, most) = (self.courier.inbox_bytes(), self.limits.inbox_bytes_max);
+        let (bytes, most) = (self.courier.inbox_bytes(), self.limits.strangers_bytes_max());
         let crowded = bytes > most / 10 * 9 || bytes.saturating_add(largest) > most;
         let listeners = &mut self.listeners;
         if crowded && listeners.everybody_has() > listeners.pruned_through {
@@ -523,7 +523,7 @@ impl Core {
     /// What the inbox is pruned to when space is short: so that a large message finds room again.
     fn inbox_goal(&self) -> u64 {
         let largest = stored_bytes(self.limits.message_bytes_max as u64);
-        let most = self.limits.inbox_bytes_max;
+        let most = self.limits.strangers_bytes_max();
         (most / 4 * 3).min(most.saturating_sub(largest))
     }
 
