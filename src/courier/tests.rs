@@ -453,6 +453,9 @@ fn a_full_inbox_and_a_large_message_are_refused_in_words() {
     let commitment = envelope.header.commitment;
     alice.handle(Input::Notice { commitment, kind: NoticeKind::TooLarge });
     assert_eq!(alice.given_up(), [(Row(1), GivenUp::TooLarge)]);
+    let is_settled =
+        |output: &Output| matches!(output, Output::Settled { commitment: c } if *c == commitment);
+    assert!(alice.out.iter().any(is_settled), "nothing more is wanted of the envelope");
 }
 
 #[test]

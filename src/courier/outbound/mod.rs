@@ -305,7 +305,7 @@ impl Outbox {
             }
             NoticeKind::TooLarge => {
                 let Some(flight) = queue.flights.take(commitment) else { return };
-                self.on_the_way.remove(commitment);
+                settle(&mut self.on_the_way, &[*commitment], out);
                 // One envelope after the other is refused for the same message: once that is given
                 // up, what else was in them is not to blame.
                 let gone = flight.parts.iter().any(|part| !queue.messages.contains_key(&part.row));
