@@ -4,25 +4,23 @@ mod flights;
 mod queue;
 mod runs;
 mod seal;
+mod searches;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use self::queue::{Phase, Queue};
 use self::seal::Turn;
+use self::searches::Searches;
 use super::pace::Pace;
 use super::session::OutSession;
 use super::{GivenUp, Output, QueueState};
 use crate::crypto::{Identity, Random};
-use crate::model::{Bucket, Monotonic, Now, Outgoing, PeerId, Row, SignedRecord, Span};
+use crate::model::{Monotonic, Now, Outgoing, PeerId, Row, SignedRecord, Span};
 use crate::wire::{NoticeKind, RejectReason};
 
 /// Pings waiting for one recipient.
 const PINGS_MAX: usize = 64;
-/// Searches that come up empty, for all recipients together: a second, and at once. Each is a
-/// flood.
-const SEARCHES_PER_SECOND: u32 = 1;
-const SEARCHES_BURST: u32 = 10;
 /// How long a recipient whose inbox is full is left in peace; doubled four times.
 const FULL_PAUSE: Span = Span::from_secs(10);
 /// A recipient that lost its sessions says so once for each envelope on its way; more resets than
@@ -43,7 +41,7 @@ pub(super) struct Outbox {
     dirty: BTreeSet<PeerId>,
     /// Which queue an envelope on its way belongs to.
     on_the_way: BTreeMap<[u8; 32], PeerId>,
-    searches: Bucket,
+    searches: Searches,
 }
 
 impl Outbox {
@@ -54,7 +52,7 @@ impl Outbox {
             timers: BTreeSet::new(),
             dirty: BTreeSet::new(),
             on_the_way: BTreeMap::new(),
-            searches: Bucket::new(SEARCHES_PER_SECOND, SEARCHES_BURST, now.mono),
+            searches: Searches::new(now.mono),
         };
         for (recipient, messages) in waiting {
             outbox.queue(now, *recipient).undelivered = *messages;
@@ -64,7 +62,8 @@ impl Outbox {
     }
 
     pub(super) fn deadline(&self) -> Monotonic {
-        self.timers.first().map_or(Monotonic::NEVER, |(when, _)| *when)
+        let timer = self.timers.first().map_or(Monotonic::NEVER, |(when, _)| *when);
+        timer.min(self.searches.deadline())
     }
 
     pub(super) fn state(&self, recipient: &PeerId) -> QueueState {
@@ -133,7 +132,7 @@ impl Outbox {
         let Some(queue) = self.queues.get_mut(&recipient) else { return };
         queue.prekey = record.record.prekeys.iter().find(|key| now.wall < key.expires).cloned();
         if queue.phase == Phase::Locating
-            || matches!(queue.phase, Phase::Waiting { full: false, .. })
+            || matches!(queue.phase, Phase::Waiting { full: false, .. } | Phase::InLine { .. })
         {
             queue.phase = Phase::Ready;
         }
@@ -142,7 +141,7 @@ impl Outbox {
             // the newest it has.
             match queue.located_anew {
                 false => queue.locate(recipient, true, out),
-                true => queue.back_off(now, random, &mut self.searches),
+                true => queue.back_off(now, random),
             }
         }
         if std::mem::take(&mut queue.prekey_doubted) && !queue.is_session_current(now) {
@@ -168,7 +167,7 @@ impl Outbox {
         settle(&mut self.on_the_way, &queue.unseal(flights), out);
         queue.misses_before = 0;
         queue.unload();
-        queue.back_off(now, random, &mut self.searches);
+        queue.back_off(now, random);
         self.dirty.insert(peer);
     }
 
@@ -180,14 +179,15 @@ impl Outbox {
         };
         for recipient in recipients {
             let Some(queue) = self.queues.get_mut(&recipient) else { continue };
-            match &mut queue.phase {
-                Phase::Waiting { until, full: false } => {
-                    if peer.is_some() {
-                        queue.failures = 0;
-                    }
-                    // Many may be waiting for the same link: they share the searches.
-                    *until = (*until).min(self.searches.ready_at(now.mono));
+            if peer.is_some() {
+                queue.failures = 0;
+            }
+            match queue.phase {
+                // Many may be waiting for the same link: they share the searches.
+                Phase::Waiting { full: false, .. } => {
+                    queue.phase = Phase::InLine { since: now.mono };
                 }
+                Phase::InLine { .. } => {}
                 Phase::Ready => queue.flights.hasten(now.mono),
                 _ => continue,
             }
@@ -333,7 +333,7 @@ impl Outbox {
             queue.pings.push_back(ping);
         }
         match queue.phase {
-            Phase::Idle | Phase::Waiting { full: false, .. } => {
+            Phase::Idle | Phase::Waiting { full: false, .. } | Phase::InLine { .. } => {
                 queue.locate(recipient, false, out);
             }
             _ => {}
@@ -376,23 +376,42 @@ impl Outbox {
                 now,
                 random,
                 on_the_way: &mut self.on_the_way,
-                searches: &mut self.searches,
                 out,
             };
             queue.pump(&mut turn);
-            let next = queue.next_deadline();
-            if queue.timer != next {
-                if let Some(old) = queue.timer {
-                    self.timers.remove(&(old, recipient));
-                }
-                if let Some(new) = next {
-                    self.timers.insert((new, recipient));
-                }
-                queue.timer = next;
+            self.note(recipient);
+        }
+        while let Some(recipient) = self.searches.take(now.mono) {
+            let Some(queue) = self.queues.get_mut(&recipient) else { continue };
+            queue.phase = Phase::Idle;
+            if queue.is_wanted() {
+                queue.locate(recipient, true, out);
             }
-            if queue.is_idle() {
-                self.queues.remove(&recipient);
+            self.note(recipient);
+        }
+    }
+
+    /// Notes what became of a queue: when it is next, and whether it is still needed.
+    fn note(&mut self, recipient: PeerId) {
+        let Some(queue) = self.queues.get_mut(&recipient) else { return };
+        if queue.is_idle() {
+            queue.phase = Phase::Idle;
+        }
+        let place = queue.place_in_line();
+        if queue.place != place {
+            self.searches.replace(recipient, queue.place, place);
+            queue.place = place;
+        }
+        let next = queue.next_deadline();
+        if queue.timer != next {
+            if let Some(old) = queue.timer {
+                self.timers.remove(&(old, recipient));
             }
+            self.timers.extend(next.map(|new| (new, recipient)));
+            queue.timer = next;
+        }
+        if queue.is_idle() {
+            self.queues.remove(&recipient);
         }
     }
 

@@ -4,13 +4,12 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::flights::{Flight, Flights};
 use super::runs::Runs;
+use super::searches::Place;
 use super::{GivenUp, OutSession, Output, Pace};
 use crate::courier::pace::TIMEOUT_MAX;
 use crate::crypto::Random;
 use crate::model::limits::{CHUNK_BYTES, MESSAGE_LIFETIME_MAX, WINDOW};
-use crate::model::{
-    Bucket, Incarnation, Monotonic, Now, Outgoing, PeerId, Prekey, Row, Sequence, Span,
-};
+use crate::model::{Incarnation, Monotonic, Now, Outgoing, PeerId, Prekey, Row, Sequence, Span};
 use crate::wire::PayloadWriter;
 
 /// Bytes of message bodies kept in memory for one recipient; the rest stays on disk.
@@ -68,6 +67,8 @@ pub(super) struct Queue {
     pub(super) last_sealed: Monotonic,
     /// What stands in `timers`.
     pub(super) timer: Option<Monotonic>,
+    /// What stands in the line of searches.
+    pub(super) place: Option<Place>,
 }
 
 #[derive(Debug)]
@@ -95,6 +96,8 @@ pub(super) enum Phase {
     Ready,
     /// Nobody answered, or the recipient is full; until then.
     Waiting { until: Monotonic, full: bool },
+    /// It has waited, and asks again when it is its turn among all others.
+    InLine { since: Monotonic },
 }
 
 impl Queue {
@@ -123,6 +126,7 @@ impl Queue {
             next_expiry: now.mono,
             last_sealed: now.mono,
             timer: None,
+            place: None,
         }
     }
 
@@ -192,13 +196,26 @@ impl Queue {
     }
 
     /// There is no way to write to the recipient for now: each time in a row longer.
-    pub(super) fn back_off(&mut self, now: Now, random: &mut Random, searches: &mut Bucket) {
+    pub(super) fn back_off(&mut self, now: Now, random: &mut Random) {
         let backoff = RETRY_INITIAL.times(1 << self.failures.min(6)).min(TIMEOUT_MAX);
         self.failures = self.failures.saturating_add(1);
         let jittered = backoff.divided(2) + Span::from_micros(random.below(backoff.as_micros()));
-        let slot = searches.ready_at(now.mono);
-        searches.take(now.mono);
-        self.phase = Phase::Waiting { until: slot.max(now.mono + jittered), full: false };
+        self.phase = Phase::Waiting { until: now.mono + jittered, full: false };
+    }
+
+    pub(super) const fn place_in_line(&self) -> Option<Place> {
+        match self.phase {
+            Phase::InLine { since } => Some((self.failures, since)),
+            _ => None,
+        }
+    }
+
+    /// Whether there is anything for which a way is needed.
+    pub(super) fn is_wanted(&self) -> bool {
+        self.undelivered > 0
+            || !self.pings.is_empty()
+            || self.flights.any_lost()
+            || self.runs.any_waiting()
     }
 
     pub(super) fn locate(&mut self, recipient: PeerId, anew: bool, out: &mut VecDeque<Output>) {
@@ -291,14 +308,10 @@ impl Queue {
         if let Phase::Waiting { until, full } = self.phase
             && until <= now.mono
         {
-            if full {
-                self.phase = Phase::Ready;
-            } else {
-                self.phase = Phase::Idle;
-                if self.undelivered > 0 || !self.pings.is_empty() || self.runs.any_waiting() {
-                    self.locate(recipient, true, out);
-                }
-            }
+            self.phase = match full {
+                true => Phase::Ready,
+                false => Phase::InLine { since: now.mono },
+            };
         }
         if self.next_expiry <= now.mono {
             self.next_expiry = now.mono + EXPIRY_INTERVAL;

@@ -7,7 +7,7 @@ use super::queue::{LOADED_MESSAGES_MAX, Part, Phase, Queue};
 use super::{OutSession, Output, settle};
 use crate::crypto::{Identity, Random};
 use crate::model::limits::{CHUNK_BYTES, WINDOW};
-use crate::model::{Bucket, Incarnation, Now, Outgoing, PeerId, Sequence, Span};
+use crate::model::{Incarnation, Now, Outgoing, PeerId, Sequence, Span};
 use crate::wire::{FRAGMENT_BYTES_MAX, Item, PayloadWriter};
 
 /// After so many misses the next attempt is flooded, and then every second one.
@@ -23,7 +23,6 @@ pub(super) struct Turn<'a> {
     pub(super) now: Now,
     pub(super) random: &'a mut Random,
     pub(super) on_the_way: &'a mut BTreeMap<[u8; 32], PeerId>,
-    pub(super) searches: &'a mut Bucket,
     pub(super) out: &'a mut VecDeque<Output>,
 }
 
@@ -45,11 +44,7 @@ enum Content {
 impl Queue {
     /// Sends again what was lost, then what is new, as far as the pace allows.
     pub(super) fn pump(&mut self, turn: &mut Turn<'_>) {
-        let wanted = self.undelivered > 0
-            || !self.pings.is_empty()
-            || self.flights.any_lost()
-            || self.runs.any_waiting();
-        if wanted && self.phase == Phase::Idle {
+        if self.is_wanted() && self.phase == Phase::Idle {
             self.locate(turn.recipient, false, turn.out);
         }
         if self.phase != Phase::Ready {
@@ -223,7 +218,7 @@ impl Queue {
             self.requeue(parts);
             self.pings.extend(ping);
             self.prekey = None;
-            self.back_off(turn.now, turn.random, turn.searches);
+            self.back_off(turn.now, turn.random);
             return false;
         };
         let now = turn.now.mono;

@@ -248,3 +248,46 @@ fn a_recipient_that_is_full_gets_no_new_session_each_time() {
     assert!((10..40).contains(&attempts), "{attempts} attempts in 50 minutes");
     assert_eq!(sessions.len(), 1);
 }
+
+/// Lets time pass with nobody to be found: how often somebody was looked for, each second.
+fn searches_in_vain(end: &mut End, seconds: usize) -> Vec<Vec<PeerId>> {
+    let mut searches = Vec::new();
+    for _ in 0..seconds {
+        end.wait(Span::from_secs(1));
+        let asked = end.out.drain(..).filter_map(|output| match output {
+            Output::Locate { peer, .. } => Some(peer),
+            _ => None,
+        });
+        let asked: Vec<_> = asked.collect();
+        for peer in &asked {
+            end.handle(Input::NotFound(*peer));
+        }
+        searches.push(asked);
+    }
+    searches
+}
+
+#[test]
+fn searches_for_those_who_are_gone_are_one_a_second_in_all() {
+    let mut alice = End::new(1);
+    let peer = |number: u16| {
+        let [high, low] = number.to_be_bytes();
+        PeerId::from_bytes(std::array::from_fn(|at| if at % 2 == 0 { high } else { low }))
+    };
+    (0..600).for_each(|number| alice.queue(peer(number), b"x"));
+    // Each is looked for at once when there is something for it; then they share.
+    searches_in_vain(&mut alice, 300);
+    let count: usize = searches_in_vain(&mut alice, 600).iter().map(Vec::len).sum();
+    assert!((550..=610).contains(&count), "{count} searches in ten minutes");
+    // A link comes up, again and again: that makes it no more.
+    let mut count = 0;
+    for _ in 0..60 {
+        alice.handle(Input::Nudge { peer: None });
+        count += searches_in_vain(&mut alice, 5).iter().map(Vec::len).sum::<usize>();
+    }
+    assert!((250..=320).contains(&count), "{count} searches in five minutes");
+    // One of them is back: it does not wait for the others.
+    alice.handle(Input::Nudge { peer: Some(peer(77)) });
+    let searches = searches_in_vain(&mut alice, 3).concat();
+    assert!(searches.contains(&peer(77)), "{searches:?}");
+}
