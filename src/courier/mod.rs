@@ -8,6 +8,7 @@
 //! drain [`Courier::poll_output`] until it returns `None`; then read [`Courier::deadline`] and call
 //! [`Courier::tick`] (and drain) when it has come. Nothing is lost if that is late.
 
+mod chunk_set;
 mod inbound;
 mod outbound;
 mod pace;

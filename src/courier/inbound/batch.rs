@@ -210,7 +210,7 @@ impl Inbound {
         }
         batch.bytes = batch.bytes.saturating_add(stored_bytes(chunk.bytes.len() as u64));
         batch.changes.push(Change::Chunk(Box::new(chunk)));
-        if partial.missing > 0 {
+        if !partial.is_whole() {
             batch.partials.insert(key, Some(partial));
             return;
         }

@@ -6,6 +6,7 @@ use super::flights::{Flight, Flights};
 use super::runs::Runs;
 use super::searches::Place;
 use super::{GivenUp, OutSession, Output, Pace};
+use crate::courier::chunk_set::ChunkSet;
 use crate::courier::pace::TIMEOUT_MAX;
 use crate::crypto::Random;
 use crate::model::limits::{CHUNK_BYTES, MESSAGE_LIFETIME_MAX, WINDOW};
@@ -16,6 +17,9 @@ use crate::wire::PayloadWriter;
 const LOADED_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Messages kept in memory for one recipient.
 pub(super) const LOADED_MESSAGES_MAX: usize = 4 * WINDOW as usize;
+/// Messages that are not in memory of which it is known what was receipted: those that were begun
+/// last are sent again from their start.
+const RECEIPTED_MAX: usize = 256;
 /// Between the first failure to find a recipient and the next try; doubled each time.
 const RETRY_INITIAL: Span = Span::from_secs(1);
 /// How often expired messages are looked for, and how long a session is kept for what may follow.
@@ -36,6 +40,8 @@ pub(super) struct Queue {
     pub(super) loading: bool,
     /// Whether that answer is of no use: what it was to follow was unloaded.
     pub(super) loads_in_vain: bool,
+    /// What was receipted of large messages that are not in memory: it is not sent again.
+    receipted: BTreeMap<Row, ChunkSet>,
     /// What has to be sealed, in order.
     pub(super) parts: VecDeque<Part>,
     /// What is sealed.
@@ -74,8 +80,8 @@ pub(super) struct Queue {
 #[derive(Debug)]
 pub(super) struct Loaded {
     pub(super) message: Outgoing,
-    /// Parts whose receipt has not come.
-    pub(super) missing: usize,
+    /// The parts whose receipt has come.
+    pub(super) receipted: ChunkSet,
 }
 
 /// A whole message, or a chunk of one.
@@ -83,6 +89,13 @@ pub(super) struct Loaded {
 pub(super) struct Part {
     pub(super) row: Row,
     pub(super) chunk: Option<u16>,
+}
+
+impl Part {
+    /// Its place among the parts of its message.
+    fn index(&self) -> u16 {
+        self.chunk.unwrap_or(0)
+    }
 }
 
 /// What a queue is doing.
@@ -109,6 +122,7 @@ impl Queue {
             last_loaded: Row(0),
             loading: false,
             loads_in_vain: false,
+            receipted: BTreeMap::new(),
             parts: VecDeque::new(),
             flights: Flights::default(),
             pings: VecDeque::new(),
@@ -171,24 +185,29 @@ impl Queue {
     pub(super) fn load(&mut self, message: Outgoing) {
         let length = message.body.len();
         let row = message.row;
-        let missing = if PayloadWriter::fits_whole(length) {
+        let receipted = if PayloadWriter::fits_whole(length) {
             self.parts.push_back(Part { row, chunk: None });
-            1
+            ChunkSet::new(1)
         } else {
             let chunks = length.div_ceil(CHUNK_BYTES);
-            for chunk in (0_u16..).take(chunks) {
-                self.parts.push_back(Part { row, chunk: Some(chunk) });
-            }
-            chunks
+            let receipted = self.receipted.remove(&row).unwrap_or_else(|| ChunkSet::new(chunks));
+            let missing = (0_u16..).take(chunks).filter(|chunk| !receipted.has(*chunk));
+            self.parts.extend(missing.map(|chunk| Part { row, chunk: Some(chunk) }));
+            receipted
         };
         self.bytes += length;
         self.last_loaded = self.last_loaded.max(row);
-        self.messages.insert(row, Loaded { message, missing });
+        self.messages.insert(row, Loaded { message, receipted });
     }
 
     /// Drops what is in memory and on disk too. Nothing may be on its way.
     pub(super) fn unload(&mut self) {
-        self.messages.clear();
+        let begun = std::mem::take(&mut self.messages).into_iter();
+        let begun = begun.filter(|(_, loaded)| !loaded.receipted.is_empty());
+        self.receipted.extend(begun.map(|(row, loaded)| (row, loaded.receipted)));
+        while self.receipted.len() > RECEIPTED_MAX {
+            self.receipted.pop_last();
+        }
         self.parts.clear();
         self.bytes = 0;
         self.last_loaded = Row(0);
@@ -254,8 +273,8 @@ impl Queue {
         let (mut rows, mut sequences) = (Vec::new(), Vec::new());
         for part in &flight.parts {
             let Some(loaded) = self.messages.get_mut(&part.row) else { continue };
-            loaded.missing = loaded.missing.saturating_sub(1);
-            if loaded.missing == 0 {
+            loaded.receipted.add(part.index());
+            if loaded.receipted.missing() == 0 {
                 rows.push(part.row);
                 sequences.push(loaded.message.sequence);
                 self.bytes -= loaded.message.body.len();

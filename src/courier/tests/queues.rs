@@ -291,3 +291,33 @@ fn searches_for_those_who_are_gone_are_one_a_second_in_all() {
     let searches = searches_in_vain(&mut alice, 3).concat();
     assert!(searches.contains(&peer(77)), "{searches:?}");
 }
+
+#[test]
+fn what_was_receipted_of_a_large_message_is_not_sent_again_after_an_outage() {
+    let (mut alice, mut bob) = (End::new(1), End::new(2));
+    let body = vec![7; 4 * CHUNK_BYTES];
+    alice.queue(bob.peer(), &body);
+    alice.located(&bob.record());
+    let sent = alice.sent();
+    for envelope in &sent[..3] {
+        receive(&mut bob, envelope);
+        alice.handle(Input::Receipt { commitment: envelope.header.commitment });
+    }
+    // The way is lost with the last one, and nobody knows another for two minutes.
+    let (commitment, reason) = (sent[3].header.commitment, RejectReason::NoRoute);
+    alice.handle(Input::Rejected { commitment, attempt: 1, reason });
+    alice.handle(Input::NotFound(bob.peer()));
+    alice.wait(Span::from_secs(120));
+    alice.located(&bob.record());
+    assert_eq!(take_load(&mut alice), Some(Row(0)), "nothing is in memory");
+    let recipient = bob.peer();
+    let message = Outgoing { recipient, body: body.into(), ..row(&alice, 1, alice.lifetime) };
+    let message = Outgoing { incarnation: Incarnation(7), ..message };
+    alice.handle(Input::Loaded { recipient, messages: vec![message] });
+    let again = alice.sent();
+    assert_eq!(again.len(), 1, "one chunk was missing");
+    receive(&mut bob, &again[0]);
+    alice.handle(Input::Receipt { commitment: again[0].header.commitment });
+    assert_eq!(alice.delivered(), [Row(1)]);
+    assert!(bob.rows.iter().any(|change| matches!(change, Change::Assemble { .. })));
+}
