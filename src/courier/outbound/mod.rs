@@ -1,6 +1,7 @@
 //! Sending: one queue to each recipient, each at its own pace.
 
 mod flights;
+mod lifetimes;
 mod queue;
 mod runs;
 mod seal;
@@ -9,6 +10,7 @@ mod searches;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use self::lifetimes::Lifetimes;
 use self::queue::{Phase, Queue};
 use self::seal::Turn;
 use self::searches::Searches;
@@ -42,6 +44,7 @@ pub(super) struct Outbox {
     /// Which queue an envelope on its way belongs to.
     on_the_way: BTreeMap<[u8; 32], PeerId>,
     searches: Searches,
+    lifetimes: Lifetimes,
 }
 
 impl Outbox {
@@ -53,6 +56,7 @@ impl Outbox {
             dirty: BTreeSet::new(),
             on_the_way: BTreeMap::new(),
             searches: Searches::new(now.mono),
+            lifetimes: Lifetimes::new(now),
         };
         for (recipient, messages) in waiting {
             outbox.queue(now, *recipient).undelivered = *messages;
@@ -84,11 +88,12 @@ impl Outbox {
     pub(super) fn on_queued(&mut self, now: Now, messages: Vec<Outgoing>) {
         for message in messages {
             let recipient = message.recipient;
-            let queue = self.queue(now, recipient);
+            self.lifetimes.on_queued(now, &message);
+            let queue = self.queues.entry(recipient).or_insert_with(|| Queue::new(now));
             let all_loaded = queue.is_all_loaded() && queue.has_room();
             queue.undelivered += 1;
             if all_loaded && message.row > queue.last_loaded {
-                queue.load(message);
+                queue.load(now, &self.lifetimes, message);
             }
             self.dirty.insert(recipient);
         }
@@ -113,10 +118,10 @@ impl Outbox {
         }
         for message in messages {
             if message.row > queue.last_loaded {
-                queue.load(message);
+                queue.load(now, &self.lifetimes, message);
             }
         }
-        queue.expire(now, recipient, out);
+        queue.expire(now, &self.lifetimes, recipient, out);
         // Whatever has expired goes at once, however much it is and whether there is a way or not.
         queue.load_if_empty(recipient, out);
     }
@@ -376,6 +381,7 @@ impl Outbox {
                 now,
                 random,
                 on_the_way: &mut self.on_the_way,
+                lifetimes: &self.lifetimes,
                 out,
             };
             queue.pump(&mut turn);
@@ -422,7 +428,7 @@ impl Outbox {
             self.timers.pop_first();
             let Some(queue) = self.queues.get_mut(&recipient) else { continue };
             queue.timer = None;
-            queue.on_time(now, recipient, out);
+            queue.on_time(now, &self.lifetimes, recipient, out);
             self.dirty.insert(recipient);
         }
     }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::flights::{Flight, Flights};
+use super::lifetimes::{Lifetimes, Sealed, Setting};
 use super::runs::Runs;
 use super::searches::Place;
 use super::{GivenUp, OutSession, Output, Pace};
@@ -10,7 +11,9 @@ use crate::courier::chunk_set::ChunkSet;
 use crate::courier::pace::TIMEOUT_MAX;
 use crate::crypto::Random;
 use crate::model::limits::{CHUNK_BYTES, MESSAGE_LIFETIME_MAX, WINDOW};
-use crate::model::{Incarnation, Monotonic, Now, Outgoing, PeerId, Prekey, Row, Sequence, Span};
+use crate::model::{
+    Incarnation, Monotonic, Now, Outgoing, PeerId, Prekey, Row, Sequence, Span, Timestamp,
+};
 use crate::wire::PayloadWriter;
 
 /// Bytes of message bodies kept in memory for one recipient; the rest stays on disk.
@@ -44,6 +47,10 @@ pub(super) struct Queue {
     receipted: BTreeMap<Row, ChunkSet>,
     /// What has to be sealed, in order.
     pub(super) parts: VecDeque<Part>,
+    /// What was ever sealed.
+    pub(super) sealed: Sealed,
+    /// How the clock was set when it was last looked when messages expire.
+    setting: Setting,
     /// What is sealed.
     pub(super) flights: Flights,
     /// Pings that have to be sent.
@@ -80,6 +87,8 @@ pub(super) struct Queue {
 #[derive(Debug)]
 pub(super) struct Loaded {
     pub(super) message: Outgoing,
+    /// When it is given up, by the clock as the queue last saw it.
+    pub(super) expires: Timestamp,
     /// The parts whose receipt has come.
     pub(super) receipted: ChunkSet,
 }
@@ -124,6 +133,8 @@ impl Queue {
             loads_in_vain: false,
             receipted: BTreeMap::new(),
             parts: VecDeque::new(),
+            sealed: Sealed::default(),
+            setting: Setting::of(now),
             flights: Flights::default(),
             pings: VecDeque::new(),
             session: None,
@@ -182,7 +193,7 @@ impl Queue {
             && !self.runs.any_waiting()
     }
 
-    pub(super) fn load(&mut self, message: Outgoing) {
+    pub(super) fn load(&mut self, now: Now, lifetimes: &Lifetimes, message: Outgoing) {
         let length = message.body.len();
         let row = message.row;
         let receipted = if PayloadWriter::fits_whole(length) {
@@ -197,7 +208,8 @@ impl Queue {
         };
         self.bytes += length;
         self.last_loaded = self.last_loaded.max(row);
-        self.messages.insert(row, Loaded { message, receipted });
+        let expires = lifetimes.expires(now, &message, self.sealed.of(row));
+        self.messages.insert(row, Loaded { message, expires, receipted });
     }
 
     /// Drops what is in memory and on disk too. Nothing may be on its way.
@@ -309,8 +321,26 @@ impl Queue {
         sizes.max().map(|(_, row)| row)
     }
 
-    pub(super) fn expire(&mut self, now: Now, recipient: PeerId, out: &mut VecDeque<Output>) {
-        let expired = |loaded: &Loaded| loaded.message.expires <= now.wall;
+    /// Looks again when messages expire, if the clock was set.
+    pub(super) fn heed_clock(&mut self, now: Now, lifetimes: &Lifetimes) {
+        let setting = Setting::of(now);
+        if self.setting.differs(setting) {
+            self.setting = setting;
+            for (row, loaded) in &mut self.messages {
+                loaded.expires = lifetimes.expires(now, &loaded.message, self.sealed.of(*row));
+            }
+        }
+    }
+
+    pub(super) fn expire(
+        &mut self,
+        now: Now,
+        lifetimes: &Lifetimes,
+        recipient: PeerId,
+        out: &mut VecDeque<Output>,
+    ) {
+        self.heed_clock(now, lifetimes);
+        let expired = |loaded: &Loaded| loaded.expires <= now.wall;
         let rows: Vec<Row> =
             self.messages.iter().filter(|(_, m)| expired(m)).map(|(row, _)| *row).collect();
         if !rows.is_empty() {
@@ -319,7 +349,13 @@ impl Queue {
         }
     }
 
-    pub(super) fn on_time(&mut self, now: Now, recipient: PeerId, out: &mut VecDeque<Output>) {
+    pub(super) fn on_time(
+        &mut self,
+        now: Now,
+        lifetimes: &Lifetimes,
+        recipient: PeerId,
+        out: &mut VecDeque<Output>,
+    ) {
         let is_full = matches!(self.phase, Phase::Waiting { full: true, .. });
         if self.flights.lose_late(now.mono, is_full) {
             self.pace.on_loss();
@@ -334,7 +370,7 @@ impl Queue {
         }
         if self.next_expiry <= now.mono {
             self.next_expiry = now.mono + EXPIRY_INTERVAL;
-            self.expire(now, recipient, out);
+            self.expire(now, lifetimes, recipient, out);
             self.runs.forget(now.mono, EXPIRY_INTERVAL, MESSAGE_LIFETIME_MAX);
             if self.undelivered == 0 && now.mono >= self.last_sealed + EXPIRY_INTERVAL {
                 self.session = None;

@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::flights::Flight;
-use super::queue::{LOADED_MESSAGES_MAX, Part, Phase, Queue};
+use super::lifetimes::{Lifetimes, Setting};
+use super::queue::{LOADED_MESSAGES_MAX, Loaded, Part, Phase, Queue};
 use super::{OutSession, Output, settle};
 use crate::crypto::{Identity, Random};
 use crate::model::limits::{CHUNK_BYTES, WINDOW};
-use crate::model::{Incarnation, Now, Outgoing, PeerId, Sequence, Span};
+use crate::model::{Incarnation, Now, PeerId, Sequence, Span};
 use crate::wire::{FRAGMENT_BYTES_MAX, Item, PayloadWriter};
 
 /// After so many misses the next attempt is flooded, and then every second one.
@@ -23,6 +24,7 @@ pub(super) struct Turn<'a> {
     pub(super) now: Now,
     pub(super) random: &'a mut Random,
     pub(super) on_the_way: &'a mut BTreeMap<[u8; 32], PeerId>,
+    pub(super) lifetimes: &'a Lifetimes,
     pub(super) out: &'a mut VecDeque<Output>,
 }
 
@@ -51,6 +53,7 @@ impl Queue {
             return;
         }
         self.refresh_session(turn);
+        self.heed_clock(turn.now, turn.lifetimes);
         while self.may_send()
             && let Some(flight) = self.flights.next_lost()
         {
@@ -106,11 +109,13 @@ impl Queue {
 
     fn send_again(&mut self, turn: &mut Turn<'_>, mut flight: Flight) {
         let wanted = |part: &Part| {
-            self.messages.get(&part.row).is_some_and(|m| turn.now.wall < m.message.expires)
+            self.messages.get(&part.row).is_some_and(|loaded| turn.now.wall < loaded.expires)
         };
         let is_empty = flight.ping.is_none() && flight.parts.is_empty();
-        if is_empty || !flight.parts.iter().all(wanted) {
+        let is_outdated = flight.setting.differs_much(Setting::of(turn.now));
+        if is_empty || is_outdated || !flight.parts.iter().all(wanted) {
             // Some of it has expired: the rest is sealed anew, without it. A floor may have risen.
+            // Or the clock was set, and what it says of its expiry is wrong.
             let commitments = self.unseal(vec![flight]);
             turn.settle(&commitments);
             return;
@@ -165,7 +170,7 @@ impl Queue {
             let message = &loaded.message;
             if message.incarnation != incarnation
                 || message.sequence.0.saturating_sub(floor.0) >= WINDOW
-                || !writer.push(&item_of(message, part.chunk))
+                || !writer.push(&item_of(loaded, part.chunk))
             {
                 break;
             }
@@ -179,7 +184,7 @@ impl Queue {
     fn next_incarnation(&mut self, turn: &Turn<'_>) -> Option<Incarnation> {
         while let Some(part) = self.parts.front() {
             match self.messages.get(&part.row) {
-                Some(loaded) if turn.now.wall < loaded.message.expires => {
+                Some(loaded) if turn.now.wall < loaded.expires => {
                     return Some(loaded.message.incarnation);
                 }
                 // Given up, or about to be.
@@ -223,12 +228,15 @@ impl Queue {
         };
         let now = turn.now.mono;
         self.last_sealed = now;
+        let setting = Setting::of(turn.now);
+        parts.iter().for_each(|part| self.sealed.note(part.row, setting));
         let flight = Flight {
             envelope,
             session,
             parts,
             ping,
             floor,
+            setting,
             first_sent: now,
             sent: now,
             deadline: now,
@@ -250,8 +258,9 @@ impl Queue {
     }
 }
 
-fn item_of(message: &Outgoing, chunk: Option<u16>) -> Item {
-    let (sequence, sent, expires) = (message.sequence, message.queued, message.expires);
+fn item_of(loaded: &Loaded, chunk: Option<u16>) -> Item {
+    let Loaded { message, expires, .. } = loaded;
+    let (sequence, sent, expires) = (message.sequence, message.queued, *expires);
     let subject = message.subject.clone();
     match chunk {
         None => Item::Message { sequence, sent, expires, subject, body: message.body.clone() },

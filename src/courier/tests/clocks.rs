@@ -104,3 +104,71 @@ fn a_message_in_the_inbox_does_not_come_in_again_however_late() {
     assert_eq!(delivered_keys(&bob).len(), 1);
     assert_eq!(bob.reveals().len(), 1, "it is there, and that is said");
 }
+
+/// Sends what is to be sent and looks for whoever is to be found, hour by hour; whether the message
+/// arrived.
+fn hourly(alice: &mut End, bob: &mut End, hours: usize) -> bool {
+    for _ in 0..hours {
+        if alice.out.iter().any(|output| matches!(output, Output::Locate { .. })) {
+            alice.located(&bob.record());
+        }
+        for envelope in alice.sent() {
+            receive(bob, &envelope);
+        }
+        for end in [&mut *alice, &mut *bob] {
+            end.wait(Span::from_secs(3_600));
+            end.settle();
+        }
+    }
+    !delivered_keys(bob).is_empty()
+}
+
+#[test]
+fn a_message_queued_by_a_clock_that_was_ahead_arrives_once_it_is_right() {
+    for is_sealed in [false, true] {
+        let (mut alice, mut bob) = (End::new(1), End::new(2));
+        alice.lifetime = MESSAGE_LIFETIME_MAX;
+        let ahead = DAY.times(30);
+        let record = bob.record();
+        alice.now.wall = alice.now.wall + ahead;
+        alice.queue(bob.peer(), b"from the future");
+        if is_sealed {
+            let mut record = record;
+            record.record.prekeys[0].expires = alice.now.wall + DAY;
+            alice.located(&record);
+            let envelope = alice.sent().pop().expect("an envelope");
+            receive(&mut bob, &envelope);
+            assert!(delivered_keys(&bob).is_empty(), "it cannot have been queued yet");
+        }
+        alice.now.wall = alice.now.wall - ahead;
+        assert!(hourly(&mut alice, &mut bob, 12), "sealed: {is_sealed}");
+    }
+}
+
+#[test]
+fn a_message_queued_by_a_clock_that_was_ahead_is_given_up_after_a_week() {
+    let (mut alice, bob) = (End::new(1), End::new(2));
+    alice.lifetime = MESSAGE_LIFETIME_MAX;
+    alice.now.wall = alice.now.wall + DAY.times(30);
+    alice.queue(bob.peer(), b"to nobody");
+    alice.now.wall = alice.now.wall - DAY.times(30);
+    for _ in 0..7 * 24 {
+        assert_eq!(alice.given_up(), []);
+        alice.wait(Span::from_secs(3_600));
+    }
+    alice.wait(Span::from_secs(3_600));
+    assert_eq!(alice.given_up(), [(Row(1), GivenUp::Expired)]);
+}
+
+#[test]
+fn a_clock_that_is_set_forward_gives_up_nothing_that_is_young() {
+    let (mut alice, mut bob) = (End::new(1), End::new(2));
+    alice.lifetime = MESSAGE_LIFETIME_MAX;
+    let behind = DAY.times(400);
+    alice.now.wall = alice.now.wall - behind;
+    alice.queue(bob.peer(), b"accepted");
+    alice.now.wall = alice.now.wall + behind;
+    alice.wait(Span::from_secs(3_700));
+    assert_eq!(alice.given_up(), []);
+    assert!(hourly(&mut alice, &mut bob, 12), "and its recipient takes it");
+}
