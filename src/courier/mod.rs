@@ -154,6 +154,8 @@ pub enum Output {
         recipient: PeerId,
         /// Only those after it.
         after: Row,
+        /// Stop after this many bytes of bodies; always at least one message.
+        bytes_max: usize,
     },
     /// Make these changes durable, together. Until [`Input::Stored`] or [`Input::StoreFull`] comes
     /// there is no other.
@@ -281,12 +283,23 @@ pub struct Stored {
     pub windows: Vec<WindowRow>,
     /// Messages of which some chunks are there.
     pub partials: Vec<PartialRow>,
-    /// Recipients that messages wait for, and how many.
-    pub waiting: Vec<(PeerId, u64)>,
+    /// Recipients that messages wait for.
+    pub waiting: Vec<Waiting>,
     /// The last place given in the inbox, ever.
     pub last_cursor: Cursor,
     /// Bytes in the inbox.
     pub inbox_bytes: u64,
+}
+
+/// What waits for one recipient.
+#[derive(Debug, Clone, Copy)]
+pub struct Waiting {
+    /// Who it is for.
+    pub recipient: PeerId,
+    /// How many messages.
+    pub messages: u64,
+    /// When the first of them expires.
+    pub expires: Timestamp,
 }
 
 /// What a queue to one recipient is doing, for people.

@@ -181,6 +181,8 @@ pub struct OutboxSummary {
     pub messages: u64,
     /// Bytes of their bodies.
     pub bytes: u64,
+    /// When the first of them expires.
+    pub expires: Timestamp,
 }
 
 /// Everything the node keeps in memory, as it was found when the store was opened.

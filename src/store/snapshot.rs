@@ -156,16 +156,18 @@ fn last_places(connection: &Connection, snapshot: &mut Snapshot) -> Result<(), R
 fn outbox(connection: &Connection, snapshot: &mut Snapshot) -> Result<(), ReadError> {
     let mut by_recipient = BTreeMap::new();
     let mut messages = 0;
-    let sql = "SELECT row, recipient, length(body), length(id) FROM outbox ORDER BY row";
+    let sql = "SELECT row, recipient, length(body), length(id), expires FROM outbox ORDER BY row";
     each(connection, "outbox", sql, |row| {
         let recipient = row.peer(1)?;
         if row.number(3)? != 16 {
             return Err(row.damage("id is not 16 bytes").into());
         }
-        let empty = OutboxSummary { recipient, messages: 0, bytes: 0 };
+        let expires = row.time(4)?;
+        let empty = OutboxSummary { recipient, messages: 0, bytes: 0, expires };
         let summary = by_recipient.entry(recipient).or_insert(empty);
         summary.messages += 1;
         summary.bytes += row.number(2)?;
+        summary.expires = summary.expires.min(expires);
         messages += 1;
         snapshot.last_row = snapshot.last_row.max(Row(row.number(0)?));
         Ok(())

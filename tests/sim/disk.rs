@@ -223,10 +223,12 @@ impl Disk {
         let mut outbox: BTreeMap<PeerId, OutboxSummary> = BTreeMap::new();
         for message in self.outbox.values() {
             let recipient = message.recipient;
-            let summary = OutboxSummary { recipient, messages: 0, bytes: 0 };
+            let expires = message.expires;
+            let summary = OutboxSummary { recipient, messages: 0, bytes: 0, expires };
             let summary = outbox.entry(recipient).or_insert(summary);
             summary.messages += 1;
             summary.bytes += message.body.len() as u64;
+            summary.expires = summary.expires.min(expires);
         }
         let mut partials: BTreeMap<ReceivedKey, PartialRow> = BTreeMap::new();
         for ((key, index), chunk) in &self.chunks {

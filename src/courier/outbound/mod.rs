@@ -11,16 +11,19 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use self::lifetimes::Lifetimes;
-use self::queue::{Phase, Queue};
+use self::queue::{LOADED_BYTES_MAX, LOADED_BYTES_MIN, Phase, Queue};
 use self::seal::Turn;
 use self::searches::Searches;
 use super::pace::Pace;
 use super::session::OutSession;
-use super::{GivenUp, Output, QueueState};
+use super::{GivenUp, Output, QueueState, Waiting};
 use crate::crypto::{Identity, Random};
 use crate::model::{Monotonic, Now, Outgoing, PeerId, Row, SignedRecord, Span};
 use crate::wire::{NoticeKind, RejectReason};
 
+/// Bytes of message bodies kept in memory for all recipients. Beyond, there is little for each, so
+/// that none waits for another.
+const LOADED_BYTES_IN_ALL_MAX: usize = 64 * 1024 * 1024;
 /// Pings waiting for one recipient.
 const PINGS_MAX: usize = 64;
 /// How long a recipient whose inbox is full is left in peace; doubled four times.
@@ -45,10 +48,12 @@ pub(super) struct Outbox {
     on_the_way: BTreeMap<[u8; 32], PeerId>,
     searches: Searches,
     lifetimes: Lifetimes,
+    /// Bytes of messages in memory, or on their way there, for all recipients.
+    loaded: usize,
 }
 
 impl Outbox {
-    pub(super) fn new(identity: Arc<Identity>, waiting: &[(PeerId, u64)], now: Now) -> Self {
+    pub(super) fn new(identity: Arc<Identity>, waiting: &[Waiting], now: Now) -> Self {
         let mut outbox = Self {
             identity,
             queues: BTreeMap::new(),
@@ -57,9 +62,12 @@ impl Outbox {
             on_the_way: BTreeMap::new(),
             searches: Searches::new(now.mono),
             lifetimes: Lifetimes::new(now),
+            loaded: 0,
         };
-        for (recipient, messages) in waiting {
-            outbox.queue(now, *recipient).undelivered = *messages;
+        for Waiting { recipient, messages, expires } in waiting {
+            let queue = outbox.queue(now, *recipient);
+            queue.undelivered = *messages;
+            queue.first_expires = Some(*expires);
             outbox.dirty.insert(*recipient);
         }
         outbox
@@ -107,7 +115,7 @@ impl Outbox {
         out: &mut VecDeque<Output>,
     ) {
         let Some(queue) = self.queues.get_mut(&recipient) else { return };
-        queue.loading = false;
+        (queue.loading, queue.asked) = (false, 0);
         self.dirty.insert(recipient);
         if std::mem::take(&mut queue.loads_in_vain) {
             return;
@@ -123,7 +131,12 @@ impl Outbox {
         }
         queue.expire(now, &self.lifetimes, recipient, out);
         // Whatever has expired goes at once, however much it is and whether there is a way or not.
-        queue.load_if_empty(recipient, out);
+        queue.load_if_empty(recipient, page(self.loaded), out);
+        // The rest is read again when there is a way.
+        if queue.phase != Phase::Ready && !queue.messages.is_empty() && queue.flights.is_empty() {
+            queue.unload();
+        }
+        self.count(recipient);
     }
 
     pub(super) fn on_located(
@@ -382,6 +395,7 @@ impl Outbox {
                 random,
                 on_the_way: &mut self.on_the_way,
                 lifetimes: &self.lifetimes,
+                page: page(self.loaded),
                 out,
             };
             queue.pump(&mut turn);
@@ -399,6 +413,7 @@ impl Outbox {
 
     /// Notes what became of a queue: when it is next, and whether it is still needed.
     fn note(&mut self, recipient: PeerId) {
+        self.count(recipient);
         let Some(queue) = self.queues.get_mut(&recipient) else { return };
         if queue.is_idle() {
             queue.phase = Phase::Idle;
@@ -428,13 +443,29 @@ impl Outbox {
             self.timers.pop_first();
             let Some(queue) = self.queues.get_mut(&recipient) else { continue };
             queue.timer = None;
-            queue.on_time(now, &self.lifetimes, recipient, out);
+            queue.on_time(now, &self.lifetimes, page(self.loaded), recipient, out);
+            self.count(recipient);
             self.dirty.insert(recipient);
         }
     }
 
+    /// Counts what a queue has in memory.
+    fn count(&mut self, recipient: PeerId) {
+        let Some(queue) = self.queues.get_mut(&recipient) else { return };
+        let before = std::mem::replace(&mut queue.counted, queue.bytes + queue.asked);
+        self.loaded = (self.loaded + queue.counted).saturating_sub(before);
+    }
+
     fn queue(&mut self, now: Now, recipient: PeerId) -> &mut Queue {
         self.queues.entry(recipient).or_insert_with(|| Queue::new(now))
+    }
+}
+
+/// How much may be loaded for one recipient, if so much is for all.
+const fn page(loaded: usize) -> usize {
+    match loaded + LOADED_BYTES_MAX <= LOADED_BYTES_IN_ALL_MAX {
+        true => LOADED_BYTES_MAX,
+        false => LOADED_BYTES_MIN,
     }
 }
 

@@ -17,7 +17,9 @@ use crate::model::{
 use crate::wire::PayloadWriter;
 
 /// Bytes of message bodies kept in memory for one recipient; the rest stays on disk.
-const LOADED_BYTES_MAX: usize = 4 * 1024 * 1024;
+pub(super) const LOADED_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Bytes that are loaded at once when all recipients together have too much.
+pub(super) const LOADED_BYTES_MIN: usize = 64 * 1024;
 /// Messages kept in memory for one recipient.
 pub(super) const LOADED_MESSAGES_MAX: usize = 4 * WINDOW as usize;
 /// Messages that are not in memory of which it is known what was receipted: those that were begun
@@ -41,6 +43,12 @@ pub(super) struct Queue {
     pub(super) last_loaded: Row,
     /// Whether an answer to [`Output::Load`] is awaited.
     pub(super) loading: bool,
+    /// How many bytes that may be.
+    pub(super) asked: usize,
+    /// What it counts for among all queues: what is in memory and what is asked for.
+    pub(super) counted: usize,
+    /// When the first message that is on disk only expires, if that is known.
+    pub(super) first_expires: Option<Timestamp>,
     /// Whether that answer is of no use: what it was to follow was unloaded.
     pub(super) loads_in_vain: bool,
     /// What was receipted of large messages that are not in memory: it is not sent again.
@@ -130,6 +138,9 @@ impl Queue {
             undelivered: 0,
             last_loaded: Row(0),
             loading: false,
+            asked: 0,
+            counted: 0,
+            first_expires: None,
             loads_in_vain: false,
             receipted: BTreeMap::new(),
             parts: VecDeque::new(),
@@ -194,6 +205,7 @@ impl Queue {
     }
 
     pub(super) fn load(&mut self, now: Now, lifetimes: &Lifetimes, message: Outgoing) {
+        self.first_expires = None;
         let length = message.body.len();
         let row = message.row;
         let receipted = if PayloadWriter::fits_whole(length) {
@@ -214,6 +226,8 @@ impl Queue {
 
     /// Drops what is in memory and on disk too. Nothing may be on its way.
     pub(super) fn unload(&mut self) {
+        let expires = self.messages.values().map(|loaded| loaded.expires).min();
+        self.first_expires = expires.or(self.first_expires);
         let begun = std::mem::take(&mut self.messages).into_iter();
         let begun = begun.filter(|(_, loaded)| !loaded.receipted.is_empty());
         self.receipted.extend(begun.map(|(row, loaded)| (row, loaded.receipted)));
@@ -353,6 +367,7 @@ impl Queue {
         &mut self,
         now: Now,
         lifetimes: &Lifetimes,
+        page: usize,
         recipient: PeerId,
         out: &mut VecDeque<Output>,
     ) {
@@ -375,16 +390,33 @@ impl Queue {
             if self.undelivered == 0 && now.mono >= self.last_sealed + EXPIRY_INTERVAL {
                 self.session = None;
             }
-            self.load_if_empty(recipient, out);
+            if self.first_expires.is_none_or(|first| first <= now.wall) {
+                self.load_if_empty(recipient, page, out);
+            }
         }
     }
 
     /// Has messages loaded if all are on disk only: those that have expired must be found.
-    pub(super) fn load_if_empty(&mut self, recipient: PeerId, out: &mut VecDeque<Output>) {
+    pub(super) fn load_if_empty(
+        &mut self,
+        recipient: PeerId,
+        page: usize,
+        out: &mut VecDeque<Output>,
+    ) {
         if self.messages.is_empty() && self.undelivered > 0 && !self.loading {
-            self.loading = true;
-            out.push_back(Output::Load { recipient, after: self.last_loaded });
+            self.load_more(recipient, page, out);
         }
+    }
+
+    /// Has the messages after those in memory loaded, up to so many bytes.
+    pub(super) fn load_more(
+        &mut self,
+        recipient: PeerId,
+        bytes_max: usize,
+        out: &mut VecDeque<Output>,
+    ) {
+        (self.loading, self.asked) = (true, bytes_max);
+        out.push_back(Output::Load { recipient, after: self.last_loaded, bytes_max });
     }
 
     pub(super) fn next_deadline(&self) -> Option<Monotonic> {

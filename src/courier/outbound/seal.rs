@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::flights::Flight;
 use super::lifetimes::{Lifetimes, Setting};
-use super::queue::{LOADED_MESSAGES_MAX, Loaded, Part, Phase, Queue};
+use super::queue::{LOADED_BYTES_MAX, LOADED_MESSAGES_MAX, Loaded, Part, Phase, Queue};
 use super::{OutSession, Output, settle};
 use crate::crypto::{Identity, Random};
 use crate::model::limits::{CHUNK_BYTES, WINDOW};
@@ -25,6 +25,8 @@ pub(super) struct Turn<'a> {
     pub(super) random: &'a mut Random,
     pub(super) on_the_way: &'a mut BTreeMap<[u8; 32], PeerId>,
     pub(super) lifetimes: &'a Lifetimes,
+    /// How much may be loaded.
+    pub(super) page: usize,
     pub(super) out: &'a mut VecDeque<Output>,
 }
 
@@ -73,11 +75,13 @@ impl Queue {
             let writer = PayloadWriter::new(incarnation, floor);
             self.seal(turn, writer, Vec::new(), Content::Floor(incarnation, floor));
         }
-        let hungry = self.parts.len() < LOADED_MESSAGES_MAX / 2 && self.has_room();
+        let hungry = match turn.page < LOADED_BYTES_MAX {
+            // All together have too much: first what it has.
+            true => self.messages.is_empty(),
+            false => self.parts.len() < LOADED_MESSAGES_MAX / 2 && self.has_room(),
+        };
         if hungry && !self.loading && (self.messages.len() as u64) < self.undelivered {
-            self.loading = true;
-            let (recipient, after) = (turn.recipient, self.last_loaded);
-            turn.out.push_back(Output::Load { recipient, after });
+            self.load_more(turn.recipient, turn.page, turn.out);
         }
     }
 

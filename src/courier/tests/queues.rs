@@ -22,7 +22,9 @@ fn row(end: &End, row: u64, lifetime: Span) -> Outgoing {
 /// A sender with that many messages for somebody on disk.
 fn with_waiting(messages: u64) -> End {
     let mut end = End::new(1);
-    let stored = Stored { waiting: vec![(DEAD, messages)], ..Stored::default() };
+    let expires = end.now.wall + Span::from_secs(60);
+    let waiting = vec![Waiting { recipient: DEAD, messages, expires }];
+    let stored = Stored { waiting, ..Stored::default() };
     let random = Random::from_seed([1; 32]);
     let identity = Arc::clone(&end.identity);
     end.courier = Courier::new(identity, &end.limits, stored, end.now, random);
@@ -320,4 +322,46 @@ fn what_was_receipted_of_a_large_message_is_not_sent_again_after_an_outage() {
     alice.handle(Input::Receipt { commitment: again[0].header.commitment });
     assert_eq!(alice.delivered(), [Row(1)]);
     assert!(bob.rows.iter().any(|change| matches!(change, Change::Assemble { .. })));
+}
+
+/// The bytes that a sender asks its disk for within ninety minutes of its start, if nobody is found for
+/// 256 recipients, and if they all are.
+fn asked_for(expires: Span, are_found: bool) -> usize {
+    let mut end = End::new(1);
+    let expires = end.now.wall + expires;
+    let peers = (0..=255_u8).map(|number| PeerId::from_bytes([number; 32]));
+    let waiting = peers.map(|recipient| Waiting { recipient, messages: 4, expires });
+    let stored = Stored { waiting: waiting.collect(), ..Stored::default() };
+    let random = Random::from_seed([1; 32]);
+    let identity = Arc::clone(&end.identity);
+    end.courier = Courier::new(identity, &end.limits, stored, end.now, random);
+    end.collect();
+    let mut record = End::new(9).record();
+    let mut asked = 0;
+    for _ in 0..90 {
+        for output in std::mem::take(&mut end.out) {
+            match output {
+                Output::Load { bytes_max, .. } => asked += bytes_max,
+                Output::Locate { peer, .. } if are_found => {
+                    record.record.peer = peer;
+                    end.handle(Input::Located(record.clone()));
+                }
+                Output::Locate { peer, .. } => end.handle(Input::NotFound(peer)),
+                _ => {}
+            }
+        }
+        end.wait(Span::from_secs(60));
+    }
+    asked
+}
+
+#[test]
+fn a_start_does_not_load_all_that_waits() {
+    let (hour, day) = (Span::from_secs(3_600), Span::from_secs(86_400));
+    assert_eq!(asked_for(day, false), 0, "it is not sent, and has not expired");
+    let most = 64 << 20;
+    let expired = asked_for(hour.divided(2), false);
+    assert!((1..=most + (16 << 20)).contains(&expired), "{} MiB", expired >> 20);
+    let found = asked_for(day, true);
+    assert!((most / 2..=most + (16 << 20)).contains(&found), "{} MiB", found >> 20);
 }

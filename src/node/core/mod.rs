@@ -37,7 +37,7 @@ use links::Links;
 use listeners::Listeners;
 use peers::Peers;
 use record::OwnRecord;
-use storage::Storage;
+use storage::{Storage, waiting_of};
 
 /// A control client, for as long as it is connected. Never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -272,7 +272,7 @@ impl Core {
             sessions: snapshot.sessions,
             windows: snapshot.windows,
             partials: snapshot.partials,
-            waiting: snapshot.outbox.iter().map(|row| (row.recipient, row.messages)).collect(),
+            waiting: snapshot.outbox.iter().map(waiting_of).collect(),
             last_cursor: snapshot.last_cursor,
             inbox_bytes: snapshot.inbox_bytes,
         };
@@ -499,7 +499,9 @@ impl Core {
             Output::Notify { kind, header } => {
                 self.router.handle(now, router::Input::Notify { kind, header });
             }
-            Output::Load { recipient, after } => self.load_outbox(recipient, after),
+            Output::Load { recipient, after, bytes_max } => {
+                self.load_outbox(recipient, after, bytes_max);
+            }
             Output::Store(changes) => self.storage.receive(changes),
             Output::StorePrekeys(changes) => self.storage.later_all(changes),
             Output::Arrived(arrivals) => self.on_arrived(now, arrivals),

@@ -9,7 +9,9 @@ use crate::control::SendRequest;
 use crate::control::protocol::{Done, ErrorCode, Failure, Reply};
 use crate::courier::{self, Change};
 use crate::model::{Incarnation, Monotonic, Now, Outgoing, PeerId, Row, Span};
-use crate::store::op::{Answer, Completion, KeyState, Op, Query, Question, Transaction};
+use crate::store::op::{
+    Answer, Completion, KeyState, Op, OutboxSummary, Query, Question, Transaction,
+};
 
 /// Between two tries to store what there was no room for.
 const RETRY_INTERVAL: Span = Span::from_secs(1);
@@ -18,8 +20,6 @@ const RETRY_INTERVAL: Span = Span::from_secs(1);
 const COMPANY_INTERVAL: Span = Span::from_millis(5);
 /// Messages loaded from the outbox at once.
 const LOAD_MESSAGES_MAX: usize = 1_024;
-/// Bytes loaded from the outbox at once.
-const LOAD_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// What to do when a transaction is on disk.
 #[derive(Debug)]
@@ -35,8 +35,8 @@ enum Then {
 /// What a question was for.
 #[derive(Debug)]
 pub(super) enum Asked {
-    /// The courier wants more messages for a recipient.
-    Outbox(PeerId),
+    /// The courier wants more messages for a recipient, of so many bytes.
+    Outbox(PeerId, usize),
     /// A listing of the outbox.
     OutboxPage(Caller),
     /// Something about the inbox.
@@ -270,8 +270,8 @@ impl Core {
 
     fn on_answer(&mut self, now: Now, asked: Asked, answer: Answer) {
         match (asked, answer) {
-            (Asked::Outbox(recipient), Answer::OutboxOf(messages)) => {
-                self.on_outbox(now, recipient, messages);
+            (Asked::Outbox(recipient, bytes_max), Answer::OutboxOf(messages)) => {
+                self.on_outbox(now, recipient, bytes_max, messages);
             }
             (Asked::OutboxPage(caller), Answer::Outbox(heads)) => {
                 let reply = self.outbox_page(&heads);
@@ -290,26 +290,27 @@ impl Core {
     }
 
     /// Messages were read back from the outbox. Some may have left it, but that is not written yet.
-    fn on_outbox(&mut self, now: Now, recipient: PeerId, mut messages: Vec<Outgoing>) {
+    fn on_outbox(
+        &mut self,
+        now: Now,
+        recipient: PeerId,
+        bytes_max: usize,
+        mut messages: Vec<Outgoing>,
+    ) {
         let last = messages.last().map(|message| message.row);
         let left = self.storage.unwritten_rows();
         messages.retain(|message| !left.contains(&message.row));
         if let (true, Some(last)) = (messages.is_empty(), last) {
-            return self.load_outbox(recipient, last);
+            return self.load_outbox(recipient, last, bytes_max);
         }
         self.desk.see(&messages);
         self.courier.handle(now, courier::Input::Loaded { recipient, messages });
     }
 
-    pub(super) fn load_outbox(&mut self, recipient: PeerId, after: Row) {
+    pub(super) fn load_outbox(&mut self, recipient: PeerId, after: Row, bytes_max: usize) {
         self.storage.ask(
-            Asked::Outbox(recipient),
-            Question::OutboxOf {
-                recipient,
-                after,
-                messages_max: LOAD_MESSAGES_MAX,
-                bytes_max: LOAD_BYTES_MAX,
-            },
+            Asked::Outbox(recipient, bytes_max),
+            Question::OutboxOf { recipient, after, messages_max: LOAD_MESSAGES_MAX, bytes_max },
         );
     }
 
@@ -317,6 +318,12 @@ impl Core {
     pub(super) fn done_later(&mut self, caller: Caller) {
         self.storage.reply_later(caller, Reply::Done(Done {}));
     }
+}
+
+/// What waits for a recipient, in the courier's words.
+pub(super) const fn waiting_of(row: &OutboxSummary) -> courier::Waiting {
+    let OutboxSummary { recipient, messages, expires, .. } = *row;
+    courier::Waiting { recipient, messages, expires }
 }
 
 /// What the courier wants kept, in the store's words.

@@ -32,8 +32,13 @@ fn the_outbox_survives() {
     let messages = [outgoing(1, 1, 0), outgoing(2, 2, 100), outgoing(3, 1, 5_000)];
     let (_directory, rig, snapshot) = through_a_restart(messages.iter().map(queue).collect());
     assert_eq!(snapshot.last_row, Row(3));
-    let summary = |recipient, messages, bytes| OutboxSummary { recipient, messages, bytes };
-    assert_eq!(snapshot.outbox, [summary(peer(1), 2, 5_000), summary(peer(2), 1, 100)]);
+    let summary = |recipient, messages, bytes, first: &Outgoing| {
+        let expires = first.expires;
+        OutboxSummary { recipient, messages, bytes, expires }
+    };
+    let summaries =
+        [summary(peer(1), 2, 5_000, &messages[0]), summary(peer(2), 1, 100, &messages[1])];
+    assert_eq!(snapshot.outbox, summaries);
     assert_eq!(outbox_of(&rig, 1), [messages[0].clone(), messages[2].clone()]);
     assert_eq!(outbox_of(&rig, 2), [messages[1].clone()]);
     assert_eq!(outbox_of(&rig, 3), []);
