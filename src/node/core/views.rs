@@ -19,7 +19,8 @@ impl Core {
         let about = self.clients.about();
         let mut warnings = about.warnings.clone();
         if self.storage.is_full() {
-            warnings.push("there is no room on the disk: nothing can be accepted".to_owned());
+            let text = "there is no room on the disk or in the quota: nothing can be accepted";
+            warnings.push(text.to_owned());
         }
         Reply::Status(Box::new(Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
