@@ -16,6 +16,9 @@ use crate::store::{chunks, listeners, secrets, sums};
 /// served.
 pub(super) const PRUNE_MESSAGES_MAX: u16 = 20_000;
 
+/// Keys that one [`Op::PruneKeys`] forgets at most: as much work, since they lie all over the table.
+pub(super) const PRUNE_KEYS_MAX: u16 = 5_000;
+
 /// Sums over the database that would be slow to ask for. They follow what is applied and return to
 /// what they were when it is undone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -139,9 +142,7 @@ impl<'connection> Applier<'connection> {
             Op::Prune { through, received_before, bytes_max } => {
                 self.prune(*through, *received_before, *bytes_max, pruned)
             }
-            Op::PruneKeys { expired_before } => {
-                self.run("DELETE FROM keys WHERE expires < ?1", [bound(expired_before.as_millis())])
-            }
+            Op::PruneKeys { expired_before } => self.prune_keys(*expired_before, pruned),
         }
     }
 
@@ -344,6 +345,17 @@ impl<'connection> Applier<'connection> {
             self.totals.inbox_bytes = bytes_left;
             self.totals.removed = true;
         }
+        Ok(())
+    }
+
+    /// Forgets keys, those that expired first.
+    fn prune_keys(&self, expired_before: Timestamp, pruned: &mut Pruned) -> Result<(), Fault> {
+        let mut statement = self.connection.prepare_cached(
+            "DELETE FROM keys WHERE key IN
+             (SELECT key FROM keys WHERE expires < ?1 ORDER BY expires LIMIT ?2)",
+        )?;
+        let params = params![bound(expired_before.as_millis()), PRUNE_KEYS_MAX];
+        pruned.keys += statement.execute(params)? as u64;
         Ok(())
     }
 

@@ -114,7 +114,8 @@ pub enum Op {
         /// More than this, and the oldest go.
         bytes_max: u64,
     },
-    /// Forgets keys whose messages expired before this time.
+    /// Forgets keys whose messages expired before this time: at most 5,000 at once, as with
+    /// [`Op::Prune`].
     PruneKeys {
         /// The time.
         expired_before: Timestamp,
@@ -323,6 +324,8 @@ pub struct Pruned {
     pub messages: u64,
     /// Their bytes.
     pub bytes: u64,
+    /// Keys that [`Op::PruneKeys`] forgot.
+    pub keys: u64,
 }
 
 /// What the node hears back, in the order of submission.

@@ -9,7 +9,7 @@ use crate::control::SendRequest;
 use crate::control::protocol::{Done, ErrorCode, Failure, Reply};
 use crate::courier::{self, Change};
 use crate::model::{Monotonic, Now, Outgoing, PeerId, Row, Span};
-use crate::store::op::{Answer, Completion, KeyState, Op, Query, Question, Transaction};
+use crate::store::op::{Answer, Completion, KeyState, Op, Pruned, Query, Question, Transaction};
 
 /// Between two tries to store what there was no room for.
 const RETRY_INTERVAL: Span = Span::from_secs(1);
@@ -203,7 +203,7 @@ impl Core {
         match completion {
             Completion::Committed { token, pruned } => {
                 self.storage.full = false;
-                if pruned.messages > 0 {
+                if pruned != Pruned::default() {
                     self.listeners.on_pruned(now.mono, pruned.messages);
                     self.courier.handle(now, courier::Input::Pruned { bytes: pruned.bytes });
                 }
