@@ -212,6 +212,10 @@ pub struct Status {
     pub outbox_messages: u64,
     /// Their bytes.
     pub outbox_bytes: u64,
+    /// Messages lately given up without having been delivered; `outbox` tells of each.
+    pub given_up: u64,
+    /// The last of them.
+    pub last_given_up: Option<GivenUpMessage>,
     /// Messages in the inbox.
     pub inbox_messages: u64,
     /// Their bytes.
@@ -702,6 +706,42 @@ pub struct OutboxPage {
     pub messages: Vec<QueuedMessage>,
     /// For the next page; none at the end.
     pub next: Option<String>,
+    /// Messages lately given up, the newest last; at most 100, and only in the first page.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub given_up: Vec<GivenUpMessage>,
+}
+
+/// A message that was given up within the last seven days without having been delivered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GivenUpMessage {
+    /// Its ID.
+    pub id: String,
+    /// The recipient's full ID.
+    pub to: String,
+    /// The recipient's alias.
+    pub alias: Option<String>,
+    /// What it is about.
+    pub subject: Option<String>,
+    /// When it was queued; RFC 3339.
+    pub queued: String,
+    /// When it was given up; RFC 3339.
+    pub given_up: String,
+    /// Bytes of the body.
+    pub bytes: u64,
+    /// Always `given up`: what a message in the outbox has here tells what keeps it.
+    pub state: String,
+    /// Why.
+    pub reason: GivenUpReason,
+}
+
+/// Why a message was given up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GivenUpReason {
+    /// It waited for seven days.
+    Expired,
+    /// The recipient does not accept messages of its size.
+    TooLarge,
 }
 
 /// A message that is not delivered yet.

@@ -489,7 +489,7 @@ fn size_of_outgoing(outgoing: &Outgoing) -> usize {
             SMALL + page.routes.len() * 2 * SMALL
         }
         Outgoing::Reply { result: Ok(Reply::Outbox(page)), .. } => {
-            SMALL + page.messages.len() * 2 * SMALL
+            SMALL + (page.messages.len() + page.given_up.len()) * 2 * SMALL
         }
         Outgoing::Reply { result: Ok(Reply::Body(piece)), .. } => SMALL + piece.data_base64.len(),
         Outgoing::Reply { .. } => SMALL,

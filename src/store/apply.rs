@@ -2,12 +2,12 @@
 
 use rusqlite::{Connection, OptionalExtension as _, Statement, params};
 
-use crate::model::Timestamp;
-use crate::model::limits::stored_bytes;
+use crate::model::limits::{GIVEN_UP_MAX, stored_bytes};
+use crate::model::{Timestamp, WhyGivenUp};
 use crate::store::columns::{bound, key_params, stored};
 use crate::store::error::Fault;
 use crate::store::op::{
-    Cursor, Incoming, KeyState, Op, Outgoing, PeerRow, Pruned, ReceivedKey, Row, Snapshot,
+    Cursor, GivenUp, Incoming, KeyState, Op, Outgoing, PeerRow, Pruned, ReceivedKey, Row, Snapshot,
     WindowRow,
 };
 use crate::store::{chunks, listeners, secrets, sums};
@@ -94,6 +94,7 @@ impl<'connection> Applier<'connection> {
         match op {
             Op::Queue(message) => self.queue(message),
             Op::Unqueue { rows } => self.unqueue(rows),
+            Op::GiveUp(message) => self.give_up(message),
             Op::KeyState { key, state } => self.key_state(key, *state),
             Op::Deliver(message) => self.deliver(message),
             Op::Hold(message) => self.hold(message),
@@ -201,6 +202,28 @@ impl<'connection> Applier<'connection> {
         }
         self.totals.removed = true;
         Ok(())
+    }
+
+    fn give_up(&mut self, message: &GivenUp) -> Result<(), Fault> {
+        self.unqueue(&[message.row])?;
+        self.run(
+            "INSERT INTO given_up (row, id, recipient, queued, subject, bytes, at, why)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+            params![
+                stored(message.row.0),
+                message.id.0,
+                message.recipient.as_bytes(),
+                stored(message.queued.as_millis()),
+                message.subject,
+                stored(message.bytes),
+                stored(message.at.as_millis()),
+                why_number(message.why),
+            ],
+        )?;
+        self.run(
+            "DELETE FROM given_up WHERE place <= (SELECT max(place) FROM given_up) - ?1",
+            [GIVEN_UP_MAX],
+        )
     }
 
     fn key_state(&self, key: &str, state: KeyState) -> Result<(), Fault> {
@@ -380,5 +403,13 @@ pub(super) const fn key_state_number(state: KeyState) -> u8 {
         KeyState::Queued => 0,
         KeyState::Delivered => 1,
         KeyState::Expired => 2,
+    }
+}
+
+/// How the reason for which a message was given up is stored.
+pub(super) const fn why_number(why: WhyGivenUp) -> u8 {
+    match why {
+        WhyGivenUp::Expired => 0,
+        WhyGivenUp::TooLarge => 1,
     }
 }

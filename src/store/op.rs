@@ -4,8 +4,8 @@ use bytes::Bytes;
 
 use crate::model::{Address, Incarnation, MessageId, Name, PeerId, PrekeyId, SessionId, Timestamp};
 pub use crate::model::{
-    Cursor, HeldRow, Incoming, IncomingChunk, Outgoing, PartialRow, PrekeyRow, ReceivedKey, Row,
-    SessionRow, WindowRow,
+    Cursor, GivenUp, HeldRow, Incoming, IncomingChunk, Outgoing, PartialRow, PrekeyRow,
+    ReceivedKey, Row, SessionRow, WindowRow,
 };
 
 /// Changes that become durable together or not at all.
@@ -22,11 +22,14 @@ pub struct Transaction {
 pub enum Op {
     /// A new message in the outbox.
     Queue(Box<Outgoing>),
-    /// Messages that left the outbox: delivered, expired or given up. Keys stay.
+    /// Messages that left the outbox because they were delivered. Keys stay.
     Unqueue {
         /// Their rows.
         rows: Vec<Row>,
     },
+    /// A message that left the outbox undelivered. Its key stays; of itself what people want to
+    /// know is kept, until [`GIVEN_UP_MAX`](crate::model::limits::GIVEN_UP_MAX) newer ones follow.
+    GiveUp(Box<GivenUp>),
     /// What became of a message that was sent with a key.
     KeyState {
         /// The client's key.
@@ -202,6 +205,8 @@ pub struct Snapshot {
     pub listeners: Vec<ListenerRow>,
     /// What waits, by recipient.
     pub outbox: Vec<OutboxSummary>,
+    /// What was given up, the newest last.
+    pub given_up: Vec<GivenUp>,
     /// The last place given in the outbox, ever.
     pub last_row: Row,
     /// The last place given in the inbox, ever.

@@ -9,9 +9,17 @@ fn status() -> Value {
         "version": "0.1.0", "pid": 17, "peer": BOB, "name": "bob", "network": "closed",
         "uptime_s": 7_265, "state_dir": "/var/lib/distmsg", "listen": ["127.0.0.1:3000"],
         "advertise": [], "peers": 12, "links": 1, "outbox_messages": 0, "outbox_bytes": 0,
-        "inbox_messages": 3, "inbox_bytes": 2_048,
+        "given_up": 2, "last_given_up": given_up(), "inbox_messages": 3, "inbox_bytes": 2_048,
         "listeners": [{"name": "default", "unread": 3, "clients": 1}],
         "warnings": ["the disk is full\n"],
+    })
+}
+
+fn given_up() -> Value {
+    json!({
+        "id": "0abc", "to": EVE, "alias": "eve", "subject": null,
+        "queued": "2026-01-02T03:04:05Z", "given_up": "2026-01-03T03:04:05Z", "bytes": 2_048,
+        "state": "given up", "reason": "too_large",
     })
 }
 
@@ -46,6 +54,8 @@ fn status_names_the_socket_and_all_that_matters() {
          peers      12 known, 1 link\n\
          outbox     0 messages, 0 B\n\
          inbox      3 messages, 2.0 KiB\n\
+         given up   2 messages, the last one for eve: too large for the recipient; \
+         see 'distmsgctl outbox'\n\
          listener   default: 3 unread, 1 client attached\n\
          warning    the disk is full\\n\n",
         fake.socket().display()
@@ -256,15 +266,21 @@ fn the_outbox_is_listed() {
             "queued": "2026-01-02T03:04:05Z", "expires": "2026-01-09T03:04:05Z", "bytes": 12,
             "state": "in flight",
         });
-        reply(json!({"messages": [message], "next": null}))
+        reply(json!({"messages": [message], "next": null, "given_up": [given_up()]}))
     });
     assert_eq!(
         fake.ctl(&["outbox"]),
         ran(
             0,
             "ID    TO   QUEUED                     EXPIRES                    SIZE  STATE\n\
-             00ff  bob  2026-01-02T03:04:05+00:00  2026-01-09T03:04:05+00:00  12 B  in flight\n",
+             00ff  bob  2026-01-02T03:04:05+00:00  2026-01-09T03:04:05+00:00  12 B  in flight\n\
+             0abc  eve  2026-01-02T03:04:05+00:00  2026-01-03T03:04:05+00:00  2.0 KiB  \
+             given up: too large for the recipient\n",
             ""
         )
     );
+    assert_eq!(fake.ctl(&["outbox", "--limit", "1"]).stdout.lines().count(), 2);
+    let json = fake.ctl(&["outbox", "--json"]).stdout;
+    let last: Value = serde_json::from_str(json.lines().last().expect("two")).expect("JSON");
+    assert_eq!(last, given_up());
 }

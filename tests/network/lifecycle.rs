@@ -53,6 +53,16 @@ fn sigterm_stops_cleanly_and_removes_the_socket() {
 }
 
 #[test]
+fn the_log_tells_of_a_link_and_counts_nothing_where_there_is_nothing() {
+    let net = line("ab");
+    for node in &net {
+        let log = node.log();
+        let line = log.lines().find(|line| line.contains("link up")).expect("it is logged");
+        assert!(line.contains("peer=") && !line.contains("unlogged"), "{line}");
+    }
+}
+
+#[test]
 fn a_stale_socket_does_not_hinder_a_start() {
     let mut daemon = Daemon::start("a");
     daemon.kill();

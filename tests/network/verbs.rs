@@ -207,6 +207,42 @@ fn a_mistyped_connect_does_not_cost_the_address_that_works() {
 }
 
 #[test]
+fn a_message_that_is_given_up_leaves_word_for_who_did_not_wait() {
+    let mut net = start_all("ab");
+    let [a, b] = &mut net[..] else { panic!("two") };
+    assert!(b.terminate().success());
+    let config = std::fs::read_to_string(b.config()).expect("its configuration");
+    b.configure(&format!("{config}\n[limits]\nmessage_bytes_max = 4096\n"));
+    b.boot();
+    let body = "no good for the log ".repeat(500);
+    let queue = ["send", &b.peer, &body, "--wait", "queued", "--subject", "photos", "--json"];
+    let id = text(&a.ctl(&queue).exits(0).json()[0], "id");
+    a.connect(b);
+    until("it is given up", SOON, || (a.queued() == 0).then_some(()));
+    let is_told = |a: &Daemon| {
+        let status = a.status();
+        assert_eq!(status["given_up"], 1, "{status}");
+        let last = &status["last_given_up"];
+        assert_eq!(last["id"], *id, "{last}");
+        assert_eq!((&last["to"], &last["subject"]), (&b.peer.clone().into(), &"photos".into()));
+        assert_eq!((&last["reason"], &last["bytes"]), (&"too_large".into(), &10_000.into()));
+        assert_eq!(a.ctl(&["outbox", "--json"]).exits(0).json(), [last.clone()]);
+        let shown = a.ctl(&["outbox"]).exits(0).text();
+        assert!(shown.contains("given up: too large for the recipient"), "{shown}");
+    };
+    is_told(a);
+    let log = a.log();
+    let line = log.lines().find(|line| line.contains("given up")).expect("a line of the log");
+    for part in ["WARN", &id, &b.peer, "messages=1", "too large for the recipient"] {
+        assert!(line.contains(part), "{part}: {line}");
+    }
+    assert!(!log.contains("no good for the log"), "bodies are nobody's business");
+    a.kill();
+    a.boot();
+    is_told(a);
+}
+
+#[test]
 fn a_node_that_dials_itself_is_told_so_plainly() {
     let a = Daemon::start("a");
     let refused = a.ctl(&["connect", &a.address, "--trust-on-first-use"]).exits(7);

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::{Bytes, BytesMut};
 use distmsg::model::{
-    Cursor, Incarnation, Incoming, IncomingChunk, Outgoing, PartialRow, PeerId, PrekeyId,
+    Cursor, GivenUp, Incarnation, Incoming, IncomingChunk, Outgoing, PartialRow, PeerId, PrekeyId,
     PrekeyRow, ReceivedKey, Row, SessionId, SessionRow, WindowRow,
 };
 use distmsg::store::op::{
@@ -19,6 +19,7 @@ pub(crate) struct Disk {
     pub(crate) held: BTreeMap<ReceivedKey, Incoming>,
     chunks: BTreeMap<(ReceivedKey, u16), IncomingChunk>,
     pub(crate) outbox: BTreeMap<Row, Outgoing>,
+    given_up: Vec<GivenUp>,
     keys: BTreeMap<Box<str>, KeyRow>,
     windows: BTreeMap<(PeerId, Incarnation), WindowRow>,
     sessions: BTreeMap<(PeerId, SessionId), SessionRow>,
@@ -63,6 +64,10 @@ impl Disk {
             Op::Unqueue { rows } => rows.iter().for_each(|row| {
                 self.outbox.remove(row);
             }),
+            Op::GiveUp(message) => {
+                self.outbox.remove(&message.row);
+                self.given_up.push(*message);
+            }
             Op::KeyState { key, state } => {
                 if let Some(row) = self.keys.get_mut(&key) {
                     row.state = state;
@@ -235,6 +240,7 @@ impl Disk {
             partials: partials.into_values().collect(),
             listeners: self.listeners.values().cloned().collect(),
             outbox: outbox.into_values().collect(),
+            given_up: self.given_up.clone(),
             last_row: self.last_row,
             last_cursor: self.last_cursor,
             inbox_messages: self.inbox.len() as u64,

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::desk::seconds;
 use super::listeners::{AskedBy, Listening};
-use super::storage::Asked;
+use super::storage::{Asked, WhichPage};
 use super::{About, Caller, ClientId, Core};
 use crate::control::Call;
 use crate::control::protocol::{
@@ -263,7 +263,8 @@ impl Core {
             Ok(after) => {
                 let messages_max = page_size(page.limit);
                 let question = Question::Outbox { after: Row(after), messages_max };
-                self.storage.ask(Asked::OutboxPage(caller), question);
+                let which = if after == 0 { WhichPage::First } else { WhichPage::Later };
+                self.storage.ask(Asked::OutboxPage(caller, which), question);
             }
             Err(_) => {
                 let text = "after must be the 'next' of the page before";

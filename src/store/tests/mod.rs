@@ -14,9 +14,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use tempfile::TempDir;
 
-use crate::model::{Incarnation, MessageId, PeerId, Sequence, Timestamp};
+use crate::model::{Incarnation, MessageId, PeerId, Sequence, Timestamp, WhyGivenUp};
 use crate::store::op::{
-    Answer, Completion, Cursor, Incoming, Op, Outgoing, Query, Question, ReceivedKey, Row,
+    Answer, Completion, Cursor, GivenUp, Incoming, Op, Outgoing, Query, Question, ReceivedKey, Row,
     Snapshot, Transaction,
 };
 use crate::store::schema::Options;
@@ -140,6 +140,20 @@ fn outgoing(row: u64, recipient: u8, bytes: usize) -> Outgoing {
         subject: row.is_multiple_of(2).then(|| "über".into()),
         key: None,
         body: body(row, bytes),
+    }
+}
+
+/// What is kept of a message that was given up.
+fn given_up(row: u64) -> GivenUp {
+    GivenUp {
+        row: Row(row),
+        id: id(row),
+        recipient: peer(1),
+        queued: time(1_000 + row),
+        subject: row.is_multiple_of(2).then(|| "über".into()),
+        bytes: 10,
+        at: time(u64::MAX),
+        why: if row.is_multiple_of(2) { WhyGivenUp::TooLarge } else { WhyGivenUp::Expired },
     }
 }
 

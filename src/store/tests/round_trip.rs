@@ -3,7 +3,7 @@
 use zeroize::Zeroizing;
 
 use super::*;
-use crate::model::limits::{CHUNK_BYTES, stored_bytes};
+use crate::model::limits::{CHUNK_BYTES, GIVEN_UP_MAX, stored_bytes};
 use crate::model::{PrekeyId, SessionId};
 use crate::store::op::{
     HeldRow, IncomingChunk, KeyRow, KeyState, ListenerRow, OutboxSummary, OutgoingHead, PartialRow,
@@ -87,6 +87,22 @@ fn messages_leave_the_outbox_and_places_are_not_given_again() {
     rig.store.close();
     let (_rig, snapshot) = Rig::open(&path);
     assert_eq!((snapshot.last_row, snapshot.outbox.len()), (Row(5), 0));
+}
+
+#[test]
+fn what_was_given_up_is_kept_until_enough_followed() {
+    let (_directory, path) = place();
+    let (rig, _) = Rig::open(&path);
+    let count = u64::from(GIVEN_UP_MAX) + 3;
+    rig.commit((1..=count + 1).map(|row| queue(&outgoing(row, 1, 10))).collect());
+    // In another order than they were queued.
+    let rows: Vec<u64> = (1..=count).rev().collect();
+    rig.commit(rows.iter().map(|row| Op::GiveUp(Box::new(given_up(*row)))).collect());
+    rig.store.close();
+    let (_rig, snapshot) = Rig::open(&path);
+    let kept: Vec<GivenUp> = rows.iter().skip(3).map(|row| given_up(*row)).collect();
+    assert_eq!(snapshot.given_up, kept);
+    assert_eq!((snapshot.last_row, snapshot.outbox[0].messages), (Row(count + 1), 1));
 }
 
 #[test]
