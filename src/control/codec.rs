@@ -145,6 +145,7 @@ fn decode_params(method: &str, params: &str) -> Result<Request, Failure> {
         "upload_begin" => Request::UploadBegin(typed(method, params)?),
         "upload_chunk" => Request::UploadChunk(typed(method, params)?),
         "listen" => Request::Listen(typed(method, params)?),
+        "remove_listener" => Request::RemoveListener(typed(method, params)?),
         "subscribe" => Request::Subscribe(typed(method, params)?),
         "unsubscribe" => Request::Unsubscribe(typed(method, params)?),
         "inbox" => Request::Inbox(typed(method, params)?),

@@ -40,6 +40,8 @@ pub enum Request {
     /// Follows the unread of a named listener. Reply: [`Subscribed`]; then [`Event::Message`]s,
     /// each leased to this client until it is acknowledged or the client leaves.
     Listen(Listen),
+    /// Removes a named listener and what it has acknowledged. Reply: [`Done`], once that is on disk.
+    RemoveListener(ListenerRef),
     /// Acknowledges messages to their listener. Reply: [`Done`], once that is on disk.
     Ack(Ack),
     /// Events as they happen, acknowledging nothing. Reply: [`Subscribed`].
@@ -122,6 +124,10 @@ pub enum ErrorCode {
     AmbiguousPeer,
     /// No message by that cursor or ID.
     NoSuchMessage,
+    /// No listener by that name.
+    NoSuchListener,
+    /// Somebody listens by that name.
+    ListenerInUse,
     /// The alias belongs to another peer.
     AliasTaken,
     /// The peer at the address has another key than the one expected.
@@ -233,8 +239,15 @@ pub struct ListenerStatus {
     pub name: String,
     /// Messages it has not acknowledged.
     pub unread: u64,
+    /// Everything up to this cursor is acknowledged.
+    pub position: u64,
+    /// Messages leased to its clients now.
+    pub leased: u64,
     /// Clients attached to it now.
     pub clients: u64,
+    /// When the last client left; RFC 3339. None while one is attached, and if none was since the
+    /// daemon started.
+    pub last_seen: Option<String>,
 }
 
 /// Parameters of `probe`.
@@ -544,6 +557,14 @@ pub struct Listen {
 
 const fn window_default() -> u32 {
     256
+}
+
+/// Names a listener.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ListenerRef {
+    /// Its name.
+    pub name: String,
 }
 
 /// Parameters of `ack`.

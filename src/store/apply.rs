@@ -137,6 +137,7 @@ impl<'connection> Applier<'connection> {
             Op::Peer(row) => self.peer(row),
             Op::DropPeer(peer) => self.run("DELETE FROM peers WHERE peer = ?1", [peer.as_bytes()]),
             Op::Listener { name, position } => listeners::put(self.connection, name, *position),
+            Op::DropListener { name } => listeners::forget(self.connection, name),
             Op::Acknowledge { name, first, last } => {
                 listeners::acknowledge(self.connection, name, *first, *last)
             }

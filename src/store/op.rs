@@ -96,6 +96,11 @@ pub enum Op {
         /// Everything up to here is acknowledged.
         position: Cursor,
     },
+    /// A listener to forget, with everything it has acknowledged.
+    DropListener {
+        /// Its name.
+        name: Box<str>,
+    },
     /// Messages acknowledged beyond the position of a listener that exists.
     Acknowledge {
         /// The listener's name.

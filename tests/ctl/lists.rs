@@ -10,8 +10,18 @@ fn status() -> Value {
         "uptime_s": 7_265, "state_dir": "/var/lib/distmsg", "listen": ["127.0.0.1:3000"],
         "advertise": [], "peers": 12, "links": 1, "outbox_messages": 0, "outbox_bytes": 0,
         "given_up": 2, "last_given_up": given_up(), "inbox_messages": 3, "inbox_bytes": 2_048,
-        "listeners": [{"name": "default", "unread": 3, "clients": 1}],
+        "listeners": [
+            listener("default", 3, 1, Value::Null),
+            listener("old", 7, 0, "2026-01-02T03:04:05Z".into()),
+        ],
         "warnings": ["the disk is full\n"],
+    })
+}
+
+fn listener(name: &str, unread: u64, clients: u64, last_seen: Value) -> Value {
+    json!({
+        "name": name, "unread": unread, "position": 12, "leased": 2 * clients,
+        "clients": clients, "last_seen": last_seen,
     })
 }
 
@@ -57,6 +67,7 @@ fn status_names_the_socket_and_all_that_matters() {
          given up   2 messages, the last one for eve: too large for the recipient; \
          see 'distmsgctl outbox'\n\
          listener   default: 3 unread, 1 client attached\n\
+         listener   old: 7 unread, 0 clients attached\n\
          warning    the disk is full\\n\n",
         fake.socket().display()
     );
@@ -202,6 +213,31 @@ fn a_discover_that_nobody_answers_is_exit_5() {
             "distmsgctl: no neighbour answered within 2s; see 'distmsgctl peers'\n"
         )
     );
+}
+
+#[test]
+fn listeners_are_listed_and_removed() {
+    let fake = Fake::start(|method, params| match method {
+        "status" => reply(status()),
+        "remove_listener" if params["name"] == "old" => reply(json!({})),
+        "remove_listener" if params["name"] == "default" => {
+            failure("listener_in_use", "somebody listens by this name; end that first")
+        }
+        _ => failure("no_such_listener", "no listener has this name"),
+    });
+    let expected = "NAME     UNREAD  POSITION  LEASED  CLIENTS  LAST SEEN\n\
+                    default  3       12        2       1        now\n\
+                    old      7       12        0       0        2026-01-02T03:04:05+00:00\n";
+    assert_eq!(fake.ctl(&["listeners"]), ran(0, expected, ""));
+    let json = fake.ctl(&["listeners", "--json"]).stdout;
+    let lines: Vec<Value> =
+        json.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert_eq!(Value::from(lines), status()["listeners"]);
+    assert_eq!(fake.ctl(&["listeners", "--remove", "old"]), ran(0, "", ""));
+    let in_use = "distmsgctl: somebody listens by this name; end that first\n";
+    assert_eq!(fake.ctl(&["listeners", "--remove", "default"]), ran(7, "", in_use));
+    let unknown = "distmsgctl: no listener has this name\n";
+    assert_eq!(fake.ctl(&["listeners", "--remove", "x"]), ran(8, "", unknown));
 }
 
 #[test]

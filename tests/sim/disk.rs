@@ -137,6 +137,9 @@ impl Disk {
                 let row = ListenerRow { name: name.clone(), position, acknowledged: Vec::new() };
                 self.listeners.insert(name, row);
             }
+            Op::DropListener { name } => {
+                self.listeners.remove(&name);
+            }
             // Nothing in this harness restarts with acknowledgements out of order.
             Op::Acknowledge { .. } | Op::Prune { .. } | Op::PruneKeys { .. } => {}
         }

@@ -7,7 +7,8 @@ use super::storage::Asked;
 use super::{Caller, ClientId, Core, views};
 use crate::control::Outgoing as ToClient;
 use crate::control::protocol::{
-    Ack, ErrorCode, Event, Failure, Listen, ListenerStatus, MessageEvent, Reply, Subscribed,
+    Ack, ErrorCode, Event, Failure, Listen, ListenerRef, ListenerStatus, MessageEvent, Reply,
+    Subscribed,
 };
 use crate::courier::Arrival;
 use crate::model::limits::{
@@ -62,6 +63,8 @@ struct Listener {
     leased: BTreeSet<Cursor>,
     /// Who listens, in turn.
     clients: VecDeque<Listening>,
+    /// When the last of them left.
+    left: Option<Timestamp>,
 }
 
 /// What one client wants of a listener.
@@ -161,7 +164,13 @@ impl Listeners {
                 ListenerStatus {
                     name: name.to_string(),
                     unread: self.last.0.saturating_sub(position).saturating_sub(read),
+                    position: listener.position.0,
+                    leased: listener.leased.len() as u64,
                     clients: listener.clients.len() as u64,
+                    last_seen: listener
+                        .left
+                        .filter(|_| listener.clients.is_empty())
+                        .map(views::time),
                 }
             })
             .collect()
@@ -189,9 +198,10 @@ impl Listeners {
         self.recent.get(usize::try_from(at).ok()?)
     }
 
-    fn release(&mut self, listening: Listening) {
+    fn release(&mut self, now: Timestamp, listening: Listening) {
         let Some(attached) = self.attached.remove(&listening) else { return };
         let Some(listener) = self.listeners.get_mut(&attached.name) else { return };
+        listener.left = Some(now);
         listener.clients.retain(|client| *client != listening);
         for cursor in &attached.leased {
             listener.leased.remove(cursor);
@@ -274,7 +284,10 @@ impl Core {
         let listeners = &mut self.listeners;
         if !listeners.listeners.contains_key(&name) {
             if listeners.listeners.len() >= LISTENERS_MAX {
-                let text = format!("there are {LISTENERS_MAX} listeners already; use one of them");
+                let text = format!(
+                    "there are {LISTENERS_MAX} listeners already; use one of them, or remove one \
+                     with 'distmsgctl listeners --remove NAME'"
+                );
                 return Err(Failure::new(ErrorCode::Busy, text));
             }
             let position = Cursor(0);
@@ -296,16 +309,38 @@ impl Core {
         Ok(())
     }
 
-    pub(super) fn detach(&mut self, listening: Listening) -> bool {
+    pub(super) fn detach(&mut self, now: Now, listening: Listening) -> bool {
         let known = self.listeners.attached.contains_key(&listening);
-        self.listeners.release(listening);
+        self.listeners.release(now.wall, listening);
         known
     }
 
-    pub(super) fn detach_all(&mut self, client: ClientId) {
+    pub(super) fn detach_all(&mut self, now: Now, client: ClientId) {
         let mine: Vec<_> = self.listeners.listenings_of(client).collect();
         for listening in mine {
-            self.listeners.release(listening);
+            self.listeners.release(now.wall, listening);
+        }
+    }
+
+    /// What only this listener kept may go from now on, see [`Listeners::everybody_has`].
+    pub(super) fn on_remove_listener(&mut self, caller: Caller, request: ListenerRef) {
+        let name: Box<str> = request.name.into();
+        let listeners = &mut self.listeners;
+        match listeners.listeners.get(&name).map(|listener| listener.clients.len()) {
+            None => {
+                let text = "no listener has this name; see 'distmsgctl listeners'";
+                self.fail(caller, Failure::new(ErrorCode::NoSuchListener, text));
+            }
+            Some(0) => {
+                listeners.listeners.remove(&name);
+                listeners.acks.remove(&name);
+                self.storage.later(Op::DropListener { name });
+                self.done_later(caller);
+            }
+            Some(_) => {
+                let text = "somebody listens by this name; end that first";
+                self.fail(caller, Failure::new(ErrorCode::ListenerInUse, text));
+            }
         }
     }
 

@@ -382,6 +382,15 @@ fn acknowledged_ranges_become_one_where_they_touch() {
         };
         assert_eq!(snapshot.listeners, [row("a", position, &ranges), row("b", 3, &[])]);
     }
+    rig.commit(vec![
+        acknowledge(40, 50),
+        acknowledge(60, 60),
+        Op::DropListener { name: "a".into() },
+    ]);
+    rig.store.close();
+    let (rig, snapshot) = Rig::open(&path);
+    let b = ListenerRow { name: "b".into(), position: Cursor(3), acknowledged: vec![] };
+    assert_eq!(snapshot.listeners, [b]);
     let unknown = Op::Acknowledge { name: "c".into(), first: Cursor(1), last: Cursor(1) };
     assert!(rig.fail(vec![unknown]).contains("\"c\""));
 }
