@@ -16,7 +16,7 @@ pub enum Request {
     Probe(Probe),
     /// Links to a peer and keeps the link. Reply: [`Connected`], once the link is authenticated.
     Connect(Connect),
-    /// Ends the link to a peer and no longer redials it. Reply: [`Done`].
+    /// Ends the link to a peer and no longer redials it. Reply: [`Disconnected`].
     Disconnect(PeerRef),
     /// Forgets everything about a peer but its messages. Reply: [`Done`].
     Forget(PeerRef),
@@ -65,6 +65,7 @@ pub enum Reply {
     Status(Box<Status>),
     Probed(Probed),
     Connected(Connected),
+    Disconnected(Disconnected),
     Done(Done),
     Peers(PeersPage),
     Routes(RoutesPage),
@@ -295,6 +296,14 @@ pub struct Connected {
     pub name: Option<String>,
     /// The address dialled.
     pub address: String,
+}
+
+/// The link is over, and we do not make it again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Disconnected {
+    /// Whether the peer dialled it, or would have: it may do so again, until its operator
+    /// disconnects as well.
+    pub dialled_by_peer: bool,
 }
 
 /// Parameters of `alias`.

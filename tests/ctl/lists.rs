@@ -243,8 +243,7 @@ fn listeners_are_listed_and_removed() {
 #[test]
 fn what_is_done_without_a_result_is_silent() {
     for (method, args) in [
-        ("disconnect", &["disconnect", "bob"][..]),
-        ("forget", &["forget", "bob"]),
+        ("forget", &["forget", "bob"][..]),
         ("alias", &["alias", "bob", "box"]),
         ("alias", &["alias", "bob", "--remove"]),
     ] {
@@ -252,6 +251,24 @@ fn what_is_done_without_a_result_is_silent() {
         assert_eq!(fake.ctl(args), ran(0, "", ""), "{args:?}");
         let with_json: Vec<&str> = args.iter().copied().chain(["--json"]).collect();
         assert_eq!(fake.ctl(&with_json), ran(0, "{}\n", ""), "{args:?}");
+    }
+}
+
+#[test]
+fn a_disconnect_that_may_not_last_says_so() {
+    for (dialled_by_peer, line) in [
+        (false, ""),
+        (
+            true,
+            "disconnected bob, but it dials us and may do so again; have its operator disconnect \
+             as well\n",
+        ),
+    ] {
+        let done = json!({"dialled_by_peer": dialled_by_peer});
+        let as_json = format!("{done}\n");
+        let fake = Fake::answering("disconnect", move || reply(done.clone()));
+        assert_eq!(fake.ctl(&["disconnect", "bob"]), ran(0, "", line));
+        assert_eq!(fake.ctl(&["disconnect", "bob", "--json"]), ran(0, &as_json, ""));
     }
 }
 

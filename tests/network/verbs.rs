@@ -89,6 +89,28 @@ fn disconnect_ends_the_link_and_its_redialling() {
 }
 
 #[test]
+fn a_disconnect_from_a_peer_that_dials_says_that_it_may_not_last() {
+    let net = line("ab");
+    let [a, b] = &net[..] else { panic!("two") };
+    let said = b.ctl(&["disconnect", &a.peer]).exits(0).stderr;
+    assert!(said.lines().count() == 1 && said.contains("its operator"), "{said:?}");
+    b.await_links(&[a]);
+    let json = b.ctl(&["disconnect", &a.peer, "--json"]).exits(0).json();
+    assert_eq!(json, [serde_json::json!({"dialled_by_peer": true})]);
+    b.await_links(&[a]);
+    // Both dial now: only one link is kept, and each knows that the other wants it.
+    b.connect(a);
+    let dials = |node: &Daemon, other: &Daemon| {
+        let json = node.ctl(&["disconnect", &other.peer, "--json"]).exits(0).json();
+        json[0]["dialled_by_peer"].clone()
+    };
+    assert_eq!(dials(b, a), true);
+    a.await_links(&[b]);
+    assert_eq!(dials(a, b), false);
+    a.await_links(&[]);
+}
+
+#[test]
 fn forget_removes_a_peer_but_not_its_messages() {
     let net = line("ab");
     let [a, b] = &net[..] else { panic!("two") };
@@ -226,7 +248,8 @@ fn a_message_that_is_given_up_leaves_word_for_who_did_not_wait() {
         assert_eq!(last["id"], *id, "{last}");
         assert_eq!((&last["to"], &last["subject"]), (&b.peer.clone().into(), &"photos".into()));
         assert_eq!((&last["reason"], &last["bytes"]), (&"too_large".into(), &10_000.into()));
-        assert_eq!(a.ctl(&["outbox", "--json"]).exits(0).json(), [last.clone()]);
+        let listed = a.ctl(&["outbox", "--json"]).exits(0).json();
+        assert_eq!((listed.len(), &listed[0]), (1, last));
         let shown = a.ctl(&["outbox"]).exits(0).text();
         assert!(shown.contains("given up: too large for the recipient"), "{shown}");
     };
