@@ -131,6 +131,8 @@ pub enum ErrorCode {
     ListenerInUse,
     /// The alias belongs to another peer.
     AliasTaken,
+    /// The key was used for another message: to somebody else, or with another subject or body.
+    KeyConflict,
     /// The peer at the address has another key than the one expected.
     IdentityMismatch,
     /// The peer refused the link: another network, another version.
@@ -518,6 +520,7 @@ pub struct Send {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout_ms: Option<u64>,
     /// Makes a retry safe: a second send with the same key sends nothing and reports on the first.
+    /// If it is not the same message, it fails.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
 }

@@ -48,7 +48,8 @@ impl Exit {
             | ErrorCode::TooLarge
             | ErrorCode::OutboxFull
             | ErrorCode::StorageFull
-            | ErrorCode::ListenerInUse => Self::Refused,
+            | ErrorCode::ListenerInUse
+            | ErrorCode::KeyConflict => Self::Refused,
             // An ambiguous prefix names nobody.
             ErrorCode::NoSuchPeer
             | ErrorCode::AmbiguousPeer

@@ -184,8 +184,8 @@ impl<'connection> Applier<'connection> {
         };
         // A key that was used before names the newer message: the node has decided so.
         self.run(
-            "INSERT OR REPLACE INTO keys (key, id, recipient, state, row, expires)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            "INSERT OR REPLACE INTO keys (key, id, recipient, state, row, expires, sum)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
             params![
                 key,
                 message.id.0,
@@ -193,6 +193,7 @@ impl<'connection> Applier<'connection> {
                 key_state_number(KeyState::Queued),
                 stored(message.row.0),
                 bound(message.expires.as_millis()),
+                sums::of_content(message.subject.as_deref(), &message.body),
             ],
         )
     }

@@ -154,6 +154,8 @@ pub struct KeyRow {
     pub state: KeyState,
     /// Its place in the outbox.
     pub row: Row,
+    /// Whether its subject and body are those that were asked about.
+    pub is_same: bool,
 }
 
 /// What is known of a peer.
@@ -279,10 +281,14 @@ pub enum Question {
         /// At most this many bytes.
         bytes_max: usize,
     },
-    /// What became of the message sent with a key.
+    /// What became of the message sent with a key, and whether it was this one.
     Key {
         /// The client's key.
         key: Box<str>,
+        /// The subject that is to be sent with it now.
+        subject: Option<Box<str>>,
+        /// The body.
+        body: Bytes,
     },
 }
 

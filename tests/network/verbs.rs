@@ -177,6 +177,29 @@ fn a_key_is_sent_once_before_and_after_delivery_and_a_restart() {
 }
 
 #[test]
+fn a_key_with_another_message_is_refused_and_a_retry_is_not() {
+    let net = line("ab");
+    let a = &net[0];
+    let send = |body: &str, more: &[&str]| {
+        a.ctl(&[&["send", "b", body, "--id", "key", "--timeout", "20s"], more].concat())
+    };
+    send("first", &[]).exits(0);
+    for output in [send("second", &[]), send("first", &["--subject", "new"])] {
+        let refused = output.exits(7).stderr;
+        assert!(refused.contains("another subject or body"), "{refused}");
+    }
+    let json = send("second", &["--json"]).exits(7).stderr;
+    assert!(json.contains("\"code\":\"key_conflict\"") && json.contains("\"id\":"), "{json}");
+    send("first", &[]).exits(0);
+    let lines = |text: &[u8]| a.ctl_given(&["send", "b", "--lines", "--id", "l"], text);
+    lines(b"one\ntwo\n").exits(0);
+    // What is the same is told of as before, and the stream goes on.
+    let refused = lines(b"one\n2\nthree\n").exits(7).stderr;
+    assert!(refused.contains("line 2: ") && refused.lines().count() == 1, "{refused}");
+    assert_eq!(net[1].bodies(), ["first", "one", "two", "three"]);
+}
+
+#[test]
 fn a_well_formed_id_that_nobody_answers_for_is_not_delivered() {
     let mut net = line("ab");
     let gone = Daemon::start("c").peer.clone();

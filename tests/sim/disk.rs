@@ -20,7 +20,7 @@ pub(crate) struct Disk {
     chunks: BTreeMap<(ReceivedKey, u16), IncomingChunk>,
     pub(crate) outbox: BTreeMap<Row, Outgoing>,
     given_up: Vec<GivenUp>,
-    keys: BTreeMap<Box<str>, KeyRow>,
+    keys: BTreeMap<Box<str>, (KeyRow, Outgoing)>,
     windows: BTreeMap<(PeerId, Incarnation), WindowRow>,
     sessions: BTreeMap<(PeerId, SessionId), SessionRow>,
     prekeys: BTreeMap<PrekeyId, PrekeyRow>,
@@ -56,8 +56,10 @@ impl Disk {
                         recipient: message.recipient,
                         state: KeyState::Queued,
                         row: message.row,
+                        is_same: true,
                     };
-                    assert!(self.keys.insert(key.clone(), row).is_none(), "a key was used twice");
+                    let before = self.keys.insert(key.clone(), (row, (*message).clone()));
+                    assert!(before.is_none(), "a key was used twice");
                 }
                 assert!(self.outbox.insert(message.row, *message).is_none(), "a row twice");
             }
@@ -69,7 +71,7 @@ impl Disk {
                 self.given_up.push(*message);
             }
             Op::KeyState { key, state } => {
-                if let Some(row) = self.keys.get_mut(&key) {
+                if let Some((row, _)) = self.keys.get_mut(&key) {
                     row.state = state;
                 }
             }
@@ -209,7 +211,13 @@ impl Disk {
                 };
                 Answer::Body(self.inbox.get(cursor).map(piece))
             }
-            Question::Key { key } => Answer::Key(self.keys.get(key).cloned()),
+            Question::Key { key, subject, body } => {
+                let row = |(row, message): &(KeyRow, Outgoing)| KeyRow {
+                    is_same: message.subject == *subject && message.body == *body,
+                    ..row.clone()
+                };
+                Answer::Key(self.keys.get(key).map(row))
+            }
         };
         Completion::Answered { token: query.token, answer }
     }

@@ -191,8 +191,9 @@ impl Core {
             Some(key) => {
                 let key = key.clone();
                 self.desk.keys_busy.insert(key.clone());
+                let (subject, body) = (request.subject.clone(), request.body.clone());
                 let asked = Asked::Key(caller, Box::new(request), recipient);
-                self.storage.ask(asked, Question::Key { key });
+                self.storage.ask(asked, Question::Key { key, subject, body });
             }
         }
     }
@@ -222,9 +223,15 @@ impl Core {
         let settled = self.desk.settled.remove(key).or_else(|| self.storage.unwritten_state(key));
         let Some(known) = known else { return self.queue(now, caller, request, recipient) };
         self.desk.keys_busy.remove(key);
-        if known.recipient != recipient {
-            let text = "this key was used for a message to another peer; use another key";
-            return self.fail(caller, Failure::new(ErrorCode::InvalidParams, text));
+        let conflict = match known.is_same {
+            _ if known.recipient != recipient => Some("for a message to another peer"),
+            false => Some("with another subject or body"),
+            true => None,
+        };
+        if let Some(how) = conflict {
+            let text = format!("this key was used {how}, nothing is sent; use another key");
+            let failure = Failure::new(ErrorCode::KeyConflict, text);
+            return self.fail(caller, about(failure, known.id));
         }
         match settled.unwrap_or(known.state) {
             KeyState::Delivered => self.tell_sent(caller, known.id, Wait::Delivered, true),

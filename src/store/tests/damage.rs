@@ -71,7 +71,7 @@ fn noticed(path: &Path) -> Option<String> {
         bytes_max: usize::MAX,
     };
     let questions =
-        [outbox_of(1), outbox_of(2), whole_inbox(), Question::Key { key: "key".into() }];
+        [outbox_of(1), outbox_of(2), whole_inbox(), about_key("key", None, Bytes::new())];
     for question in questions {
         if let Err(reason) = rig.try_ask(question) {
             return Some(reason);

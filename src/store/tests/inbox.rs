@@ -130,7 +130,8 @@ fn one_prune_forgets_so_many_keys_those_that_expired_first() {
     rig.commit((1..=count).map(|row| queue(&keyed(row))).collect());
     let is_known = |row: u64| {
         let key = row.to_string().into();
-        matches!(rig.ask(Question::Key { key }), Answer::Key(Some(_)))
+        let (subject, body) = (None, Bytes::new());
+        matches!(rig.ask(Question::Key { key, subject, body }), Answer::Key(Some(_)))
     };
     let prune = || {
         // The messages expire at 9000 and so on: the last one stays.

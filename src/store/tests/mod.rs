@@ -184,6 +184,11 @@ fn body(number: u64, bytes: usize) -> Bytes {
     words.take(bytes).collect()
 }
 
+/// A question whether a key was used for this.
+fn about_key(key: &str, subject: Option<&str>, body: Bytes) -> Question {
+    Question::Key { key: key.into(), subject: subject.map(Into::into), body }
+}
+
 /// A question for all of the inbox.
 fn whole_inbox() -> Question {
     Question::Inbox {

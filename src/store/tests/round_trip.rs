@@ -132,8 +132,8 @@ fn keys_tell_the_fate_of_their_messages() {
         keyed(6, "again", 100),
         Op::PruneKeys { expired_before: time(100) },
     ]);
-    let ask = |key: &str| match rig.ask(Question::Key { key: key.into() }) {
-        Answer::Key(found) => found,
+    let ask = |key: &str| match rig.ask(about_key(key, None, body(1, 1))) {
+        Answer::Key(found) => found.map(|row| KeyRow { is_same: true, ..row }),
         other => panic!("{other:?}"),
     };
     for (key, row, state) in [
@@ -143,12 +143,28 @@ fn keys_tell_the_fate_of_their_messages() {
         ("again", 6, KeyState::Queued),
     ] {
         let (id, recipient, row) = (id(row), peer(1), Row(row));
-        assert_eq!(ask(key), Some(KeyRow { key: key.into(), id, recipient, state, row }));
+        let is_same = true;
+        assert_eq!(ask(key), Some(KeyRow { key: key.into(), id, recipient, state, row, is_same }));
     }
     assert_eq!(ask("old"), None);
     assert_eq!(ask("unknown"), None);
     let with_keys = outbox_of(&rig, 1).into_iter().map(|m| m.key.expect("a key"));
     assert_eq!(with_keys.collect::<Vec<_>>(), ["queued".into(), "again".into()]);
+}
+
+#[test]
+fn a_key_knows_its_message() {
+    let message = Outgoing { key: Some("key".into()), ..outgoing(2, 1, 100) };
+    let (_directory, rig, _) = through_a_restart(vec![queue(&message)]);
+    let is_same = |subject: Option<&str>, body| match rig.ask(about_key("key", subject, body)) {
+        Answer::Key(Some(row)) => row.is_same,
+        other => panic!("{other:?}"),
+    };
+    let subject = message.subject.as_deref();
+    assert!(is_same(subject, message.body.clone()));
+    assert!(!is_same(subject, body(3, 100)));
+    assert!(!is_same(subject, message.body.slice(1..)));
+    assert!(!is_same(None, message.body.clone()));
 }
 
 #[test]
