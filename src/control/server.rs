@@ -158,6 +158,7 @@ pub struct Server {
     last_client: Arc<AtomicU64>,
     upload_bytes: Arc<AtomicU64>,
     all_waiting: Arc<AtomicUsize>,
+    reminder: Arc<Notify>,
 }
 
 impl Server {
@@ -171,7 +172,18 @@ impl Server {
             last_client: Arc::default(),
             upload_bytes: Arc::default(),
             all_waiting: Arc::default(),
+            reminder: Arc::default(),
         }
+    }
+
+    /// Has whoever listens for clients look after the place where it does so.
+    pub fn remind(&self) {
+        self.reminder.notify_one();
+    }
+
+    /// Waits for [`Server::remind`].
+    pub(super) async fn reminded(&self) {
+        self.reminder.notified().await;
     }
 
     /// Serves one connection until it ends.

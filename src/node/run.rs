@@ -32,6 +32,8 @@ const CLIENT_EVENTS_MAX: usize = 256;
 const BATCH_MAX: usize = 512;
 /// Between two helpings of entropy from the operating system.
 const ENTROPY_INTERVAL: Duration = Duration::from_secs(3600);
+/// At most this often, when the loop wakes anyway, the control socket is looked after.
+const REMINDER_INTERVAL: Duration = Duration::from_secs(15);
 /// The longest sleep: calendar time may jump, which no timer notices.
 const SLEEP_MAX: Duration = Duration::from_secs(600);
 /// Messages given up together whose IDs are logged.
@@ -99,6 +101,7 @@ pub struct Node {
     client_events: mpsc::Receiver<ClientEvent>,
     completions: mpsc::UnboundedReceiver<Vec<Completion>>,
     next_entropy: Instant,
+    next_reminder: Instant,
 }
 
 impl Node {
@@ -158,6 +161,7 @@ impl Node {
             client_events,
             completions,
             next_entropy: Instant::now() + ENTROPY_INTERVAL,
+            next_reminder: Instant::now() + REMINDER_INTERVAL,
         };
         // Whoever dials from now on is to get our record.
         node.execute();
@@ -235,6 +239,10 @@ impl Node {
     }
 
     fn on_time(&mut self) {
+        if self.next_reminder <= Instant::now() {
+            self.next_reminder = Instant::now() + REMINDER_INTERVAL;
+            self.server.remind();
+        }
         if self.next_entropy <= Instant::now() {
             self.next_entropy = Instant::now() + ENTROPY_INTERVAL;
             match random() {

@@ -1,5 +1,7 @@
 //! How a daemon starts, prints, and stops.
 
+use std::time::Duration;
+
 use crate::daemon::{Daemon, SOON, line};
 use crate::running::until;
 
@@ -60,6 +62,17 @@ fn the_log_tells_of_a_link_and_counts_nothing_where_there_is_nothing() {
         let line = log.lines().find(|line| line.contains("link up")).expect("it is logged");
         assert!(line.contains("peer=") && !line.contains("unlogged"), "{line}");
     }
+}
+
+#[test]
+fn a_socket_that_somebody_removed_is_made_again() {
+    let net = line("ab");
+    std::fs::remove_file(net[0].socket()).expect("removed");
+    net[0].ctl(&["id"]).exits(3);
+    until("it answers again", Duration::from_secs(120), || {
+        (net[0].ctl(&["id"]).code == Some(0)).then_some(())
+    });
+    assert!(net[0].log().contains("made it again"), "the log says nothing of it");
 }
 
 #[test]
