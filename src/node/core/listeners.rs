@@ -1,14 +1,15 @@
 //! Named listeners: each gets every message, one leaseholder at a time, until it acknowledges.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use super::clients::{SUBSCRIPTIONS_MAX, too_many_subscriptions};
 use super::storage::Asked;
 use super::{Caller, ClientId, Core, views};
 use crate::control::Outgoing as ToClient;
 use crate::control::protocol::{
-    Ack, ErrorCode, Event, Failure, Listen, ListenerRef, ListenerStatus, MessageEvent, Reply,
-    Subscribed,
+    Ack, ErrorCode, Event, Failure, Listen, ListenerRef, ListenerStatus, Message, MessageEvent,
+    Reply, Subscribed,
 };
 use crate::courier::Arrival;
 use crate::model::limits::{
@@ -392,14 +393,14 @@ impl Core {
     /// Messages are in the inbox, on disk.
     pub(super) fn on_arrived(&mut self, _now: Now, arrivals: Vec<Arrival>) {
         let subscribers = self.clients.message_watchers();
+        let mut views = Vec::new();
         for arrival in arrivals {
             self.listeners.last = self.listeners.last.max(arrival.cursor);
             self.listeners.messages += 1;
             match arrival.message {
                 Some(message) => {
                     if !subscribers.is_empty() {
-                        let message = self.view_of(&message, message.body.len() as u64, true);
-                        self.tell_subscribers(&subscribers, &message);
+                        views.push(self.view_of(&message, message.body.len() as u64, true));
                     }
                     self.listeners.remember(&message);
                 }
@@ -412,18 +413,19 @@ impl Core {
                 }
             }
         }
+        self.tell_subscribers(&subscribers, views);
         let names: Vec<_> = self.listeners.listeners.keys().cloned().collect();
         self.listeners.dirty.extend(names);
     }
 
-    fn tell_subscribers(
-        &mut self,
-        subscribers: &[Listening],
-        message: &crate::control::protocol::Message,
-    ) {
+    fn tell_subscribers(&mut self, subscribers: &[Listening], messages: Vec<Message>) {
+        if messages.is_empty() {
+            return;
+        }
+        let messages: Arc<[Message]> = messages.into();
         for Listening { client, subscription } in subscribers {
-            let event = MessageEvent { subscription: *subscription, message: message.clone() };
-            self.out.tell(*client, ToClient::Event(Event::Message(event)));
+            let (subscription, messages) = (*subscription, Arc::clone(&messages));
+            self.out.tell(*client, ToClient::Messages { subscription, messages });
         }
     }
 
@@ -508,11 +510,9 @@ impl Core {
                 self.reply(caller, reply);
             }
             AskedBy::Subscribers => {
-                let subscribers = self.clients.message_watchers();
-                for stored in messages {
-                    let view = self.view_of(&stored.message, stored.bytes, stored.whole);
-                    self.tell_subscribers(&subscribers, &view);
-                }
+                let views = messages.iter().map(|s| self.view_of(&s.message, s.bytes, s.whole));
+                let views = views.collect();
+                self.tell_subscribers(&self.clients.message_watchers(), views);
             }
             AskedBy::Listening(listening) => {
                 let Some(attached) = self.listeners.attached.get_mut(&listening) else { return };
