@@ -30,6 +30,10 @@ const READ_BYTES_MAX: usize = 1024 * 1024;
 const LISTENERS_MAX: usize = 256;
 /// Messages offered to one client before the next client of the same listener.
 const TURN: usize = 16;
+/// Bytes of messages offered before they are handed over: only then it shows who does not read.
+const OFFERED_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Reads of the inbox under way for listeners; the others wait for their turn.
+const READS_MAX: usize = 8;
 /// How often what everybody acknowledged is pruned.
 const PRUNE_INTERVAL: Span = Span::from_secs(3600);
 /// The same when space is short and something can go.
@@ -96,6 +100,13 @@ pub(super) struct Listeners {
     ack_callers: Vec<Caller>,
     /// Listeners that have something to do.
     dirty: BTreeSet<Box<str>>,
+    /// Whether some of them have to wait until what was offered is handed over.
+    paused: bool,
+    /// Bytes offered since they were last looked at.
+    offered_bytes: usize,
+    /// Reads of the inbox under way, and who waits for one.
+    reads: usize,
+    readers: VecDeque<Listening>,
     next_prune: Monotonic,
     /// What everybody had acknowledged when it was last pruned: before somebody acknowledges more,
     /// nothing more can go.
@@ -119,13 +130,17 @@ impl Listeners {
             acks: BTreeMap::new(),
             ack_callers: Vec::new(),
             dirty: BTreeSet::new(),
+            paused: false,
+            offered_bytes: 0,
+            reads: 0,
+            readers: VecDeque::new(),
             next_prune: Monotonic::START,
             pruned_through: Cursor(0),
         }
     }
 
     pub(super) const fn deadline(&self) -> Monotonic {
-        self.next_prune
+        if self.paused { Monotonic::START } else { self.next_prune }
     }
 
     pub(super) const fn messages(&self) -> u64 {
@@ -204,6 +219,7 @@ impl Listeners {
         let Some(listener) = self.listeners.get_mut(&attached.name) else { return };
         listener.left = Some(now);
         listener.clients.retain(|client| *client != listening);
+        self.readers.retain(|reader| *reader != listening);
         for cursor in &attached.leased {
             listener.leased.remove(cursor);
         }
@@ -216,6 +232,13 @@ impl Listeners {
             }
         }
         self.dirty.insert(attached.name);
+    }
+}
+
+impl Attached {
+    /// Messages that may be leased to it now.
+    fn room(&self) -> usize {
+        self.window.saturating_sub(self.leased.len())
     }
 }
 
@@ -446,11 +469,17 @@ impl Core {
     /// turn.
     pub(super) fn pump_listeners(&mut self, now: Now) {
         self.hurry_prune(now);
-        for name in std::mem::take(&mut self.listeners.dirty) {
+        self.listeners.offered_bytes = 0;
+        while let Some(name) = self.listeners.dirty.pop_first() {
             let Some(listener) = self.listeners.listeners.get(&name) else { continue };
             let mut idle = 0;
             let clients = listener.clients.len();
             while idle < clients {
+                if self.listeners.offered_bytes > OFFERED_BYTES_MAX {
+                    self.listeners.paused = true;
+                    self.listeners.dirty.insert(name);
+                    return;
+                }
                 let Some(listener) = self.listeners.listeners.get_mut(&name) else { break };
                 let Some(listening) = listener.clients.pop_front() else { break };
                 listener.clients.push_back(listening);
@@ -465,13 +494,16 @@ impl Core {
         for _ in 0..TURN {
             let listeners = &mut self.listeners;
             let Some(attached) = listeners.attached.get(&listening) else { return false };
-            let room = attached.window.saturating_sub(attached.leased.len());
-            if room == 0 || attached.asking || attached.scan >= listeners.last {
+            if attached.room() == 0 || attached.asking || attached.scan >= listeners.last {
                 return offered;
             }
             let scan = attached.scan;
             let Some(message) = listeners.recent_after(scan).cloned() else {
-                self.read_on(listening, room);
+                if let Some(attached) = listeners.attached.get_mut(&listening) {
+                    attached.asking = true;
+                    listeners.readers.push_back(listening);
+                }
+                self.read_on();
                 return offered;
             };
             let wanted = attached.from.is_none_or(|from| from == message.key.sender)
@@ -487,20 +519,24 @@ impl Core {
         true
     }
 
-    /// Reads on from where a client is.
-    fn read_on(&mut self, listening: Listening, room: usize) {
-        let Some(attached) = self.listeners.attached.get_mut(&listening) else { return };
-        attached.asking = true;
-        let question = Question::Inbox {
-            after: attached.scan,
-            through: self.listeners.last,
-            from: attached.from,
-            since: attached.since,
-            messages_max: room,
-            bytes_max: READ_BYTES_MAX,
-            body_bytes_max: CONTROL_BODY_BYTES_MAX,
-        };
-        self.storage.ask(Asked::Inbox(AskedBy::Listening(listening)), question);
+    /// Reads on from where clients are, for as many as may read.
+    fn read_on(&mut self) {
+        while self.listeners.reads < READS_MAX
+            && let Some(listening) = self.listeners.readers.pop_front()
+        {
+            let Some(attached) = self.listeners.attached.get(&listening) else { continue };
+            let question = Question::Inbox {
+                after: attached.scan,
+                through: self.listeners.last,
+                from: attached.from,
+                since: attached.since,
+                messages_max: attached.room(),
+                bytes_max: READ_BYTES_MAX,
+                body_bytes_max: CONTROL_BODY_BYTES_MAX,
+            };
+            self.listeners.reads += 1;
+            self.storage.ask(Asked::Inbox(AskedBy::Listening(listening)), question);
+        }
     }
 
     pub(super) fn on_inbox(&mut self, by: AskedBy, messages: Vec<Stored>, through: Cursor) {
@@ -515,6 +551,8 @@ impl Core {
                 self.tell_subscribers(&self.clients.message_watchers(), views);
             }
             AskedBy::Listening(listening) => {
+                self.listeners.reads -= 1;
+                self.read_on();
                 let Some(attached) = self.listeners.attached.get_mut(&listening) else { return };
                 attached.asking = false;
                 attached.scan = attached.scan.max(through);
@@ -536,6 +574,7 @@ impl Core {
             return false;
         }
         attached.leased.insert(message.cursor);
+        listeners.offered_bytes += bytes_of(message);
         let Listening { client, subscription } = listening;
         let message = self.view_of(message, bytes, whole);
         let event = Event::Message(MessageEvent { subscription, message });
@@ -565,6 +604,7 @@ impl Core {
     /// Removes what every listener acknowledged and is old, or sooner if space is short. Without
     /// any listener nothing was acknowledged.
     pub(super) fn tick_listeners(&mut self, now: Now) {
+        self.listeners.paused = false;
         if self.listeners.next_prune > now.mono {
             return;
         }
