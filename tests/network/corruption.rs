@@ -284,7 +284,8 @@ fn a_message_altered_on_the_disk_is_not_given_to_anybody() {
             assert_true(&scene.b, &scene.arrived, "check", &what);
             let over = || {
                 let gone = !scene.b.runs();
-                (gone || scene.c.bodies().len() >= scene.waiting.len()).then_some(gone)
+                let arrived = || scene.c.status()["inbox_messages"].as_u64();
+                (gone || arrived() >= Some(scene.waiting.len() as u64)).then_some(gone)
             };
             let gone = until("it is sent, or noticed", SOON, over);
             assert_true(&scene.c, &scene.waiting, "check", &what);
