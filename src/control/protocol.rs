@@ -40,7 +40,7 @@ pub enum Request {
     /// Follows the unread of a named listener. Reply: [`Subscribed`]; then [`Event::Message`]s,
     /// each leased to this client until it is acknowledged or the client leaves.
     Listen(Listen),
-    /// Removes a named listener and what it has acknowledged. Reply: [`Done`], once that is on disk.
+    /// Removes a named listener and what it acknowledged. Reply: [`Done`], once that is on disk.
     RemoveListener(ListenerRef),
     /// Acknowledges messages to their listener. Reply: [`Done`], once that is on disk.
     Ack(Ack),

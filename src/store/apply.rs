@@ -16,7 +16,7 @@ use crate::store::{chunks, listeners, secrets, sums};
 /// served.
 pub(super) const PRUNE_MESSAGES_MAX: u16 = 20_000;
 
-/// Keys that one [`Op::PruneKeys`] forgets at most: as much work, since they lie all over the table.
+/// Keys that one [`Op::PruneKeys`] forgets at most: as much work, since they lie far apart.
 pub(super) const PRUNE_KEYS_MAX: u16 = 5_000;
 
 /// Sums over the database that would be slow to ask for. They follow what is applied and return to

@@ -205,7 +205,7 @@ mod tests {
     #[test]
     fn commands_are_completed() {
         assert_eq!(offered("se"), ["send "]);
-        assert_eq!(offered("help li"), ["help listen "]);
+        assert_eq!(offered("help lis"), ["help listen ", "help listeners "]);
         assert!(offered("").contains(&"exit ".to_owned()));
     }
 

@@ -257,7 +257,8 @@ impl Core {
             Then::Queued(queueing) => {
                 for queued in queueing {
                     self.desk.withdraw(&queued);
-                    let text = "there is no room on the daemon's disk or in its quota; free some and send again";
+                    let text = "there is no room on the daemon's disk or in its quota; free some \
+                                and send again";
                     self.fail(queued.caller, Failure::new(ErrorCode::StorageFull, text));
                 }
             }

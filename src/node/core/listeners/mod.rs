@@ -1,8 +1,13 @@
 //! Named listeners: each gets every message, one leaseholder at a time, until it acknowledges.
 
+mod listener;
+mod recent;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use self::listener::{Attached, Listener};
+use self::recent::{Recent, bytes_of};
 use super::clients::{SUBSCRIPTIONS_MAX, too_many_subscriptions};
 use super::storage::Asked;
 use super::{Caller, ClientId, Core, views};
@@ -15,13 +20,9 @@ use crate::courier::Arrival;
 use crate::model::limits::{
     CONTROL_BODY_BYTES_MAX, KEY_BYTES_MAX, MESSAGE_LIFETIME_MAX, stored_bytes,
 };
-use crate::model::{Cursor, Incoming, Monotonic, Now, PeerId, Span, Timestamp, escaped};
+use crate::model::{Cursor, Incoming, Monotonic, Now, Span, Timestamp, escaped};
 use crate::store::op::{ListenerRow, Op, Question, Stored};
 
-/// Bytes of recent messages kept in memory, so that those who keep up need not read the disk.
-const RECENT_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// What each of them takes beside its texts.
-const RECENT_OVERHEAD_BYTES: usize = 256;
 /// Messages that may be leased to one client at once.
 const WINDOW_MAX: u32 = 1_024;
 /// Bytes of bodies read from the inbox at once.
@@ -57,42 +58,13 @@ pub(super) enum AskedBy {
     Subscribers,
 }
 
-/// A named listener.
-#[derive(Debug, Default)]
-struct Listener {
-    /// Everything up to here is acknowledged.
-    position: Cursor,
-    /// Acknowledged beyond: first to last, not touching each other.
-    acknowledged: BTreeMap<Cursor, Cursor>,
-    /// Leased to some client.
-    leased: BTreeSet<Cursor>,
-    /// Who listens, in turn.
-    clients: VecDeque<Listening>,
-    /// When the last of them left.
-    left: Option<Timestamp>,
-}
-
-/// What one client wants of a listener.
-#[derive(Debug)]
-struct Attached {
-    name: Box<str>,
-    from: Option<PeerId>,
-    since: Option<Timestamp>,
-    window: usize,
-    leased: BTreeSet<Cursor>,
-    /// Everything up to here was offered to it, or is not for it.
-    scan: Cursor,
-    asking: bool,
-}
-
 /// All listeners.
 #[derive(Debug)]
 pub(super) struct Listeners {
     listeners: BTreeMap<Box<str>, Listener>,
     attached: BTreeMap<Listening, Attached>,
-    /// The newest messages, without a gap, up to `last`.
-    recent: VecDeque<Incoming>,
-    recent_bytes: usize,
+    /// The newest messages, up to `last`.
+    recent: Recent,
     last: Cursor,
     messages: u64,
     /// Acknowledged since the last commit, and who waits for that.
@@ -123,8 +95,7 @@ impl Listeners {
         Self {
             listeners: listeners.collect(),
             attached: BTreeMap::new(),
-            recent: VecDeque::new(),
-            recent_bytes: 0,
+            recent: Recent::default(),
             last,
             messages,
             acks: BTreeMap::new(),
@@ -192,28 +163,6 @@ impl Listeners {
             .collect()
     }
 
-    fn remember(&mut self, message: &Incoming) {
-        self.recent_bytes += bytes_of(message);
-        self.recent.push_back(message.clone());
-        while self.recent_bytes > RECENT_BYTES_MAX
-            && let Some(old) = self.recent.pop_front()
-        {
-            self.recent_bytes -= bytes_of(&old);
-        }
-    }
-
-    fn forget_recent(&mut self) {
-        self.recent.clear();
-        self.recent_bytes = 0;
-    }
-
-    /// The message after a cursor, if it is in memory.
-    fn recent_after(&self, cursor: Cursor) -> Option<&Incoming> {
-        let first = self.recent.front()?.cursor.0;
-        let at = (cursor.0 + 1).checked_sub(first)?;
-        self.recent.get(usize::try_from(at).ok()?)
-    }
-
     fn release(&mut self, now: Timestamp, listening: Listening) {
         let Some(attached) = self.attached.remove(&listening) else { return };
         let Some(listener) = self.listeners.get_mut(&attached.name) else { return };
@@ -232,44 +181,6 @@ impl Listeners {
             }
         }
         self.dirty.insert(attached.name);
-    }
-}
-
-impl Attached {
-    /// Messages that may be leased to it now.
-    fn room(&self) -> usize {
-        self.window.saturating_sub(self.leased.len())
-    }
-}
-
-impl Listener {
-    fn has(&self, cursor: Cursor) -> bool {
-        cursor <= self.position
-            || self.acknowledged.range(..=cursor).next_back().is_some_and(|(_, l)| *l >= cursor)
-    }
-
-    /// Notes one acknowledgement.
-    fn acknowledge(&mut self, cursor: Cursor) {
-        if self.has(cursor) {
-            return;
-        }
-        let mut range = (cursor, cursor);
-        let before = self.acknowledged.range(..cursor).next_back().map(|(f, l)| (*f, *l));
-        if let Some((first, last)) = before
-            && last.0 + 1 == cursor.0
-        {
-            self.acknowledged.remove(&first);
-            range.0 = first;
-        }
-        let after = Cursor(cursor.0.saturating_add(1));
-        if let Some(last) = self.acknowledged.remove(&after) {
-            range.1 = last;
-        }
-        if range.0.0 == self.position.0 + 1 {
-            self.position = range.1;
-        } else {
-            self.acknowledged.insert(range.0, range.1);
-        }
     }
 }
 
@@ -425,10 +336,10 @@ impl Core {
                     if !subscribers.is_empty() {
                         views.push(self.view_of(&message, message.body.len() as u64, true));
                     }
-                    self.listeners.remember(&message);
+                    self.listeners.recent.remember(message);
                 }
                 None => {
-                    self.listeners.forget_recent();
+                    self.listeners.recent.forget();
                     if !subscribers.is_empty() {
                         let after = Cursor(arrival.cursor.0 - 1);
                         self.ask_inbox(AskedBy::Subscribers, (after, arrival.cursor), 1);
@@ -498,7 +409,7 @@ impl Core {
                 return offered;
             }
             let scan = attached.scan;
-            let Some(message) = listeners.recent_after(scan).cloned() else {
+            let Some(message) = listeners.recent.after(scan).cloned() else {
                 if let Some(attached) = listeners.attached.get_mut(&listening) {
                     attached.asking = true;
                     listeners.readers.push_back(listening);
@@ -621,60 +532,5 @@ impl Core {
                 bytes_max: self.inbox_goal(),
             });
         }
-    }
-}
-
-/// What a recent message takes in memory. A body that is a small part of what it came in was copied
-/// out of it.
-fn bytes_of(message: &Incoming) -> usize {
-    let subject = message.subject.as_ref().map_or(0, |subject| subject.len());
-    message.body.len() + subject + RECENT_OVERHEAD_BYTES
-}
-
-#[cfg(test)]
-mod tests {
-    use bytes::Bytes;
-
-    use super::*;
-    use crate::model::{Incarnation, MessageId, ReceivedKey, Sequence};
-
-    #[test]
-    fn acknowledgements_merge_and_move_the_position() {
-        let mut listener = Listener::default();
-        for cursor in [3, 5, 4, 9, 2] {
-            listener.acknowledge(Cursor(cursor));
-        }
-        assert_eq!(listener.position, Cursor(0));
-        let ranges: Vec<_> = listener.acknowledged.iter().map(|(f, l)| (f.0, l.0)).collect();
-        assert_eq!(ranges, [(2, 5), (9, 9)]);
-        assert!(listener.has(Cursor(4)) && !listener.has(Cursor(6)));
-        listener.acknowledge(Cursor(1));
-        assert_eq!(listener.position, Cursor(5));
-        assert_eq!(listener.acknowledged.len(), 1);
-        listener.acknowledge(Cursor(1));
-        assert_eq!(listener.position, Cursor(5), "twice is once");
-    }
-
-    #[test]
-    fn recent_messages_are_bounded_though_they_have_no_body() {
-        let mut listeners = Listeners::new(&[], Cursor(0), 0);
-        for number in 1..=100_000 {
-            let sender = PeerId::from_bytes([1; 32]);
-            listeners.remember(&Incoming {
-                key: ReceivedKey {
-                    sender,
-                    incarnation: Incarnation(1),
-                    sequence: Sequence(number),
-                },
-                cursor: Cursor(number),
-                id: MessageId([0; 16]),
-                sent: Timestamp::from_millis(1),
-                received: Timestamp::from_millis(2),
-                subject: Some("s".repeat(255).into()),
-                body: Bytes::new(),
-            });
-        }
-        assert!(listeners.recent.len() < 10_000, "{} in memory", listeners.recent.len());
-        assert!(listeners.recent.len() > 1_000, "{} in memory", listeners.recent.len());
     }
 }
