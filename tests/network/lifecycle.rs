@@ -58,8 +58,9 @@ fn sigterm_stops_cleanly_and_removes_the_socket() {
 fn the_log_tells_of_a_link_and_counts_nothing_where_there_is_nothing() {
     let net = line("ab");
     for node in &net {
-        let log = node.log();
-        let line = log.lines().find(|line| line.contains("link up")).expect("it is logged");
+        let line = until("it is logged", SOON, || {
+            node.log().lines().find(|line| line.contains("link up")).map(str::to_owned)
+        });
         assert!(line.contains("peer=") && !line.contains("unlogged"), "{line}");
     }
 }
