@@ -2,8 +2,8 @@
 //!
 //! A message says in calendar time when it expires. If the clock was wrong when it was queued, that
 //! is wrong too: its recipient would refuse it for as long as the clock was ahead, or it would be
-//! given up as soon as a clock that was behind is set. So what is counted is time that passed. But a
-//! machine that slept looks like one whose clock was set forward: nothing that may have arrived
+//! given up as soon as a clock that was behind is set. So what is counted is time that passed. But
+//! a machine that slept looks like one whose clock was set forward: nothing that may have arrived
 //! gets more time by that, for its recipient may not know any more that it has it.
 
 use std::collections::VecDeque;
@@ -158,8 +158,8 @@ mod tests {
         }
     }
 
-    /// What is left of a message's life two days after it was queued, if the clock was set meanwhile,
-    /// and if it was sealed before that.
+    /// What is left of a message's life two days after it was queued, if the clock was set
+    /// meanwhile, and if it was sealed before that.
     fn left(set: impl Fn(Timestamp) -> Timestamp, is_sealed: bool) -> Span {
         let start = at(Span::ZERO, DAY.times(1_000));
         let mut lifetimes = Lifetimes::new(start);

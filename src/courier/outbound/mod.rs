@@ -16,9 +16,9 @@ use self::seal::Turn;
 use self::searches::Searches;
 use super::pace::Pace;
 use super::session::OutSession;
-use super::{GivenUp, Output, QueueState, Waiting};
+use super::{Output, QueueState, Waiting};
 use crate::crypto::{Identity, Random};
-use crate::model::{Monotonic, Now, Outgoing, PeerId, Row, SignedRecord, Span};
+use crate::model::{Monotonic, Now, Outgoing, PeerId, Row, SignedRecord, Span, WhyGivenUp};
 use crate::wire::{NoticeKind, RejectReason};
 
 /// Bytes of message bodies kept in memory for all recipients. Beyond, there is little for each, so
@@ -129,7 +129,7 @@ impl Outbox {
                 queue.load(now, &self.lifetimes, message);
             }
         }
-        queue.expire(now, &self.lifetimes, recipient, out);
+        queue.expire(now, &self.lifetimes, out);
         // Whatever has expired goes at once, however much it is and whether there is a way or not.
         queue.load_if_empty(recipient, page(self.loaded), out);
         // The rest is read again when there is a way.
@@ -330,9 +330,7 @@ impl Outbox {
                 let largest = if gone { None } else { queue.largest_of(&flight.parts) };
                 queue.requeue(flight.parts);
                 if let Some(row) = largest {
-                    let bytes = queue.give_up(&[row]);
-                    let (rows, why) = (vec![row], GivenUp::TooLarge);
-                    out.push_back(Output::GivenUp { recipient, rows, bytes, why });
+                    out.push_back(queue.give_up(now, &[row], WhyGivenUp::TooLarge));
                 }
             }
         }

@@ -6,13 +6,14 @@ use super::flights::{Flight, Flights};
 use super::lifetimes::{Lifetimes, Sealed, Setting};
 use super::runs::Runs;
 use super::searches::Place;
-use super::{GivenUp, OutSession, Output, Pace};
+use super::{OutSession, Output, Pace};
 use crate::courier::chunk_set::ChunkSet;
 use crate::courier::pace::TIMEOUT_MAX;
 use crate::crypto::Random;
 use crate::model::limits::{CHUNK_BYTES, MESSAGE_LIFETIME_MAX, WINDOW};
 use crate::model::{
-    Incarnation, Monotonic, Now, Outgoing, PeerId, Prekey, Row, Sequence, Span, Timestamp,
+    GivenUp, Incarnation, Monotonic, Now, Outgoing, PeerId, Prekey, Row, Sequence, Span, Timestamp,
+    WhyGivenUp,
 };
 use crate::wire::PayloadWriter;
 
@@ -315,17 +316,26 @@ impl Queue {
     }
 
     /// Messages that are not wanted any more. What of them is on its way stays there; its receipts
-    /// are for nothing. Returns the bytes of their bodies.
-    pub(super) fn give_up(&mut self, rows: &[Row]) -> u64 {
-        let before = self.bytes;
+    /// are for nothing.
+    pub(super) fn give_up(&mut self, now: Now, rows: &[Row], why: WhyGivenUp) -> Output {
+        let mut given_up = Vec::with_capacity(rows.len());
         for row in rows {
-            if let Some(loaded) = self.messages.remove(row) {
-                self.bytes -= loaded.message.body.len();
-                self.undelivered = self.undelivered.saturating_sub(1);
-            }
+            let Some(Loaded { message, .. }) = self.messages.remove(row) else { continue };
+            self.bytes -= message.body.len();
+            self.undelivered = self.undelivered.saturating_sub(1);
+            given_up.push(GivenUp {
+                row: *row,
+                id: message.id,
+                recipient: message.recipient,
+                queued: message.queued,
+                subject: message.subject,
+                bytes: message.body.len() as u64,
+                at: now.wall,
+                why,
+            });
         }
         self.parts.retain(|part| self.messages.contains_key(&part.row));
-        (before - self.bytes) as u64
+        Output::GivenUp(given_up)
     }
 
     pub(super) fn largest_of(&self, parts: &[Part]) -> Option<Row> {
@@ -346,20 +356,13 @@ impl Queue {
         }
     }
 
-    pub(super) fn expire(
-        &mut self,
-        now: Now,
-        lifetimes: &Lifetimes,
-        recipient: PeerId,
-        out: &mut VecDeque<Output>,
-    ) {
+    pub(super) fn expire(&mut self, now: Now, lifetimes: &Lifetimes, out: &mut VecDeque<Output>) {
         self.heed_clock(now, lifetimes);
         let expired = |loaded: &Loaded| loaded.expires <= now.wall;
         let rows: Vec<Row> =
             self.messages.iter().filter(|(_, m)| expired(m)).map(|(row, _)| *row).collect();
         if !rows.is_empty() {
-            let bytes = self.give_up(&rows);
-            out.push_back(Output::GivenUp { recipient, rows, bytes, why: GivenUp::Expired });
+            out.push_back(self.give_up(now, &rows, WhyGivenUp::Expired));
         }
     }
 
@@ -385,7 +388,7 @@ impl Queue {
         }
         if self.next_expiry <= now.mono {
             self.next_expiry = now.mono + EXPIRY_INTERVAL;
-            self.expire(now, lifetimes, recipient, out);
+            self.expire(now, lifetimes, out);
             self.runs.forget(now.mono, EXPIRY_INTERVAL, MESSAGE_LIFETIME_MAX);
             if self.undelivered == 0 && now.mono >= self.last_sealed + EXPIRY_INTERVAL {
                 self.session = None;

@@ -157,7 +157,7 @@ fn a_message_queued_by_a_clock_that_was_ahead_is_given_up_after_a_week() {
         alice.wait(Span::from_secs(3_600));
     }
     alice.wait(Span::from_secs(3_600));
-    assert_eq!(alice.given_up(), [(Row(1), GivenUp::Expired)]);
+    assert_eq!(alice.given_up(), [(Row(1), WhyGivenUp::Expired)]);
 }
 
 #[test]

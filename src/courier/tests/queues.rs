@@ -125,8 +125,8 @@ fn talk(alice: &mut End, bob: &mut End, minutes: u64) -> Talked {
                     Output::Delivered { rows, .. } => {
                         talked.delivered.extend(rows.iter().map(|row| row.0));
                     }
-                    Output::GivenUp { rows, .. } => {
-                        talked.given_up.extend(rows.iter().map(|row| row.0));
+                    Output::GivenUp(messages) => {
+                        talked.given_up.extend(messages.iter().map(|message| message.row.0));
                     }
                     _ => {}
                 }
@@ -324,8 +324,8 @@ fn what_was_receipted_of_a_large_message_is_not_sent_again_after_an_outage() {
     assert!(bob.rows.iter().any(|change| matches!(change, Change::Assemble { .. })));
 }
 
-/// The bytes that a sender asks its disk for within ninety minutes of its start, if nobody is found for
-/// 256 recipients, and if they all are.
+/// The bytes that a sender asks its disk for within ninety minutes of its start, if none of 256
+/// recipients is found, and if they all are.
 fn asked_for(expires: Span, are_found: bool) -> usize {
     let mut end = End::new(1);
     let expires = end.now.wall + expires;
