@@ -94,6 +94,14 @@ impl Enemy {
         true
     }
 
+    /// Takes whatever comes, for so long.
+    pub(crate) fn listen(&mut self, span: Duration) {
+        self.runtime.block_on(async {
+            let all = async { while self.events.recv().await.is_some() {} };
+            let _ = timeout(span, all).await;
+        });
+    }
+
     fn peer(&mut self) -> PeerId {
         PeerId::from_bytes(self.random.bytes())
     }
