@@ -158,8 +158,8 @@ impl fmt::Debug for Identity {
     }
 }
 
-/// Whether the peer signed these parts for this purpose. Strict: besides what RFC 8032 section 5.1.7
-/// asks for, nobody signs with a key of small order.
+/// Whether the peer signed these parts for this purpose. Strict: besides what RFC 8032 section
+/// 5.1.7 asks for, nobody signs with a key of small order.
 pub fn verify(peer: &PeerId, domain: Domain, parts: &[&[u8]], signature: &Signature) -> bool {
     !is_of_small_order(peer.as_bytes())
         && UnparsedPublicKey::new(&ED25519, peer.as_bytes())

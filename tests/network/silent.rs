@@ -47,7 +47,7 @@ impl Silent {
         Self { victim, connections, closed, renewed: 0 }
     }
 
-    /// One of three kinds: it says nothing, it begins and falls silent, it says a byte now and then.
+    /// One of three kinds: it says nothing, begins and falls silent, or says a byte now and then.
     fn connect(&self, number: usize) -> Option<TcpStream> {
         let address = u8::try_from(number / PER_ADDRESS).expect("few addresses");
         let own = SocketAddrV4::new(Ipv4Addr::new(127, 0, 7, address + 1), 0);
