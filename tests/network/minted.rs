@@ -1,7 +1,8 @@
 //! Links of peers with a valid identity each that flood in ever new names.
 //!
 //! `DISTMSG_TEST_SIEGE=LINKS,SECONDS,NAMES` floods from so many links for so long, at the pace at
-//! which all those names are used up by then.
+//! which all those names are used up by then, and lets the daemons keep as many records as they do
+//! by default. `DISTMSG_TEST_SIEGE=LINKS,SECONDS,NAMES,RECORDS` lets them keep as many as it says.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -14,27 +15,53 @@ use distmsg::model::limits::FLOOD_LIFETIME;
 use distmsg::model::{PeerId, Timestamp};
 use distmsg::wire::Find;
 
-use crate::daemon::{Daemon, line};
+use crate::daemon::Daemon;
 use crate::peer::{Enemy, record_of, wall};
 use crate::siege::{Honest, Sizes};
 
 /// Finds said at once.
 const BATCH: usize = 25;
 
+/// What a daemon takes for a record, at most.
+const RECORD_KB: u64 = 2;
+/// The ordinary run: the table of records is full after a third of it, so that growth would be seen.
+const ORDINARY: &str = "24,6,12000,250";
+
 /// How many links flood, for how long, and in how many names.
 struct Extent {
     links: u64,
     span: Duration,
     names: u64,
+    /// How many records the daemons keep, if not as many as usual.
+    records: Option<u64>,
 }
 
 impl Extent {
     fn of_this_run() -> Self {
-        let text = std::env::var("DISTMSG_TEST_SIEGE").unwrap_or_else(|_| "24,6,12000".to_owned());
+        let text = std::env::var("DISTMSG_TEST_SIEGE").unwrap_or_else(|_| ORDINARY.to_owned());
         let numbers: Vec<u64> =
             text.split(',').map(|number| number.parse().expect("a number")).collect();
-        let [links, seconds, names] = numbers[..] else { panic!("LINKS,SECONDS,NAMES") };
-        Self { links, span: Duration::from_secs(seconds), names }
+        let (links, seconds, names, records) = match numbers[..] {
+            [links, seconds, names] => (links, seconds, names, None),
+            [links, seconds, names, records] => (links, seconds, names, Some(records)),
+            _ => panic!("LINKS,SECONDS,NAMES[,RECORDS]"),
+        };
+        Self { links, span: Duration::from_secs(seconds), names, records }
+    }
+
+    /// Three daemons in a line, a, b and c.
+    fn net(&self) -> [Daemon; 3] {
+        let mut net = ["a", "b", "c"].map(Daemon::prepare);
+        for daemon in &mut net {
+            if let Some(records) = self.records {
+                let config = std::fs::read_to_string(daemon.config()).expect("its configuration");
+                daemon.configure(&format!("{config}\n[limits]\nrecords_max = {records}\n"));
+            }
+            daemon.boot();
+        }
+        net[0].connect(&net[1]);
+        net[1].connect(&net[2]);
+        net
     }
 
     /// From one batch of a link to its next.
@@ -113,13 +140,15 @@ fn known(daemon: &Daemon) -> u64 {
 #[test]
 fn links_that_flood_in_ever_new_names_do_not_keep_honest_messages_from_arriving() {
     let extent = Extent::of_this_run();
-    let net = line("abc");
-    let [a, b, c] = &net[..] else { panic!("three") };
+    let [a, b, c] = &extent.net();
     let mut before = Honest::new(a, c);
     before.send(50);
     before.report("before");
     let (stop, done, pace) = (AtomicBool::new(false), Done::default(), extent.pace());
-    let (mut during, mut sizes) = (Honest::new(a, c), Sizes::default());
+    let mut during = Honest::new(a, c);
+    // With and without what the table of records takes, which fills up to its bound.
+    let (mut sizes, mut others) = (Sizes::default(), Sizes::default());
+    let mut records = 0;
     let mut took = Duration::ZERO;
     thread::scope(|scope| {
         // Set when this ends, whatever the reason: nobody floods for ever.
@@ -131,7 +160,9 @@ fn links_that_flood_in_ever_new_names_do_not_keep_honest_messages_from_arriving(
         let began = Instant::now();
         while began.elapsed() < extent.span {
             during.send(5);
-            sizes.look(b);
+            let resident = sizes.look(b);
+            records = known(b);
+            others.add(resident.saturating_sub(records * RECORD_KB));
             thread::sleep(extent.span / 200);
         }
         took = began.elapsed();
@@ -139,17 +170,24 @@ fn links_that_flood_in_ever_new_names_do_not_keep_honest_messages_from_arriving(
     });
     during.report("under the flood");
     sizes.report();
+    others.report();
     let [linked, minted, ended] =
         [&done.linked, &done.minted, &done.ended].map(|count| count.load(Ordering::Relaxed));
-    let known = known(b);
     eprintln!(
-        "{linked} links flooded in {minted} names, {:.0} a second; {ended} times a link was ended; \
-         {known} names were verified and are kept, {:.0} a second",
+        "{linked} links flooded in {minted} names in {took:?}, {:.0} a second; {ended} times a link \
+         was ended; {records} records are kept",
         minted as f64 / took.as_secs_f64(),
-        known as f64 / took.as_secs_f64(),
     );
     assert_eq!(linked, extent.links, "not all enemies got a link");
     assert!(minted * 2 > extent.names, "only {minted} names were made up");
+    if let Some(most) = extent.records {
+        assert!(records <= most, "{records} records are kept");
+        assert!(records * 10 > most * 9, "only {records} names were verified");
+    }
     during.assert_delivered();
-    sizes.assert_steady();
+    sizes.assert_small();
+    match extent.records {
+        Some(_) => sizes.assert_steady(),
+        None => others.assert_steady(),
+    }
 }
