@@ -179,7 +179,7 @@ fn links_that_flood_in_ever_new_names_do_not_keep_honest_messages_from_arriving(
         minted as f64 / took.as_secs_f64(),
     );
     assert_eq!(linked, extent.links, "not all enemies got a link");
-    assert!(minted * 2 > extent.names, "only {minted} names were made up");
+    assert!(minted * 10 > extent.names, "only {minted} names were made up");
     if let Some(most) = extent.records {
         assert!(records <= most, "{records} records are kept");
         assert!(records * 10 > most * 9, "only {records} names were verified");
