@@ -2,10 +2,12 @@
 //!
 //! `DISTMSG_TEST_SIEGE=LINKS,SECONDS,NAMES` floods from so many links for so long, at the pace at
 //! which all those names are used up by then, and lets the daemons keep as many records as they do
-//! by default. `DISTMSG_TEST_SIEGE=LINKS,SECONDS,NAMES,RECORDS` lets them keep as many as it says.
+//! by default. `DISTMSG_TEST_SIEGE=LINKS,SECONDS,NAMES,RECORDS` lets them keep as many as it says,
+//! and a fifth number has them verify as many floods a second: what it takes when every table is
+//! full is then seen in minutes.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -22,8 +24,9 @@ use crate::siege::{Honest, Sizes};
 /// Finds said at once.
 const BATCH: usize = 25;
 
-/// What a daemon takes for a record, at most.
-const RECORD_KB: u64 = 2;
+/// What a daemon takes for each verified name that it keeps: its record, its route, and what guards
+/// against its floods' second coming. Measured; the table is full at 100,000 of them.
+const NAME_BYTES: u64 = 1_640;
 /// The ordinary run: the table of records is full after a third of it, so that growth would be seen.
 const ORDINARY: &str = "24,6,12000,250";
 
@@ -34,6 +37,8 @@ struct Extent {
     names: u64,
     /// How many records the daemons keep, if not as many as usual.
     records: Option<u64>,
+    /// How many floods they verify a second, if not as many as usual.
+    verifications: Option<u64>,
 }
 
 impl Extent {
@@ -41,22 +46,27 @@ impl Extent {
         let text = std::env::var("DISTMSG_TEST_SIEGE").unwrap_or_else(|_| ORDINARY.to_owned());
         let numbers: Vec<u64> =
             text.split(',').map(|number| number.parse().expect("a number")).collect();
-        let (links, seconds, names, records) = match numbers[..] {
-            [links, seconds, names] => (links, seconds, names, None),
-            [links, seconds, names, records] => (links, seconds, names, Some(records)),
-            _ => panic!("LINKS,SECONDS,NAMES[,RECORDS]"),
+        let [links, seconds, names, ref more @ ..] = numbers[..] else {
+            panic!("LINKS,SECONDS,NAMES[,RECORDS[,VERIFICATIONS]]")
         };
-        Self { links, span: Duration::from_secs(seconds), names, records }
+        let (records, verifications) = (more.first().copied(), more.get(1).copied());
+        Self { links, span: Duration::from_secs(seconds), names, records, verifications }
     }
 
     /// Three daemons in a line, a, b and c.
     fn net(&self) -> [Daemon; 3] {
         let mut net = ["a", "b", "c"].map(Daemon::prepare);
         for daemon in &mut net {
-            if let Some(records) = self.records {
-                let config = std::fs::read_to_string(daemon.config()).expect("its configuration");
-                daemon.configure(&format!("{config}\n[limits]\nrecords_max = {records}\n"));
+            let mut config = std::fs::read_to_string(daemon.config()).expect("its configuration");
+            config.push_str("\n[limits]\n");
+            let limits =
+                [("records_max", self.records), ("verifications_per_second", self.verifications)];
+            for (name, limit) in limits {
+                if let Some(limit) = limit {
+                    config.push_str(&format!("{name} = {limit}\n"));
+                }
             }
+            daemon.configure(&config);
             daemon.boot();
         }
         net[0].connect(&net[1]);
@@ -113,7 +123,7 @@ fn flood(number: u64, victim: &Daemon, pace: Duration, done: &Done, stop: &Atomi
     let mut enemy = Enemy::of(Identity::from_seed(&seed), seed);
     let mut mint = Mint(Random::from_seed(seed));
     let link = |enemy: &mut Enemy| {
-        let _turn = done.dials.lock().expect("nobody panicked");
+        let _turn = done.dials.lock().unwrap_or_else(PoisonError::into_inner);
         enemy.link(victim)
     };
     let mut handle = link(&mut enemy);
@@ -162,7 +172,7 @@ fn links_that_flood_in_ever_new_names_do_not_keep_honest_messages_from_arriving(
             during.send(5);
             let resident = sizes.look(b);
             records = known(b);
-            others.add(resident.saturating_sub(records * RECORD_KB));
+            others.add(resident.saturating_sub(records * NAME_BYTES / 1_024));
             thread::sleep(extent.span / 200);
         }
         took = began.elapsed();
