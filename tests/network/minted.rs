@@ -27,7 +27,8 @@ const BATCH: usize = 25;
 /// What a daemon takes for each verified name that it keeps: its record, its route, and what guards
 /// against its floods' second coming. Measured; the table is full at 100,000 of them.
 const NAME_BYTES: u64 = 1_640;
-/// The ordinary run: the table of records is full after a third of it, so that growth would be seen.
+/// The ordinary run: the table of records is full after a third of it, so that what grows besides
+/// would be seen.
 const ORDINARY: &str = "24,6,12000,250";
 
 /// How many links flood, for how long, and in how many names.
@@ -184,8 +185,8 @@ fn links_that_flood_in_ever_new_names_do_not_keep_honest_messages_from_arriving(
     let [linked, minted, ended] =
         [&done.linked, &done.minted, &done.ended].map(|count| count.load(Ordering::Relaxed));
     eprintln!(
-        "{linked} links flooded in {minted} names in {took:?}, {:.0} a second; {ended} times a link \
-         was ended; {records} records are kept",
+        "{linked} links flooded in {minted} names in {took:?}, {:.0} a second; {ended} links were \
+         ended; {records} records are kept",
         minted as f64 / took.as_secs_f64(),
     );
     assert_eq!(linked, extent.links, "not all enemies got a link");
