@@ -7,21 +7,17 @@ use distmsg::control::protocol::{
     SetAlias, Subscribe, Topic, Unsubscribe, Wait,
 };
 use distmsg::control::{Call, SendRequest};
-use distmsg::node::core::ClientId;
 
 use super::super::source::Source;
 use super::enemy::peer;
 use super::world::{World, address_of};
-
-/// Clients of one node.
-const CLIENTS: &[ClientId] = &[ClientId(1), ClientId(2), ClientId(3)];
 
 /// Bytes of a body; twice as many, and more than one chunk, if the input says so.
 const BODY_BYTES_MAX: usize = 64 * 1024;
 
 /// A client makes a request.
 pub(super) fn call(world: &mut World, side: usize, source: &mut Source<'_>) {
-    let client = *source.pick(CLIENTS);
+    let client = world.client(side, source.byte());
     let call = match source.byte() % 24 {
         0..=5 => Some(Call::Send(send(world, side, source))),
         6 => typed(source),
@@ -34,8 +30,7 @@ pub(super) fn call(world: &mut World, side: usize, source: &mut Source<'_>) {
 
 /// A client leaves.
 pub(super) fn leave(world: &mut World, side: usize, source: &mut Source<'_>) {
-    let client = *source.pick(CLIENTS);
-    world.leave(side, client);
+    world.leave(side, source.byte());
 }
 
 /// A line that somebody typed. What the connection itself takes care of does not come to the node.

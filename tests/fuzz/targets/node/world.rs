@@ -33,6 +33,8 @@ const SAID_MAX: usize = 256;
 const KEPT_MAX: usize = 64;
 /// Dials that wait for their outcome.
 const DIALS_MAX: usize = 32;
+/// Clients of one node at once.
+const CLIENTS: usize = 3;
 /// What a node may hand to a link beyond the bound of its queue: what it was about to say.
 const QUEUE_SLACK_BYTES: usize = 1024 * 1024;
 
@@ -114,6 +116,9 @@ pub(super) struct Node {
     /// Requests without a reply, with the body if there is one.
     calls: BTreeMap<(ClientId, i64), Option<Bytes>>,
     last_call: i64,
+    /// The clients that are connected. No two have the same ID, ever.
+    clients: [ClientId; CLIENTS],
+    last_client: u64,
     /// Bodies handed in, ever.
     handed: BTreeSet<Bytes>,
     /// What clients know of their subscriptions and leases.
@@ -153,6 +158,8 @@ impl World {
             next: VecDeque::new(),
             calls: BTreeMap::new(),
             last_call: 0,
+            clients: [ClientId(1), ClientId(2), ClientId(3)],
+            last_client: 3,
             handed: BTreeSet::new(),
             subscriptions: Vec::new(),
             cursors: Vec::new(),
@@ -435,12 +442,20 @@ impl World {
         self.input(side, Input::Calls { client, calls });
     }
 
-    /// A client leaves.
-    pub(super) fn leave(&mut self, side: usize, client: ClientId) {
+    /// One of a node's clients.
+    pub(super) fn client(&self, side: usize, which: u8) -> ClientId {
+        self.nodes[side].clients[usize::from(which) % CLIENTS]
+    }
+
+    /// A client leaves, and another one comes.
+    pub(super) fn leave(&mut self, side: usize, which: u8) {
+        let gone = self.client(side, which);
         let node = &mut self.nodes[side];
-        node.calls.retain(|(of, _), _| *of != client);
-        node.subscriptions.retain(|(of, _)| *of != client);
-        self.input(side, Input::ClientGone(client));
+        node.last_client += 1;
+        node.clients[usize::from(which) % CLIENTS] = ClientId(node.last_client);
+        node.calls.retain(|(of, _), _| *of != gone);
+        node.subscriptions.retain(|(of, _)| *of != gone);
+        self.input(side, Input::ClientGone(gone));
     }
 
     /// A number for bodies that no other body has.
@@ -575,6 +590,10 @@ impl World {
         assert!(line.len() <= CONTROL_LINE_BYTES_MAX, "a line of {} bytes", line.len());
         assert!(!line.contains(&b'\n'), "two lines");
         let node = &mut self.nodes[side];
+        if !node.clients.contains(&client) {
+            // It has left, and the shell drops what is for it.
+            return;
+        }
         match what {
             ToClient::Event(Event::Message(event)) => node.cursors.push(event.message.cursor),
             ToClient::Event(_) => {}
