@@ -143,9 +143,7 @@ fn filled() -> Vec<u8> {
         bytes: vec![b'z'; 56 * 1024].into(),
     };
     let mut ops: Vec<_> = (1..=4)
-        .flat_map(|n| {
-            [Op::Queue(Box::new(outgoing(n))), Op::Deliver(Box::new(incoming(n)))]
-        })
+        .flat_map(|n| [Op::Queue(Box::new(outgoing(n))), Op::Deliver(Box::new(incoming(n)))])
         .collect();
     ops.extend([
         Op::Hold(Box::new(incoming(50))),

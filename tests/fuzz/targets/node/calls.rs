@@ -134,7 +134,9 @@ fn request(world: &World, side: usize, which: u8, source: &mut Source<'_>) -> Re
                 address: address_of(usize::from(source.byte() % 5)).to_string(),
                 timeout_ms: source.number(),
             }),
-            _ => Request::Unsubscribe(Unsubscribe { subscription: subscription(world, side, source) }),
+            _ => Request::Unsubscribe(Unsubscribe {
+                subscription: subscription(world, side, source),
+            }),
         },
     }
 }

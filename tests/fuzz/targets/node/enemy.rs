@@ -109,10 +109,8 @@ pub(super) fn forge(
             let exchange = exchange(&world.kept, source);
             let more = source.flag();
             let count = source.byte() % 20;
-            let digests = (0..count).map(|_| Digest {
-                peer: peer(world, source),
-                sequence: source.number(),
-            });
+            let digests =
+                (0..count).map(|_| Digest { peer: peer(world, source), sequence: source.number() });
             let mut digests: Vec<_> = digests.collect();
             if source.flag() {
                 digests.sort_by_key(|digest| digest.peer);
@@ -266,12 +264,7 @@ fn found(world: &World, enemy: usize, source: &mut Source<'_>) -> Bytes {
 }
 
 /// An envelope, sealed as it should be, whatever is in it.
-fn envelope(
-    world: &mut World,
-    enemy: usize,
-    side: usize,
-    source: &mut Source<'_>,
-) -> Envelope {
+fn envelope(world: &mut World, enemy: usize, side: usize, source: &mut Source<'_>) -> Envelope {
     let recipient = world.peer(side);
     let prekeys = world.record_of(side).prekeys;
     let how = source.byte();
@@ -281,9 +274,8 @@ fn envelope(
         // Another session, as after a restart.
         me.sessions[side] = None;
     }
-    let session = prekeys
-        .first()
-        .and_then(|prekey| me.session(side, recipient, prekey, &mut world.random));
+    let session =
+        prekeys.first().and_then(|prekey| me.session(side, recipient, prekey, &mut world.random));
     let Some(session) = session else {
         return Envelope::new(header(&world.kept, source), 1, b"\0nothing");
     };

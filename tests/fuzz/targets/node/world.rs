@@ -9,9 +9,7 @@ use distmsg::control::protocol::{Event, Reply, Wait};
 use distmsg::control::{Call, Outgoing as ToClient, RequestId};
 use distmsg::crypto::{Identity, Random, sha256};
 use distmsg::model::limits::{CONTROL_LINE_BYTES_MAX, FRAME_BYTES_MAX, RECORD_BYTES_MAX};
-use distmsg::model::{
-    Address, Limits, Monotonic, NetworkId, Now, PeerId, Record, Span, Timestamp,
-};
+use distmsg::model::{Address, Limits, Monotonic, NetworkId, Now, PeerId, Record, Span, Timestamp};
 use distmsg::node::core::{
     About, ClientId, Core, DialFailure, DialId, Effect, Input, LinkId, LinkUp, Settings,
 };
@@ -621,9 +619,8 @@ impl World {
     fn check_delivered(&self, side: usize, body: &Bytes) {
         let disk = &self.nodes[1 - side].disk;
         let mut there = disk.inbox.values().chain(disk.held.values());
-        let mine = there.any(|message| {
-            message.key.sender == self.peer(side) && message.body == *body
-        });
+        let mine =
+            there.any(|message| message.key.sender == self.peer(side) && message.body == *body);
         assert!(mine, "node {side} was told of a delivery that was none");
     }
 }
