@@ -31,6 +31,8 @@ const SAID_MAX: usize = 256;
 const KEPT_MAX: usize = 64;
 /// Dials that wait for their outcome.
 const DIALS_MAX: usize = 32;
+/// Deadlines in a second in which nothing happens.
+const IDLE_DEADLINES_MAX: u64 = 200;
 /// Clients of one node at once.
 const CLIENTS: usize = 3;
 /// What a node may hand to a link beyond the bound of its queue: what it was about to say.
@@ -137,6 +139,16 @@ pub(super) struct World {
     pub(super) batching: bool,
     last_link: u64,
     work: usize,
+    idle: Idle,
+}
+
+/// How long nothing has happened but time.
+struct Idle {
+    /// What had been worked when it began.
+    work: usize,
+    since: Monotonic,
+    /// Deadlines that have come since then.
+    deadlines: u64,
 }
 
 impl World {
@@ -173,6 +185,7 @@ impl World {
             batching: false,
             last_link: 0,
             work: 0,
+            idle: Idle { work: 0, since: now.mono, deadlines: 0 },
         };
         for side in 0..2 {
             world.start(side);
@@ -477,7 +490,20 @@ impl World {
         let next = deadlines.map(Core::deadline).min().unwrap_or(Monotonic::NEVER);
         if next < Monotonic::NEVER {
             self.wait(next.since(self.now.mono));
+            self.check_idle();
         }
+    }
+
+    /// Nodes that nothing happens to sleep most of the time.
+    fn check_idle(&mut self) {
+        let idle = &mut self.idle;
+        if idle.work != self.work {
+            *idle = Idle { work: self.work, since: self.now.mono, deadlines: 0 };
+        }
+        idle.deadlines += 1;
+        let (count, span) = (idle.deadlines, self.now.mono.since(idle.since));
+        let most = IDLE_DEADLINES_MAX * (1 + span.as_millis() / 1_000);
+        assert!(count <= most, "{count} deadlines in {span:?} in which nothing happened");
     }
 
     fn finish_all(&mut self) {
