@@ -10,6 +10,7 @@
 mod targets;
 
 use std::alloc::System;
+use std::panic;
 use std::sync::OnceLock;
 
 use cap::Cap;
@@ -33,6 +34,12 @@ fuzz_target!(
         let target = targets::ALL.iter().find(|target| target.name == name);
         let target = target.expect("DISTMSG_FUZZ_TARGET names a target");
         TARGET.get_or_init(|| *target);
+        // Telling where it panicked takes memory of its own.
+        let tell = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            let _ = HEAP.set_limit(usize::MAX);
+            tell(info);
+        }));
     },
     |input: &[u8]| {
         let before = processor_ms();

@@ -1,6 +1,8 @@
 //! What the fuzzer has found worth keeping, run again: every input of the corpus through its
 //! target, and some alterations of each, drawn from a seed.
 //!
+//! `DISTMSG_FUZZ_ALTERATIONS=N` tries N of each, as a fuzzer for who has no other.
+//!
 //! `run` beside this file looks for new inputs; `engine.rs` says what counts as a failure there.
 
 #![expect(
@@ -37,6 +39,8 @@ fn inputs_of(target: &str) -> Vec<(PathBuf, Vec<u8>)> {
 fn replay(name: &str, alterations: usize) {
     let target = targets::ALL.iter().find(|target| target.name == name).expect("a target");
     let inputs = inputs_of(name);
+    let asked = std::env::var("DISTMSG_FUZZ_ALTERATIONS").ok();
+    let alterations = asked.map_or(alterations, |text| text.parse().expect("a number"));
     for (path, input) in &inputs {
         check(*target, input, &path.display().to_string());
         let mut random = Random::from_seed(sha256(&[name.as_bytes(), input]));
