@@ -133,7 +133,7 @@ pub(super) fn forge(
             let reasons = [RejectReason::NoRoute, RejectReason::Loop, RejectReason::Congested];
             Frame::Reject { key: key(&world.kept, source), reason: *source.pick(&reasons) }
         }
-        9 => Frame::Receipt { preimage: source.array() },
+        9 => Frame::Receipt { preimage: preimage(source) },
         10 => {
             let kinds = [NoticeKind::Reset, NoticeKind::Full, NoticeKind::TooLarge];
             let kind = *source.pick(&kinds);
@@ -263,9 +263,34 @@ fn found(world: &World, enemy: usize, source: &mut Source<'_>) -> Bytes {
     Found::encode(&signed, &signature, source.byte())
 }
 
-/// An envelope, sealed as it should be, whatever is in it.
+/// What proves that an envelope arrived, if an enemy chose so: few, so that they meet again.
+fn preimage(source: &mut Source<'_>) -> [u8; 32] {
+    [source.byte(); 32]
+}
+
+/// An envelope for somebody else, of which nobody can tell what is in it.
+fn transit(world: &World, enemy: usize, source: &mut Source<'_>) -> Envelope {
+    let length = match source.byte() {
+        short @ 0..=199 => usize::from(short),
+        _ => source.small() % Tail::BYTES_MAX,
+    };
+    let header = Header {
+        source: world.enemies[enemy].identity.peer(),
+        destination: peer(world, source),
+        session: SessionId(source.number()),
+        counter: source.number(),
+        commitment: commitment_of(&preimage(source)),
+    };
+    let tail = vec![7; 1 + length];
+    Envelope::new(header, 1 + u16::from(source.byte() % 4), &tail)
+}
+
+/// An envelope: one for somebody else, or one that is sealed as it should be, whatever is in it.
 fn envelope(world: &mut World, enemy: usize, side: usize, source: &mut Source<'_>) -> Envelope {
     let recipient = world.peer(side);
+    if source.flag() {
+        return transit(world, enemy, source);
+    }
     let prekeys = world.record_of(side).prekeys;
     let how = source.byte();
     let content = payload(world.now, source);
@@ -308,8 +333,38 @@ fn flood(world: &mut World, enemy: usize, side: usize, source: &mut Source<'_>) 
     let envelope = envelope(world, enemy, side, source);
     let fragments = Flood::to_sign(&envelope, expires);
     let signed = &fragments[which % fragments.len()];
-    let signature = world.enemies[enemy].identity.sign(Domain::Flood, &[signed]);
-    [&[0x31], &signed[..], &signature].concat().into()
+    flooded(&world.enemies[enemy].identity, signed)
+}
+
+/// Many floods at once, each of another envelope: short ones for many, in many names.
+pub(super) fn storm(world: &World, enemy: usize, source: &mut Source<'_>) -> Vec<Bytes> {
+    let (names, salt) = (1 + source.byte() % 8, source.byte());
+    let expires = world.now.wall + Span::from_secs(300);
+    let floods = (0..source.byte()).map(|number| {
+        let minted = (number % names > 0).then(|| minted(number % names));
+        let identity = minted.as_ref().unwrap_or(&world.enemies[enemy].identity);
+        let header = Header {
+            source: identity.peer(),
+            destination: PeerId::from_bytes([180 + number % 16; 32]),
+            session: SessionId(u64::from(salt)),
+            counter: u64::from(number),
+            commitment: commitment_of(&[number; 32]),
+        };
+        let envelope = Envelope::new(header, 1, &[salt; 100]);
+        let signed = Flood::to_sign(&envelope, expires).swap_remove(0);
+        flooded(identity, &signed)
+    });
+    floods.collect()
+}
+
+/// One of the names in which enemies flood.
+fn minted(number: u8) -> Identity {
+    Identity::from_seed(&sha256(&[b"minted", &[number]]))
+}
+
+fn flooded(by: &Identity, signed: &[u8]) -> Bytes {
+    let signature = by.sign(Domain::Flood, &[signed]);
+    [&[0x31], signed, &signature].concat().into()
 }
 
 /// What may be inside of a seal.
@@ -336,7 +391,8 @@ fn payload(now: Now, source: &mut Source<'_>) -> Vec<u8> {
             2 => Item::Message { sequence, sent, expires, subject, body: Bytes::new() },
             _ => {
                 let index = u16::from(source.byte() % 4);
-                let total = CHUNK_BYTES as u64 * u64::from(source.byte() % 5) + source.number();
+                let whole = CHUNK_BYTES as u64 * u64::from(source.byte() % 5);
+                let total = whole.wrapping_add(source.number());
                 let before = u64::from(index) * CHUNK_BYTES as u64;
                 let length = total.saturating_sub(before).min(CHUNK_BYTES as u64);
                 let bytes = vec![7; usize::try_from(length).unwrap_or(0)].into();

@@ -98,7 +98,12 @@ fn hostile_link(world: &World, side: usize, source: &mut Source<'_>) -> Option<(
 /// An enemy says something of its own.
 fn say(world: &mut World, side: usize, source: &mut Source<'_>) {
     let Some((link, enemy)) = hostile_link(world, side, source) else { return };
-    let frames: Vec<_> = (0..=source.byte() % 4)
+    let count = source.byte();
+    if count >= 240 {
+        let frames = enemy::storm(world, enemy, source);
+        return world.hear(side, link, &frames);
+    }
+    let frames: Vec<_> = (0..=count % 4)
         .map(|_| enemy::forge(world, enemy, side, source))
         .filter(|frame| !frame.is_empty())
         .collect();
