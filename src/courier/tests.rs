@@ -517,6 +517,37 @@ fn a_message_that_expires_is_given_up_and_leaves_no_gap() {
 }
 
 #[test]
+fn a_peer_that_was_forgotten_is_located_before_it_is_pinged() {
+    let (mut alice, mut bob, envelope) = sealed(b"hi");
+    receive(&mut bob, &envelope);
+    alice.handle(Input::Forget(bob.peer()));
+    alice.out.clear();
+    alice.handle(Input::Ping { recipient: bob.peer(), ping: 5 });
+    let is_search = |output: &Output| matches!(output, Output::Locate { .. });
+    assert_eq!(alice.out.iter().filter(|output| is_search(output)).count(), 1, "{:?}", alice.out);
+    assert!(alice.sent().is_empty(), "without a prekey nothing can be sealed");
+    alice.located(&bob.record());
+    assert_eq!(alice.sent().len(), 1);
+}
+
+#[test]
+fn a_ping_to_a_prekey_that_has_expired_waits_for_a_newer_one() {
+    let (mut alice, mut bob) = (End::new(1), End::new(2));
+    let old = bob.record();
+    alice.located(&old);
+    alice.wait(Span::from_secs(9 * 86_400));
+    alice.out.clear();
+    alice.handle(Input::Ping { recipient: bob.peer(), ping: 5 });
+    alice.located(&old);
+    assert!(alice.sent().is_empty(), "nobody could open it");
+    bob.wait(Span::from_secs(9 * 86_400));
+    bob.settle();
+    alice.wait(Span::from_secs(60));
+    alice.located(&bob.record());
+    assert_eq!(alice.sent().len(), 1);
+}
+
+#[test]
 fn a_ping_is_answered_and_leaves_nothing() {
     let (mut alice, mut bob) = (End::new(1), End::new(2));
     alice.handle(Input::Ping { recipient: bob.peer(), ping: 5 });

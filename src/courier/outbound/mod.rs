@@ -354,9 +354,12 @@ impl Outbox {
     }
 
     pub(super) fn on_forget(&mut self, peer: PeerId) {
-        if let Some(queue) = self.queues.get_mut(&peer) {
-            queue.session = None;
-            queue.prekey = None;
+        let Some(queue) = self.queues.get_mut(&peer) else { return };
+        queue.session = None;
+        queue.prekey = None;
+        if queue.phase == Phase::Ready {
+            // Nothing can be sealed before the peer was located again.
+            queue.phase = Phase::Idle;
         }
     }
 

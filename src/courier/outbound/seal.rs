@@ -56,17 +56,19 @@ impl Queue {
             return;
         }
         self.refresh_session(turn);
-        while self.pace.allows(self.flights.bytes())
+        while self.may_send()
             && let Some(flight) = self.flights.next_lost()
         {
             self.send_again(turn, flight);
         }
-        while self.pace.allows(self.flights.bytes())
+        // What cannot be sealed goes back to where it came from, and the queue is not ready any
+        // more: each round looks at that again.
+        while self.may_send()
             && let Some(ping) = self.pings.pop_front()
         {
             self.seal_ping(turn, ping);
         }
-        while self.pace.allows(self.flights.bytes()) && self.seal_next(turn) {}
+        while self.may_send() && self.seal_next(turn) {}
         while self.phase == Phase::Ready
             && let Some((incarnation, floor)) = self.untold_floor()
         {
@@ -79,6 +81,10 @@ impl Queue {
             let (recipient, after) = (turn.recipient, self.last_loaded);
             turn.out.push_back(Output::Load { recipient, after });
         }
+    }
+
+    fn may_send(&self) -> bool {
+        self.phase == Phase::Ready && self.pace.allows(self.flights.bytes())
     }
 
     /// Lets go of a session that is not to be used any more, and of what was sealed in it and lost.
