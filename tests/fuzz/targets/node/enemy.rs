@@ -133,7 +133,13 @@ pub(super) fn forge(
             let reasons = [RejectReason::NoRoute, RejectReason::Loop, RejectReason::Congested];
             Frame::Reject { key: key(&world.kept, source), reason: *source.pick(&reasons) }
         }
-        9 => Frame::Receipt { preimage: preimage(source) },
+        9 => Frame::Receipt {
+            // What can be known of an envelope is no proof that it arrived.
+            preimage: match source.flag() {
+                true => header(&world.kept, source).commitment,
+                false => preimage(source),
+            },
+        },
         10 => {
             let kinds = [NoticeKind::Reset, NoticeKind::Full, NoticeKind::TooLarge];
             let kind = *source.pick(&kinds);
