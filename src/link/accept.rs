@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -152,9 +153,10 @@ fn describe_tls_failure(error: &io::Error) -> String {
 /// Tells of a connection that did not become a link: to the log and to the receiver of events.
 fn refused(context: &Context, address: SocketAddr, peer: Option<PeerId>, reason: String) {
     let Some(unreported) = context.noise.allow() else { return };
+    let unlogged = NonZeroU64::new(unreported);
     match peer {
-        Some(peer) => info!(peer = %peer, %address, unreported, "refused: {reason}"),
-        None => info!(%address, unreported, "refused: {reason}"),
+        Some(peer) => info!(peer = %peer, %address, unlogged, "refused: {reason}"),
+        None => info!(%address, unlogged, "refused: {reason}"),
     }
     // Never waits: whoever is refused must not be able to hold anything up.
     let _ = context.events.try_send(Event::Refused { address, peer, reason, unreported });

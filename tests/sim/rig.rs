@@ -359,7 +359,10 @@ impl Rig {
                     None
                 }
                 Effect::Stop { reason } => panic!("{side:?} stopped: {reason}"),
-                Effect::Send { .. } | Effect::Close { .. } | Effect::Dial { .. } => None,
+                Effect::Send { .. }
+                | Effect::Close { .. }
+                | Effect::Dial { .. }
+                | Effect::GivenUp(_) => None,
             };
             if let Some(answer) = answer {
                 node.core.handle(now, answer);
