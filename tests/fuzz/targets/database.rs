@@ -324,7 +324,11 @@ fn ask_all(rig: &Rig, snapshot: &Snapshot) -> Option<()> {
         let Answer::OutboxOf(messages) = answer else { panic!("another answer") };
         assert!(messages.iter().all(|message| message.recipient == summary.recipient));
     }
-    rig.ask(Question::Key { key: "key".into() })?;
+    rig.ask(Question::Key {
+        key: "key".into(),
+        subject: None,
+        body: Bytes::from_static(b"hello"),
+    })?;
     Some(())
 }
 

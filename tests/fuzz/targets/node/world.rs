@@ -591,6 +591,7 @@ impl World {
                 assert!(record.len() <= RECORD_BYTES_MAX);
                 node.record = record;
             }
+            Effect::GivenUp(messages) => assert!(!messages.is_empty(), "none were given up"),
             Effect::Stop { reason: _ } => self.crash(side),
         }
     }
@@ -611,8 +612,14 @@ impl World {
         let mut line = Vec::new();
         encode_outgoing(what, &mut line);
         assert_eq!(line.pop(), Some(b'\n'));
-        assert!(line.len() <= CONTROL_LINE_BYTES_MAX, "a line of {} bytes", line.len());
-        assert!(!line.contains(&b'\n'), "two lines");
+        let lines: Vec<_> = line.split(|byte| *byte == b'\n').collect();
+        let longest = lines.iter().map(|line| line.len()).max();
+        assert!(longest <= Some(CONTROL_LINE_BYTES_MAX), "a line of {longest:?} bytes");
+        let count = match what {
+            ToClient::Messages { messages, .. } => messages.len(),
+            _ => 1,
+        };
+        assert_eq!(lines.len(), count, "each is a line: {what:?}");
         let node = &mut self.nodes[side];
         if !node.clients.contains(&client) {
             // It has left, and the shell drops what is for it.
@@ -620,6 +627,9 @@ impl World {
         }
         match what {
             ToClient::Event(Event::Message(event)) => node.cursors.push(event.message.cursor),
+            ToClient::Messages { messages, .. } => {
+                node.cursors.extend(messages.iter().map(|message| message.cursor));
+            }
             ToClient::Event(_) => {}
             ToClient::Reply { id: RequestId::Number(number), result } => {
                 let asked = node.calls.remove(&(client, *number));
