@@ -17,7 +17,7 @@ use cap::Cap;
 use libfuzzer_sys::fuzz_target;
 use rustix::time::{ClockId, clock_gettime};
 
-/// Bytes on the heap at once; what is beyond fails as if there were no memory left, and that aborts.
+/// Bytes on the heap at once. What is beyond fails as if no memory were left, and that aborts.
 const HEAP_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// Processor time of one input, in milliseconds.
