@@ -6,7 +6,10 @@ use std::path::{Path, PathBuf};
 use rusqlite::{ErrorCode, ffi};
 use thiserror::Error;
 
-use crate::model::PeerId;
+use crate::model::{PeerId, escaped};
+
+/// Characters of what SQLite says that are repeated to the operator.
+const SAID_CHARS_MAX: usize = 300;
 
 /// Why the database could not be opened.
 #[derive(Debug, Error)]
@@ -112,8 +115,9 @@ pub enum OpenError {
     },
     /// Anything else SQLite says.
     #[error(
-        "cannot open {}: {source}; check the disk and the file's owner and mode",
-        path.display()
+        "cannot open {}: {}; check the disk and the file's owner and mode",
+        path.display(),
+        one_line(&source.to_string())
     )]
     Sqlite {
         /// The file.
@@ -161,7 +165,7 @@ impl ReadError {
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => OpenError::Busy { path },
             Some(ErrorCode::NotADatabase) => OpenError::Foreign { path },
             Some(ErrorCode::DatabaseCorrupt) => {
-                OpenError::Damaged { path, what: error.to_string() }
+                OpenError::Damaged { path, what: one_line(&error.to_string()) }
             }
             Some(ErrorCode::DiskFull) => OpenError::Full { path },
             _ => OpenError::Sqlite { path, source: error },
@@ -212,7 +216,7 @@ impl From<rusqlite::Error> for Fault {
                 Self::Unwritten(described(&error))
             }
             Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
-                Self::Damaged(error.to_string())
+                Self::Damaged(one_line(&error.to_string()))
             }
             Some(
                 ErrorCode::SystemIoFailure
@@ -221,7 +225,7 @@ impl From<rusqlite::Error> for Fault {
                 | ErrorCode::PermissionDenied
                 | ErrorCode::OutOfMemory,
             ) => Self::Disk(described(&error)),
-            _ => Self::Bug(error.to_string()),
+            _ => Self::Bug(one_line(&error.to_string())),
         }
     }
 }
@@ -248,10 +252,18 @@ fn is_write(error: &rusqlite::Error) -> bool {
 
 /// SQLite's extended code tells a failed sync from a failed read; its message does not.
 fn described(error: &rusqlite::Error) -> String {
+    let said = one_line(&error.to_string());
     match error.sqlite_error() {
-        Some(code) => format!("{error} (sqlite code {})", code.extended_code),
-        None => error.to_string(),
+        Some(code) => format!("{said} (sqlite code {})", code.extended_code),
+        None => said,
     }
+}
+
+/// The beginning of what SQLite says, as one line: it speaks of a page in many, and repeats
+/// statements and names from the file as they are.
+pub(super) fn one_line(said: &str) -> String {
+    let words: Vec<_> = said.split_whitespace().collect();
+    escaped(&words.join(" ").chars().take(SAID_CHARS_MAX).collect::<String>())
 }
 
 #[cfg(test)]
@@ -260,6 +272,14 @@ mod tests {
 
     fn fault(code: i32) -> Fault {
         rusqlite::Error::SqliteFailure(ffi::Error::new(code), None).into()
+    }
+
+    #[test]
+    fn whatever_sqlite_says_is_one_short_line() {
+        let said = format!("*** in main ***\nTree 17:\n  \u{1b}[31m{}", "cell 3\n".repeat(999));
+        let line = one_line(&said);
+        assert!(line.starts_with("*** in main *** Tree 17: "), "{line}");
+        assert!(!line.contains(char::is_control) && line.len() < 1_000, "{line}");
     }
 
     #[test]

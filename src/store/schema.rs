@@ -7,7 +7,7 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OpenFlags};
 
 use crate::store::disk;
-use crate::store::error::{Damage, OpenError, ReadError};
+use crate::store::error::{Damage, OpenError, ReadError, one_line};
 
 /// Names our files among those of SQLite: "DMSG".
 const APPLICATION_ID: i64 = 0x444d_5347;
@@ -365,7 +365,7 @@ fn check(connection: &Connection) -> Result<(), ReadError> {
         connection.pragma(None, "quick_check", table, |row| {
             let text = shown(row.get_ref(0)?);
             if text != "ok" && found.is_none() {
-                found = Some(text);
+                found = Some(one_line(&text));
             }
             Ok(())
         })?;

@@ -1,6 +1,7 @@
 //! A store in memory: what is committed survives a crash, what is not is lost.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 
 use bytes::{Bytes, BytesMut};
 use distmsg::model::{
@@ -168,7 +169,7 @@ impl Disk {
 
     /// What came into the inbox since this was last asked.
     pub(crate) fn take_news(&mut self) -> Vec<Incoming> {
-        let news = self.inbox.range(Cursor(self.shown.0 + 1)..).map(|(_, message)| message.clone());
+        let news = self.inbox.range(beyond(self.shown)).map(|(_, message)| message.clone());
         let news = news.collect();
         self.shown = self.last_cursor;
         news
@@ -178,7 +179,7 @@ impl Disk {
         let answer = match &query.what {
             Question::OutboxOf { recipient, after, messages_max, bytes_max } => {
                 let mut bytes = 0;
-                let mine = self.outbox.range(Row(after.0 + 1)..).map(|(_, message)| message);
+                let mine = self.outbox.range(beyond(*after)).map(|(_, message)| message);
                 let mut messages = Vec::new();
                 for message in mine.filter(|message| message.recipient == *recipient) {
                     if messages.len() >= *messages_max || bytes >= *bytes_max {
@@ -190,7 +191,7 @@ impl Disk {
                 Answer::OutboxOf(messages)
             }
             Question::Outbox { after, messages_max } => {
-                let rows = self.outbox.range(Row(after.0 + 1)..).take(*messages_max);
+                let rows = self.outbox.range(beyond(*after)).take(*messages_max);
                 let head = |(_, message): (&Row, &Outgoing)| OutgoingHead {
                     message: message.clone(),
                     bytes: message.body.len() as u64,
@@ -199,7 +200,7 @@ impl Disk {
             }
             Question::Inbox { after, through, messages_max, .. } => {
                 let last = (*through).min(self.last_cursor);
-                let all = self.inbox.range(Cursor(after.0 + 1)..).map(|(_, message)| message);
+                let all = self.inbox.range(beyond(*after)).map(|(_, message)| message);
                 let messages: Vec<Stored> = all
                     .take_while(|message| message.cursor <= last)
                     .take(*messages_max)
@@ -272,4 +273,9 @@ impl Disk {
             inbox_bytes: self.inbox.values().map(|message| message.body.len() as u64).sum(),
         }
     }
+}
+
+/// Everything after this one, which may be the last there could be.
+fn beyond<T>(last: T) -> (Bound<T>, Bound<T>) {
+    (Bound::Excluded(last), Bound::Unbounded)
 }
