@@ -153,6 +153,7 @@ fn filled() -> Vec<u8> {
             incarnation: Incarnation(1),
             base: Sequence(5),
             received: Bytes::from_static(&[0, 0, 0, 0, 0, 32]),
+            given_up: Sequence(1),
             touched: time,
         })),
         Op::Session(Box::new(SessionRow {
