@@ -2,9 +2,10 @@
 
 #![expect(clippy::expect_used, reason = "a harness that panics is a test that fails")]
 
-use std::io::{BufRead as _, BufReader, Read as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
@@ -160,4 +161,83 @@ fn killed_it_leaves_no_daemon_behind() {
     for daemon in daemons {
         wait_until("the daemon ends", || !is_running(daemon));
     }
+}
+
+/// A lab on a terminal of its own, whose keys are typed through a pipe.
+struct OnTerminal {
+    /// script(1) of util-linux, which every Debian has. It ends with its standard input.
+    child: Child,
+    screen: Arc<Mutex<String>>,
+    /// Bytes of the screen that were waited for.
+    seen: usize,
+    _temp: TempDir,
+}
+
+impl OnTerminal {
+    fn start(args: &str) -> Self {
+        let temp = tempfile::tempdir().expect("a directory");
+        let command = format!("{} lab {args}", env!("CARGO_BIN_EXE_distmsg"));
+        let mut child = Command::new("script")
+            .args(["-q", "-e", "-c", &command, "/dev/null"])
+            .env("TMPDIR", temp.path())
+            .env("XDG_STATE_HOME", temp.path())
+            .env("TERM", "xterm")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("script(1) of util-linux runs");
+        let mut out = child.stdout.take().expect("piped");
+        let screen = Arc::new(Mutex::new(String::new()));
+        let shared = Arc::clone(&screen);
+        std::thread::spawn(move || {
+            let mut bytes = [0; 4096];
+            while let Ok(read @ 1..) = out.read(&mut bytes) {
+                let text = String::from_utf8_lossy(bytes.get(..read).unwrap_or_default());
+                shared.lock().expect("no panic").push_str(&text);
+            }
+        });
+        Self { child, screen, seen: 0, _temp: temp }
+    }
+
+    fn type_keys(&mut self, keys: &str) {
+        let stdin = self.child.stdin.as_mut().expect("piped");
+        stdin.write_all(keys.as_bytes()).expect("keys are taken");
+    }
+
+    /// Waits until this is on the screen, behind what was waited for before.
+    fn wait_for(&mut self, text: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let screen = self.screen.lock().expect("no panic").clone();
+            if let Some(at) = screen.get(self.seen..).and_then(|rest| rest.find(text)) {
+                self.seen += at + text.len();
+                return;
+            }
+            assert!(Instant::now() < deadline, "no {text:?} on the screen: {screen}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+impl Drop for OnTerminal {
+    fn drop(&mut self) {
+        drop(self.child.stdin.take());
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn ctrl_c_at_the_prompt_ends_a_command_and_no_daemon() {
+    let mut lab = OnTerminal::start("2");
+    lab.wait_for("alice> ");
+    lab.type_keys("send bob\r");
+    lab.wait_for("type the message");
+    lab.type_keys("\u{3}");
+    // Keys that are typed before are dropped when the editor takes the terminal.
+    lab.wait_for("alice> ");
+    lab.type_keys("ping bob\r");
+    lab.wait_for("answered in");
+    lab.type_keys("exit\r");
+    let code = lab.child.wait().expect("ended").code();
+    assert_eq!(code, Some(0));
 }

@@ -1,6 +1,7 @@
 //! The daemons of a lab: child processes with directories of their own.
 
 use std::fs::{self, File};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
@@ -116,6 +117,9 @@ impl Child {
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(output)
+            // Ctrl-C at the prompt is for the command that runs there: the terminal sends it to
+            // our process group.
+            .process_group(0)
             .spawn()
             .map_err(failed("cannot start a daemon"))?;
         Ok(Self { name, socket, log, process: Mutex::new(process) })
