@@ -129,6 +129,20 @@ fn nothing_in_time_is_exit_5() {
 }
 
 #[test]
+fn a_daemon_that_hangs_is_exit_3_whatever_the_timeout() {
+    let silent = Fake::answering("listen", Vec::new);
+    assert_eq!(
+        silent.ctl(&["listen", "--timeout", "10ms"]),
+        ran(
+            3,
+            "",
+            "distmsgctl: the daemon does not answer; it was stopped or hangs, and its log may say \
+             why\n"
+        )
+    );
+}
+
+#[test]
 fn fewer_than_the_count_in_time_is_exit_5_and_they_are_acknowledged() {
     let fake = with_messages(three());
     let ran = fake.ctl(&["listen", "--timeout", "0.5", "--count", "4"]);

@@ -17,7 +17,7 @@ use crate::control::client::{CallError, Client, Events, Pending};
 use crate::control::protocol::{
     self, Ack, Done, Event, Message, MessageEvent, Request, Subscribed,
 };
-use crate::ctl::context::{self, Context, interrupted};
+use crate::ctl::context::{self, Context, answered, carrying, interrupted};
 use crate::ctl::exit::{Exit, Failed, Stop};
 use crate::ctl::message::{fill, inline_body, push_line};
 use crate::ctl::text::{self, Clock};
@@ -84,11 +84,12 @@ fn name(text: &str) -> Result<String, String> {
 
 pub(crate) async fn run(args: Listen, context: &mut Context) -> Result<Exit, Stop> {
     let deadline = args.timeout.map(|timeout| Instant::now() + timeout);
-    let mut leave = pin!(leave(deadline));
+    // Until the daemon has answered, nobody knows whether anything came: the deadline is for later.
     let mut listening = tokio::select! {
-        leave = &mut leave => return args.verdict(leave, 0),
+        leave = self::leave(None) => return args.verdict(leave, 0),
         listening = Listening::begin(&args, context) => listening?,
     };
+    let mut leave = pin!(leave(deadline));
     let left = loop {
         if listening.wanted == 0 {
             break None;
@@ -198,7 +199,7 @@ impl Listening {
             since: args.since.clone(),
             window: u32::try_from(wanted).unwrap_or(WINDOW).min(WINDOW),
         });
-        let Subscribed { subscription } = client.call(&request).await?;
+        let Subscribed { subscription } = answered(Duration::ZERO, client.call(&request)).await?;
         Ok(Self {
             client,
             events,
@@ -268,6 +269,7 @@ impl Listening {
         }
         if inline_body(&message).is_none() {
             let body = self.client.whole_body(&message);
+            let body = answered(carrying(message.bytes as usize), body);
             let body = beside(&mut self.events, &mut self.kept, body).await?;
             fill(&mut message, body);
         }

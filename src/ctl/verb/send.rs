@@ -12,7 +12,7 @@ use clap::{Args, ValueEnum};
 use crate::control::client::CallError;
 use crate::control::protocol::{self, Sent, Wait};
 use crate::ctl::body::{self, Allowance};
-use crate::ctl::context::{self, Context, answered, interrupted};
+use crate::ctl::context::{self, Context, answered, carrying, interrupted};
 use crate::ctl::exit::{Exit, Failed, Stop};
 use crate::ctl::input::Input;
 use crate::ctl::output::{chat, say};
@@ -100,7 +100,7 @@ pub(crate) async fn run(mut args: Send, context: &mut Context) -> Result<Exit, S
     let (client, _events) = context.connect().await?;
     if args.lines {
         let (input, name) = args.input(context)?;
-        return lines::run(send, input, &name, &client, context).await;
+        return lines::run(send, args.timeout, input, &name, &client, context).await;
     }
     let mut stopped = std::pin::pin!(interrupted());
     let body = tokio::select! {
@@ -108,12 +108,11 @@ pub(crate) async fn run(mut args: Send, context: &mut Context) -> Result<Exit, S
         // Nothing was sent yet, so there is nothing to say.
         exit = &mut stopped => return Ok(exit),
     };
-    // A large body takes a while to get to the daemon.
-    let patience = args.timeout + Duration::from_millis(body.len() as u64 / 1_000);
+    let patience = args.timeout + carrying(body.len());
     let sent: Sent = tokio::select! {
         sent = answered(patience, client.send_body(send.clone(), &body)) => match sent {
-            Err(CallError::Closed | CallError::Silent) => {
-                let error = context::failed(CallError::Closed);
+            Err(error @ (CallError::Closed | CallError::Silent)) => {
+                let error = context::failed(error);
                 let known = error.message;
                 return Err(unheard(send, Exit::Unreachable, error.code, &known).into());
             }
