@@ -20,13 +20,17 @@ struct Lab {
 }
 
 fn lab(args: &[&str]) -> Lab {
+    lab_writing_to(args, Stdio::piped())
+}
+
+fn lab_writing_to(args: &[&str], stdout: Stdio) -> Lab {
     let temp = tempfile::tempdir().expect("a directory");
     let child = Command::new(env!("CARGO_BIN_EXE_distmsg"))
         .arg("lab")
         .args(args)
         .env("TMPDIR", temp.path())
         .stdin(Stdio::null())
-        .stdout(Stdio::piped())
+        .stdout(stdout)
         .stderr(Stdio::piped())
         .spawn()
         .expect("started");
@@ -37,7 +41,9 @@ impl Lab {
     /// Waits for its end: exit code, standard output and standard error.
     fn finish(mut self) -> (Option<i32>, String, String, TempDir) {
         let (mut out, mut err) = (String::new(), String::new());
-        self.child.stdout.take().expect("piped").read_to_string(&mut out).expect("text");
+        if let Some(mut stdout) = self.child.stdout.take() {
+            stdout.read_to_string(&mut out).expect("text");
+        }
         self.child.stderr.take().expect("piped").read_to_string(&mut err).expect("text");
         let status = self.child.wait().expect("ended");
         (status.code(), out, err, self.temp)
@@ -134,6 +140,24 @@ fn a_star_carries_a_message_through_its_middle() {
 fn a_random_network_carries_a_message() {
     let args = ["5", "--topology", "random", "--seed", "7"];
     delivers(&args, "random network, --seed 7:\n", &["delivered: erin"]);
+}
+
+#[test]
+fn a_ring_of_two_shows_its_one_link() {
+    delivers(&["2", "--topology", "ring"], "alice --- bob\n\n", &["delivered: bob"]);
+}
+
+#[test]
+fn what_cannot_be_shown_is_a_failure_and_a_reader_that_leaves_is_none() {
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("there");
+    let (code, _, err, temp) = lab_writing_to(&["2"], full.into()).finish();
+    assert_eq!(code, Some(1), "{err}");
+    assert!(err.contains("distmsg lab: cannot write to standard output: No space"), "{err}");
+    assert_eq!(leftovers(temp.path()), Vec::<PathBuf>::new());
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let (code, _, err, _) = lab_writing_to(&["2"], writer.into()).finish();
+    assert_eq!(code, Some(0), "{err}");
 }
 
 #[test]

@@ -57,6 +57,9 @@ enum LabError {
         /// Why.
         error: CallError,
     },
+    /// Nobody can be shown what happened.
+    #[error("cannot write to standard output: {0}")]
+    Output(io::Error),
     /// A signal came.
     #[error("ended by a signal")]
     Signal(u8),
@@ -73,6 +76,10 @@ pub fn run(args: &LabArgs) -> ExitCode {
     match outcome {
         Ok(lab) => lab.explore(),
         Err(LabError::Signal(number)) => ExitCode::from(128 + number),
+        // Whoever read us has seen enough.
+        Err(LabError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
+            ExitCode::SUCCESS
+        }
         Err(error) => {
             let _ = writeln!(io::stderr(), "distmsg lab: {error}");
             ExitCode::FAILURE
@@ -171,22 +178,23 @@ async fn build(args: &LabArgs) -> Result<Lab, LabError> {
     let mut out = io::stdout();
     let names: Vec<&str> = lab.children.iter().map(|child| child.name.as_str()).collect();
     let picture = topology::picture(&names, args.topology, &edges, seed);
-    let _ = writeln!(out, "{picture}");
+    writeln!(out, "{picture}").map_err(LabError::Output)?;
     let took = send(&nodes).await?;
     let mut seen = Vec::new();
     for node in &mut nodes {
         seen.push(Seen { name: node.name.clone(), events: node.drain().await? });
     }
     let table = report::table(&nodes.iter().map(Node::identity).collect::<Vec<_>>(), &seen);
-    let _ = writeln!(out, "{table}");
-    let _ = writeln!(
+    writeln!(
         out,
-        "delivered: {} has it on disk and proved it to {}, {} ms after it was handed in",
+        "{table}\n\
+         delivered: {} has it on disk and proved it to {}, {} ms after it was handed in",
         names.last().copied().unwrap_or_default(),
         names.first().copied().unwrap_or_default(),
         took.as_millis()
-    );
-    let _ = out.flush();
+    )
+    .and_then(|()| out.flush())
+    .map_err(LabError::Output)?;
     Ok(lab)
 }
 
