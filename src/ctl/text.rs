@@ -41,6 +41,17 @@ pub(crate) fn count(number: u64, noun: &str) -> String {
     format!("{number} {noun}{plural}")
 }
 
+/// A whole number, as an option's value.
+pub(crate) fn number(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| "write a whole number".to_owned())
+}
+
+/// A whole number that is not 0, as an option's value.
+pub(crate) fn positive(text: &str) -> Result<u64, String> {
+    let positive = text.parse().ok().filter(|number| *number > 0);
+    positive.ok_or_else(|| "write a whole number from 1 on".to_owned())
+}
+
 /// Bytes as people say them.
 pub(crate) fn size(bytes: u64) -> String {
     const UNITS: [(u64, &str); 3] = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];

@@ -59,16 +59,16 @@ pub(crate) struct Listen {
     #[arg(long, value_name = "LISTENER", default_value = "default", value_parser = name)]
     name: String,
     /// Leave after so many messages, and acknowledge no others
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", value_parser = text::positive, allow_negative_numbers = true)]
     count: Option<u64>,
     /// Leave after this long
-    #[arg(long, value_name = "DURATION", value_parser = when::duration)]
+    #[arg(long, value_name = "DURATION", value_parser = when::duration, allow_hyphen_values = true)]
     timeout: Option<Duration>,
     /// Only messages of this peer: alias, full ID or a unique beginning of it
     #[arg(long, value_name = "PEER")]
     from: Option<String>,
     /// Only messages received since then: a time, or how long ago
-    #[arg(long, value_name = "TIME|AGO", value_parser = when::since)]
+    #[arg(long, value_name = "TIME|AGO", value_parser = when::since, allow_hyphen_values = true)]
     since: Option<String>,
     /// Write the bytes of the bodies and nothing else
     #[arg(long, conflicts_with = "json")]

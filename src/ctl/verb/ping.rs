@@ -20,7 +20,7 @@ pub(crate) struct Ping {
     #[arg(value_name = "PEER")]
     peer: String,
     /// How long to wait
-    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = when::duration)]
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = when::duration, allow_hyphen_values = true)]
     timeout: Duration,
 }
 

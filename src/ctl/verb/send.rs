@@ -58,7 +58,7 @@ pub(crate) struct Send {
     #[arg(long, value_name = "WHAT", value_enum, default_value_t = WaitFor::Delivered)]
     wait: WaitFor,
     /// How long to wait for it; afterwards the message stays queued
-    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = when::duration)]
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = when::duration, allow_hyphen_values = true)]
     timeout: Duration,
     /// Make a retry safe: with the same key nothing is sent twice, and another message is refused
     #[arg(long, value_name = "KEY", value_parser = key)]
