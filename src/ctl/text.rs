@@ -1,6 +1,10 @@
 //! Text made safe for a terminal and readable for people.
 
-pub(crate) use crate::control::plain::{Clock, peer_label, push_escaped_bytes};
+use std::borrow::Cow;
+
+use unicode_width::UnicodeWidthStr;
+
+pub(crate) use crate::control::plain::{Clock, peer_label, push_escaped_bytes, stdout_was_closed};
 use crate::model::escaped;
 
 /// Text for people kept to one line, its backslashes left alone: for explanations, where nothing
@@ -13,6 +17,28 @@ pub(crate) fn one_line(text: &str) -> String {
 /// A peer's own name for itself, marked as such: anybody may call itself anything.
 pub(crate) fn own_name(name: Option<&str>) -> String {
     name.map(|name| format!("\"{}\"", escaped(name).replace('"', "\\\""))).unwrap_or_default()
+}
+
+/// Columns that text takes on a terminal.
+pub(crate) fn width(text: &str) -> usize {
+    UnicodeWidthStr::width(text)
+}
+
+/// Text that takes at most so many columns; what was cut ends in an ellipsis.
+pub(crate) fn cut(text: &str, columns: usize) -> Cow<'_, str> {
+    if width(text) <= columns {
+        return Cow::Borrowed(text);
+    }
+    let mut end = 0;
+    for (at, c) in text.char_indices() {
+        let next = at + c.len_utf8();
+        if text.get(..next).is_none_or(|kept| width(kept) >= columns) {
+            break;
+        }
+        end = next;
+    }
+    let ellipsis = if columns == 0 { "" } else { "…" };
+    Cow::Owned(format!("{}{ellipsis}", text.get(..end).unwrap_or_default()))
 }
 
 /// The first characters of an ID, for tables that must fit.
@@ -68,6 +94,23 @@ pub(crate) fn size(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_cut_fits() {
+        for (text, columns, expected) in [
+            ("alice", 5, "alice"),
+            ("alice", 4, "ali…"),
+            ("日本語", 6, "日本語"),
+            ("日本語", 5, "日本…"),
+            ("日本語", 4, "日…"),
+            ("日本語", 1, "…"),
+            ("e\u{301}e\u{301}e\u{301}", 2, "e\u{301}…"),
+            ("alice", 0, ""),
+        ] {
+            assert_eq!(cut(text, columns), expected, "{text} {columns}");
+            assert!(width(&cut(text, columns)) <= columns, "{text} {columns}");
+        }
+    }
 
     #[test]
     fn numbers_read_well() {

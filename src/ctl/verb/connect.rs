@@ -8,6 +8,7 @@ use crate::control::protocol::{self, Connected, Probe, Probed, Request};
 use crate::ctl::context::{Context, answered};
 use crate::ctl::exit::{Exit, Failed, Stop};
 use crate::ctl::output::say;
+use crate::ctl::progress::shown;
 use crate::ctl::{text, when};
 use crate::model::{Address, Name, PeerId, PeerIdError};
 
@@ -37,7 +38,13 @@ pub(crate) struct Connect {
     #[arg(long, value_name = "NAME")]
     alias: Option<Name>,
     /// How long to wait for the link
-    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = when::duration, allow_hyphen_values = true)]
+    #[arg(
+        long,
+        value_name = "DURATION",
+        default_value = "10s",
+        value_parser = when::duration,
+        allow_hyphen_values = true
+    )]
     timeout: Duration,
     /// Trust whoever answers, without asking
     #[arg(long)]
@@ -64,15 +71,16 @@ pub(crate) async fn run(args: Connect, context: &mut Context) -> Result<Exit, St
         timeout_ms: when::millis(args.timeout),
     });
     let (client, _events) = context.connect().await?;
-    let connected: Connected =
-        answered(args.timeout, client.call(&request)).await.map_err(|error| {
-            let failed = crate::ctl::context::failed(error);
-            match &*failed.code {
-                // The peer is known by its ID now, and the daemon goes on dialling it.
-                "unreachable" | "timeout" | "not_delivered" => failed.exiting(Exit::StillQueued),
-                _ => failed,
-            }
-        })?;
+    let what = || format!("connecting to {address}");
+    let connected = answered(args.timeout, client.call::<Connected>(&request));
+    let connected = shown(context.json, args.timeout, what, connected).await.map_err(|error| {
+        let failed = crate::ctl::context::failed(error);
+        match &*failed.code {
+            // The peer is known by its ID now, and the daemon goes on dialling it.
+            "unreachable" | "timeout" | "not_delivered" => failed.exiting(Exit::StillQueued),
+            _ => failed,
+        }
+    })?;
     if context.json {
         context.out.object(&connected);
     } else {
@@ -86,8 +94,8 @@ fn peer_id(text: &str) -> Result<PeerId, Failed> {
     text.parse().map_err(|error| Failed::usage(format!("peer ID '{text}': {error}")))
 }
 
-/// What stands here for an address and can only have been meant as an ID, although a host could have
-/// that name: nobody is looked up by the name of a mistyped ID.
+/// What stands here for an address and can only have been meant as an ID, although a host could
+/// have that name: nobody is looked up by the name of a mistyped ID.
 fn meant_as_id(text: &str) -> Option<&str> {
     // As long as the shortest beginnings that we show of IDs.
     const LIKE_AN_ID_CHARS: usize = 11;
@@ -114,7 +122,9 @@ async fn found_at(address: &Address, args: &Connect, context: &Context) -> Resul
     let timeout_ms = when::millis(args.timeout);
     let probe = Request::Probe(Probe { address: address.to_string(), timeout_ms });
     let (client, _events) = context.connect().await?;
-    let probed: Probed = answered(args.timeout, client.call(&probe)).await.map_err(|error| {
+    let what = || format!("asking who answers at {address}");
+    let probed = answered(args.timeout, client.call::<Probed>(&probe));
+    let probed = shown(context.json, args.timeout, what, probed).await.map_err(|error| {
         let failed = crate::ctl::context::failed(error);
         // Nothing is kept of a peer that was never seen: not "nothing came", but a failure.
         if failed.code == "timeout" { failed.exiting(Exit::Failure) } else { failed }

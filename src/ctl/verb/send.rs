@@ -16,7 +16,8 @@ use crate::ctl::context::{self, Context, answered, carrying, interrupted};
 use crate::ctl::exit::{Exit, Failed, Stop};
 use crate::ctl::input::Input;
 use crate::ctl::output::{chat, say};
-use crate::ctl::{lines, when};
+use crate::ctl::progress::shown;
+use crate::ctl::{lines, text, when};
 use crate::model::limits::{KEY_BYTES_MAX, SUBJECT_BYTES_MAX};
 
 /// Send a message, and tell by the exit code what became of it
@@ -58,7 +59,13 @@ pub(crate) struct Send {
     #[arg(long, value_name = "WHAT", value_enum, default_value_t = WaitFor::Delivered)]
     wait: WaitFor,
     /// How long to wait for it; afterwards the message stays queued
-    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = when::duration, allow_hyphen_values = true)]
+    #[arg(
+        long,
+        value_name = "DURATION",
+        default_value = "10s",
+        value_parser = when::duration,
+        allow_hyphen_values = true
+    )]
     timeout: Duration,
     /// Make a retry safe: with the same key nothing is sent twice, and another message is refused
     #[arg(long, value_name = "KEY", value_parser = key)]
@@ -109,8 +116,12 @@ pub(crate) async fn run(mut args: Send, context: &mut Context) -> Result<Exit, S
         exit = &mut stopped => return Ok(exit),
     };
     let patience = args.timeout + carrying(body.len());
+    let sent = client.send_body(send.clone(), &body);
+    let whole = client.unwritten();
+    let what = || args.waits_for(whole, client.unwritten());
+    let sent = shown(context.json, args.timeout, what, answered(patience, sent));
     let sent: Sent = tokio::select! {
-        sent = answered(patience, client.send_body(send.clone(), &body)) => match sent {
+        sent = sent => match sent {
             Err(error @ (CallError::Closed | CallError::Silent)) => {
                 let error = context::failed(error);
                 let known = error.message;
@@ -151,6 +162,20 @@ impl Send {
             },
             timeout_ms: Some(when::millis(self.timeout)),
             key: self.id.clone(),
+        }
+    }
+
+    /// What is waited for when of the whole request so many bytes are left to be handed over.
+    fn waits_for(&self, whole: usize, left: usize) -> String {
+        if let Some(percent) = left.saturating_mul(100).checked_div(whole).filter(|&left| left > 0)
+        {
+            return format!("handing it to the daemon, {} % done", 100 - percent);
+        }
+        let peer = text::short_id(&self.peer);
+        match self.wait {
+            WaitFor::Queued => "waiting until it is on the disk here".to_owned(),
+            WaitFor::Sent => format!("waiting for a link on the way to {peer}"),
+            WaitFor::Delivered => format!("waiting for the proof that {peer} has it"),
         }
     }
 
