@@ -11,6 +11,7 @@ use super::exit::Stop;
 use super::lock::StateLock;
 use super::{init, logging, print, secrets};
 use crate::config::{Config, Environment, Network};
+use crate::control::plain;
 use crate::control::socket::ControlSocket;
 use crate::crypto::Random;
 use crate::link::Membership;
@@ -36,6 +37,12 @@ pub struct Manner {
 /// # Errors
 /// When it cannot start, or its database fails.
 pub fn run(config: Config, environment: &Environment, manner: Manner) -> Result<(), Stop> {
+    if manner.print && plain::stdout_was_closed() {
+        return Err(Stop::failure(
+            "standard output is closed: nobody would see the messages that --print acknowledges; \
+             open it, or leave out --print",
+        ));
+    }
     let _logging = logging::start(config.log, environment)?;
     allow_many_files();
     let state_dir = environment.state_dir(&config)?;

@@ -195,6 +195,25 @@ fn a_line_is_out_before_it_is_acknowledged() {
 }
 
 #[test]
+fn what_nobody_would_see_is_not_acknowledged() {
+    let fake = with_messages(three());
+    let run = |redirection: &str| {
+        let line = format!("exec \"$0\" listen --timeout 0.1 {redirection}");
+        let mut shell = std::process::Command::new("sh");
+        shell.args(["-c", &line, env!("CARGO_BIN_EXE_distmsgctl")]);
+        shell.env_clear().env("DISTMSG_SOCKET", fake.socket()).env("TZ", "UTC");
+        crate::fake::run(shell, b"")
+    };
+    let closed = run(">&-");
+    assert_eq!(closed.code, 1, "{}", closed.stderr);
+    assert!(closed.stderr.contains("standard output is closed"), "{}", closed.stderr);
+    assert_eq!(acknowledged(&fake), [0; 0]);
+    // To throw them away is a choice.
+    assert_eq!(run(">/dev/null"), ran(0, "", ""));
+    assert_eq!(acknowledged(&fake), [1, 2, 3]);
+}
+
+#[test]
 fn what_could_not_be_written_is_not_acknowledged() {
     let fake = with_messages(three());
     let mut child = fake

@@ -83,6 +83,11 @@ fn name(text: &str) -> Result<String, String> {
 }
 
 pub(crate) async fn run(args: Listen, context: &mut Context) -> Result<Exit, Stop> {
+    if text::stdout_was_closed() {
+        let why = "standard output is closed: nobody would see what is acknowledged; open it, or \
+                   write '>/dev/null' to acknowledge unseen";
+        return Err(Failed::local(why).into());
+    }
     let deadline = args.timeout.map(|timeout| Instant::now() + timeout);
     // Until the daemon has answered, nobody knows whether anything came: the deadline is for later.
     let mut listening = tokio::select! {
