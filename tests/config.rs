@@ -410,9 +410,11 @@ fn init_on_a_terminal(place: &Place, answers: &str) -> Ran {
 #[test]
 fn on_a_terminal_the_questions_show_defaults_and_wrong_answers_are_asked_again() {
     let place = Place::new();
-    let ran = init_on_a_terminal(&place, "a b\nalice\n\nperhaps\nclosed\n");
+    let ran = init_on_a_terminal(&place, "a b\nalice\n\nperhaps\nclosed\nnone\n\n");
     assert_eq!(ran.code, Some(0), "{}{}", ran.out, ran.err);
-    for shown in ["a name has only letters", "[127.0.0.1:3000]: ", "[open]: ", "write \"open\""] {
+    for shown in
+        ["a name has only letters", "[127.0.0.1:3000]: ", "[open]: ", "write \"open\"", "[new]: "]
+    {
         assert!(ran.out.contains(shown), "{shown}: {}", ran.out);
     }
     let text = fs::read_to_string(place.default_config()).expect("written");
