@@ -161,6 +161,19 @@ fn what_cannot_be_shown_is_a_failure_and_a_reader_that_leaves_is_none() {
 }
 
 #[test]
+fn a_temporary_directory_with_too_long_a_path_is_named_with_the_remedy() {
+    let temp = tempfile::tempdir().expect("a directory");
+    let long = temp.path().join("long".repeat(25));
+    std::fs::create_dir(&long).expect("made");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_distmsg"));
+    let output = command.args(["lab", "2"]).env("TMPDIR", &long).output().expect("it runs");
+    let err = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{err}");
+    assert!(err.contains("TMPDIR=/tmp distmsg lab"), "{err}");
+    assert_eq!(leftovers(&long), Vec::<PathBuf>::new());
+}
+
+#[test]
 fn interrupted_it_leaves_nothing_behind() {
     for (signal, code) in [("-INT", 130), ("-TERM", 143)] {
         let mut lab = lab(&["3"]);

@@ -124,7 +124,7 @@ pub enum Command {
 Examples:
   distmsg init
   distmsg init --yes
-  distmsg init --yes --name ship --listen 0.0.0.0:3000 --listen [::]:3000 --network closed
+  distmsg init --yes --name ship --listen 0.0.0.0 --listen '[::]' --network closed
   distmsg init /etc/distmsg/config.toml --yes --listen 192.0.2.7 --network open")]
 pub struct InitArgs {
     /// The file to write; never over one that is there [env: DISTMSG_CONFIG] [default:

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::LabError;
 use crate::ctl::api::{Client, Events};
+use crate::model::limits::SOCKET_PATH_BYTES_MAX;
 
 /// How long a daemon may take to answer for the first time.
 const START_MAX: Duration = Duration::from_secs(60);
@@ -98,6 +99,9 @@ impl Child {
             None => format!("node{}", number + 1),
         };
         let home = directory.join(&name);
+        if home.join("socket").as_os_str().len() > SOCKET_PATH_BYTES_MAX {
+            return Err(LabError::TooLong(directory.to_owned()));
+        }
         fs::create_dir(&home).map_err(failed("cannot make a directory"))?;
         let (config, socket, log) =
             (home.join("config.toml"), home.join("socket"), home.join("log"));

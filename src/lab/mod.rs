@@ -9,6 +9,7 @@ mod report;
 mod topology;
 
 use std::io::{self, IsTerminal as _, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -41,6 +42,12 @@ enum LabError {
     /// The machine refuses.
     #[error("{0}: {1}")]
     Io(&'static str, io::Error),
+    /// No socket can be made in the directory for temporary files.
+    #[error(
+        "sockets in {0} would have too long a path; name a shorter directory, as in \
+         'TMPDIR=/tmp distmsg lab'"
+    )]
+    TooLong(PathBuf),
     /// A daemon does not start.
     #[error("{name} does not start; the end of its log:\n{log}")]
     Child {

@@ -25,7 +25,7 @@ use crate::model::{Address, Name, PeerId, PeerIdError};
         Examples:\n  \
         distmsgctl connect 192.0.2.7\n  \
         distmsgctl connect dm1… box.example.org:3000 --alias box\n  \
-        distmsgctl connect [2001:db8::7]:3000 --trust-on-first-use"
+        distmsgctl connect '[2001:db8::7]:3000' --trust-on-first-use"
 )]
 pub(crate) struct Connect {
     /// The peer's full ID, which must answer
