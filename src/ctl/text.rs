@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use unicode_width::UnicodeWidthStr;
 
 pub(crate) use crate::control::plain::{Clock, peer_label, push_escaped_bytes, stdout_was_closed};
-use crate::model::escaped;
+use crate::model::{PeerId, escaped};
 
 /// Text for people kept to one line, its backslashes left alone: for explanations, where nothing
 /// needs to be read back.
@@ -48,6 +48,11 @@ pub(crate) fn short_id(id: &str) -> String {
         Some((end, _)) => format!("{}…", id.get(..end).unwrap_or(id)),
         None => id.to_owned(),
     }
+}
+
+/// A peer as somebody named it, a full ID cut: for lines that tell what goes on.
+pub(crate) fn named(peer: &str) -> String {
+    if peer.parse::<PeerId>().is_ok() { short_id(peer) } else { peer.to_owned() }
 }
 
 /// Seconds as people say them: `42s`, `3m 5s`, `2h 7m`, `5d 3h`.
@@ -94,6 +99,13 @@ pub(crate) fn size(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_are_whole_and_ids_are_cut() {
+        let id = PeerId::from_bytes([1; 32]).to_string();
+        assert_eq!(named(&id), short_id(&id));
+        assert_eq!(named("a-machine-with-a-long-name"), "a-machine-with-a-long-name");
+    }
 
     #[test]
     fn what_is_cut_fits() {

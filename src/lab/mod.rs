@@ -177,7 +177,8 @@ async fn build(args: &LabArgs) -> Result<Lab, LabError> {
     for child in lab.children.iter() {
         nodes.push(Node::attach(child).await?);
     }
-    progress(&format!("connecting them: {} links", edges.len()));
+    let plural = if edges.len() == 1 { "" } else { "s" };
+    progress(&format!("connecting them: {} link{plural}", edges.len()));
     for some in edges.chunks(CONNECTS_AT_ONCE) {
         connect(&nodes, some).await?;
     }

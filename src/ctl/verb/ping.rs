@@ -35,7 +35,7 @@ pub(crate) async fn run(args: Ping, context: &mut Context) -> Result<Exit, Stop>
     let timeout_ms = when::millis(args.timeout);
     let request = Request::Ping(protocol::Ping { peer: args.peer.clone(), timeout_ms });
     let (client, _events) = context.connect().await?;
-    let what = || format!("looking for {}", args.peer);
+    let what = || format!("looking for {}", text::named(&args.peer));
     let pong = answered(args.timeout, client.call::<Pong>(&request));
     let pong = shown(context.json, args.timeout, what, pong).await.map_err(|error| {
         let failed = failed(error);

@@ -171,7 +171,7 @@ impl Send {
         {
             return format!("handing it to the daemon, {} % done", 100 - percent);
         }
-        let peer = text::short_id(&self.peer);
+        let peer = text::named(&self.peer);
         match self.wait {
             WaitFor::Queued => "waiting until it is on the disk here".to_owned(),
             WaitFor::Sent => format!("waiting for a link on the way to {peer}"),
