@@ -31,8 +31,11 @@ pub(crate) struct Connect {
     /// The peer's full ID, which must answer
     #[arg(value_name = "PEER_ID")]
     peer: Option<String>,
-    /// HOST[:PORT], with IPv6 addresses in brackets [default port: 3000]
-    #[arg(value_name = "ADDRESS")]
+    /// Where the peer listens.
+    #[arg(
+        value_name = "ADDRESS",
+        help = "HOST[:PORT], with IPv6 addresses in brackets [default port: 3000]"
+    )]
     address: String,
     /// The peer's alias [default: its own name, if that is free]
     #[arg(long, value_name = "NAME")]
