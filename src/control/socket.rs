@@ -15,6 +15,8 @@ use thiserror::Error;
 use tracing::warn;
 
 use super::server::Server;
+use crate::model::limits::SOCKET_PATH_BYTES_MAX;
+use crate::model::plainly;
 
 /// After an accept failed for want of resources.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
@@ -40,10 +42,23 @@ pub enum SocketError {
     )]
     InUse(PathBuf),
     /// Something else than a socket is there.
-    #[error("{0} is not a socket; remove it, or set another socket in the configuration")]
+    #[error(
+        "{0} is there and is not a socket; set another socket in the configuration (or move that \
+         away, if nobody needs it there)"
+    )]
     NotASocket(PathBuf),
+    /// No socket can have this name.
+    #[error(
+        "{0} is too long for a socket, which has at most {SOCKET_PATH_BYTES_MAX} bytes; set a \
+         shorter socket in the configuration"
+    )]
+    TooLong(PathBuf),
     /// The system refuses.
-    #[error("cannot make the control socket {path}: {error}")]
+    #[error(
+        "cannot make the control socket {path}: {}; let this user write to its directory, or set \
+         another socket in the configuration",
+        plainly(error)
+    )]
     Io {
         /// Where.
         path: PathBuf,
@@ -61,6 +76,9 @@ impl ControlSocket {
     /// refuses.
     pub fn bind(path: &Path, mode: u32) -> Result<Self, SocketError> {
         let failed = |error| SocketError::Io { path: path.to_owned(), error };
+        if is_too_long(path) {
+            return Err(SocketError::TooLong(path.to_owned()));
+        }
         make_parent(path).map_err(failed)?;
         remove_stale(path)?;
         let (listener, file) = listen_at(path, mode).map_err(failed)?;
@@ -159,8 +177,16 @@ fn identity_of(path: &Path) -> io::Result<(u64, u64)> {
     Ok((file.dev(), file.ino()))
 }
 
+fn is_too_long(path: &Path) -> bool {
+    path.as_os_str().len() > SOCKET_PATH_BYTES_MAX
+}
+
 /// Connects to a daemon.
 pub(super) async fn connect(path: &Path) -> io::Result<Stream> {
+    if is_too_long(path) {
+        let why = format!("a socket's path has at most {SOCKET_PATH_BYTES_MAX} bytes");
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+    }
     Stream::connect(path.to_fs_name::<GenericFilePath>()?).await
 }
 

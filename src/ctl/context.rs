@@ -17,7 +17,7 @@ use crate::control::client::{CallError, Client, Events};
 use crate::control::protocol::Request;
 
 /// How long an answer takes at most that should come at once.
-const GRACE: Duration = Duration::from_secs(10);
+pub(crate) const GRACE: Duration = Duration::from_secs(10);
 
 /// What one command works with.
 pub(crate) struct Context {
@@ -131,6 +131,11 @@ pub(crate) async fn answered<R>(
 ) -> Result<R, CallError> {
     let most = within.saturating_add(GRACE);
     tokio::time::timeout(most, answer).await.unwrap_or(Err(CallError::Silent))
+}
+
+/// What getting so many bytes to the daemon may take beyond [`GRACE`].
+pub(crate) const fn carrying(bytes: usize) -> Duration {
+    Duration::from_millis(bytes as u64 / 1_000)
 }
 
 /// Waits until somebody wants us to stop.

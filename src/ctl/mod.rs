@@ -18,6 +18,7 @@ mod input;
 mod lines;
 mod message;
 mod output;
+mod progress;
 mod table;
 mod text;
 mod unreachable;

@@ -141,8 +141,8 @@ async fn shake_hands(
         }
         failure => {
             refused(context, address, Some(peer), failure.describe());
-            if let Failure::Refusing(reason, text) = failure {
-                channel.close(reason, &text).await;
+            if let Failure::Refusing(reason, words) = failure {
+                channel.close(reason, &words.theirs).await;
             }
         }
     }

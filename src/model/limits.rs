@@ -70,6 +70,8 @@ pub const DIGESTS_MAX: usize = 1_024;
 pub const RECORDS_PER_FRAME_MAX: usize = 16;
 /// Bytes of a reason that one node tells another.
 pub const REASON_BYTES_MAX: usize = 255;
+/// Bytes of a socket's path: `sun_path` of unix(7), less the NUL at its end.
+pub const SOCKET_PATH_BYTES_MAX: usize = 107;
 /// Bytes of one line of the control protocol, newline excluded.
 pub const CONTROL_LINE_BYTES_MAX: usize = 1024 * 1024;
 /// Bytes of a body that goes inline into a control line; a larger one goes in chunks of this size.

@@ -13,6 +13,7 @@ mod network;
 mod peer_id;
 mod record;
 mod stored;
+mod system;
 mod time;
 
 pub mod limits;
@@ -30,4 +31,5 @@ pub use stored::{
     Cursor, GivenUp, HeldRow, Incoming, IncomingChunk, Outgoing, PartialRow, PrekeyRow,
     ReceivedKey, Row, SessionRow, WhyGivenUp, WindowRow,
 };
+pub use system::plainly;
 pub use time::{Monotonic, Now, Span, Timestamp};

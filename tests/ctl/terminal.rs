@@ -257,6 +257,61 @@ fn without_a_daemon_there_is_no_prompt() {
     terminal.wait_for("cannot reach the daemon", 1);
 }
 
+/// What takes a line off the screen again.
+const CLEAR: &str = "\r\u{1b}[K";
+
+#[test]
+fn what_takes_long_is_told_until_it_is_done() {
+    let (done, waits) = std::sync::mpsc::channel::<()>();
+    let waits = Mutex::new(waits);
+    let fake = Fake::start(move |method, _| match method {
+        "ping" => {
+            let _ = waits.lock().expect("no panic").recv_timeout(Duration::from_secs(20));
+            reply(json!({"peer": BOB, "rtt_ms": 1.5, "attempts": 1}))
+        }
+        other => panic!("asked for {other}"),
+    });
+    let mut terminal = Terminal::run(fake.command(&["ping", "bob", "--timeout", "20s"]));
+    terminal.wait_for("looking for bob … 1s of 20s", 1);
+    terminal.wait_for(&format!("{CLEAR}looking for bob … 2s of 20s"), 1);
+    done.send(()).expect("it waits");
+    assert_eq!(terminal.exit_code(), Some(0));
+    terminal.wait_for(&format!("20s{CLEAR}{BOB} answered in 1.50 ms"), 1);
+}
+
+#[test]
+fn a_send_that_is_interrupted_leaves_no_progress_behind() {
+    let fake = daemon();
+    let mut terminal = Terminal::run(fake.command(&["send", "silent", "x"]));
+    terminal.wait_for("waiting for the proof that silent has it … 1s of 10s", 1);
+    let pid = rustix::process::Pid::from_child(&terminal.child);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).expect("it runs");
+    assert_eq!(terminal.exit_code(), Some(130));
+    terminal.wait_for(&format!("{CLEAR}distmsgctl: interrupted; the message may be queued"), 1);
+}
+
+#[test]
+fn a_daemon_that_takes_long_to_take_a_message_shows_how_far_it_is() {
+    let (done, waits) = std::sync::mpsc::channel::<()>();
+    let waits = Mutex::new(waits);
+    let fake = Fake::start(move |method, _| match method {
+        "upload_begin" | "upload_chunk" => {
+            let _ = waits.lock().expect("no panic").recv_timeout(Duration::from_secs(20));
+            reply(json!({}))
+        }
+        "send" => reply(json!({"id": "00ff", "state": "delivered"})),
+        other => panic!("asked for {other}"),
+    });
+    let file = fake.path("large");
+    File::create(&file).expect("a file").set_len(4 << 20).expect("a length");
+    let args = ["send", "bob", "--file", file.to_str().expect("text")];
+    let mut terminal = Terminal::run(fake.command(&args));
+    terminal.wait_for("handing it to the daemon, ", 1);
+    drop(done);
+    assert_eq!(terminal.exit_code(), Some(0));
+    terminal.wait_for("delivered (00ff)", 1);
+}
+
 #[test]
 fn connect_asks_whether_it_is_the_right_one() {
     for (answer, code) in [("y\n", 0), ("n\n", 1)] {

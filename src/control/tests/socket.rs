@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
+use crate::control::client::Client;
 use crate::control::server::Server;
 use crate::control::socket::{ControlSocket, SocketError};
 use crate::model::Limits;
@@ -50,8 +51,33 @@ async fn what_is_no_socket_is_left_alone() {
     for path in [&file, &link, &directory.path().to_owned()] {
         let refused = ControlSocket::bind(path, 0o600);
         assert!(matches!(refused, Err(SocketError::NotASocket(_))), "{refused:?}");
+        // It may be anything, so to remove it is not what is advised.
+        let told = refused.expect_err("refused").to_string();
+        assert!(told.contains("not a socket; set another socket"), "{told}");
     }
     assert_eq!(fs::read_to_string(&file).expect("still there"), "precious");
+}
+
+#[tokio::test]
+async fn a_path_that_no_socket_can_have_is_named_with_the_remedy() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let fill = |bytes: usize| {
+        directory.path().join("s".repeat(bytes - directory.path().as_os_str().len() - 1))
+    };
+    drop(ControlSocket::bind(&fill(107), 0o600).expect("bound"));
+    let told = ControlSocket::bind(&fill(108), 0o600).expect_err("refused").to_string();
+    assert!(told.contains("at most 107 bytes; set a shorter socket"), "{told}");
+    let told = Client::connect(&fill(108)).await.expect_err("refused").to_string();
+    assert!(told.contains("a socket's path has at most 107 bytes"), "{told}");
+}
+
+#[tokio::test]
+async fn what_the_system_refuses_has_a_remedy() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("file");
+    fs::write(&file, "").expect("written");
+    let told = ControlSocket::bind(&file.join("x/socket"), 0o600).expect_err("refused").to_string();
+    assert!(told.contains(": not a directory; let this user write to"), "{told}");
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use crate::control::client::{Client, Events};
 use crate::control::protocol::{
     Event, Page, PeersPage, Request, Status, Subscribe, Subscribed, Topic,
 };
-use crate::ctl::context;
+use crate::ctl::context::{self, answered};
 use crate::ctl::exit::{Failed, Stop};
 use crate::ctl::message::{inline_body, push_line};
 use crate::ctl::output::{Output, Style};
@@ -61,10 +61,11 @@ impl Watch {
     /// Connects and subscribes.
     pub(crate) async fn connect(&mut self, socket: &SocketPath) -> Result<(), Failed> {
         let (client, events) = context::connect(socket).await?;
-        let status: Status = client.call(&Request::Status {}).await.map_err(context::failed)?;
+        let status = client.call::<Status>(&Request::Status {});
+        let status = answered(Duration::ZERO, status).await.map_err(context::failed)?;
         let topics = vec![Topic::Messages, Topic::Links];
         let subscribe = Request::Subscribe(Subscribe { topics });
-        let subscribed = client.call::<Subscribed>(&subscribe).await;
+        let subscribed = answered(Duration::ZERO, client.call::<Subscribed>(&subscribe)).await;
         subscribed.map_err(context::failed)?;
         self.name = match status.name {
             Some(name) => text::one_line(&name),

@@ -25,7 +25,7 @@ const PAGE: u32 = 500;
     distmsgctl outbox --json | jq -r 'select(.state == \"given up\") | .id'")]
 pub(crate) struct Outbox {
     /// At most so many
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = text::number, allow_negative_numbers = true)]
     limit: Option<u64>,
 }
 
