@@ -13,6 +13,8 @@ mod listeners;
 mod peers;
 mod record;
 mod storage;
+#[cfg(test)]
+mod tests;
 mod views;
 
 use std::collections::BTreeMap;
@@ -119,6 +121,12 @@ pub enum DialFailure {
     /// Nothing answered, or nothing that speaks the protocol.
     Unreachable {
         /// What happened, for people.
+        reason: String,
+    },
+    /// The peer is there, and it is we who cannot take the link: its record does not hold by our
+    /// clock, or we have too many links.
+    Unacceptable {
+        /// What is the matter, for people.
         reason: String,
     },
 }

@@ -33,6 +33,8 @@ const AUTO_PAUSED_MAX: usize = 1_024;
 const LOST_PAUSE: Span = Span::from_secs(20);
 /// How many of those are remembered.
 const LOST_MAX: usize = 64;
+/// Why there is no room for one more link, for both operators.
+const LINKS_FULL: &str = "the limit of links is reached";
 
 /// A link that is up.
 #[derive(Debug)]
@@ -66,8 +68,11 @@ struct Dialling {
 /// A peer whose link is kept.
 #[derive(Debug)]
 struct Kept {
+    /// Dials in a row that came to no link.
     failures: u32,
+    /// When to dial again, if there is no link then.
     next: Monotonic,
+    /// The dial that is under way; it is among [`Links::dials`] until it ends.
     dial: Option<DialId>,
     /// Tells which of the addresses is next.
     turn: usize,
@@ -175,6 +180,15 @@ impl Links {
         }
     }
 
+    /// Remembers why a peer that the operator cares for has no link: strangers may come and go in
+    /// any number.
+    fn note_error(&mut self, peer: PeerId, why: &str) {
+        let awaited = || self.connecting.iter().any(|connecting| connecting.peer == peer);
+        if self.kept.contains_key(&peer) || awaited() {
+            self.last_errors.insert(peer, why.to_owned());
+        }
+    }
+
     fn dial(&mut self, purpose: Purpose, address: Address) -> (DialId, Effect) {
         let dial = DialId(self.next_dial);
         self.next_dial += 1;
@@ -186,33 +200,44 @@ impl Links {
         self.dials.insert(dial, Dialling { purpose, address: address.clone() });
         (dial, Effect::Dial { dial, address, expected, probe })
     }
+
+    /// A dial ended, whatever came of it: the only way out of the table, so that no kept peer waits
+    /// for a dial that is over.
+    fn end_dial(&mut self, dial: DialId) -> Option<Dialling> {
+        let dialling = self.dials.remove(&dial)?;
+        if let Purpose::Keep(peer) = &dialling.purpose
+            && let Some(kept) = self.kept.get_mut(peer)
+            && kept.dial == Some(dial)
+        {
+            kept.dial = None;
+        }
+        Some(dialling)
+    }
 }
 
 impl Core {
     pub(in crate::node::core) fn on_link_up(&mut self, now: Now, up: LinkUp) {
         let LinkUp { link, peer, dial, address, instance, record } = up;
         let outbound = dial.is_some();
-        if let Some(dial) = dial {
-            self.links.dials.remove(&dial);
-        }
         let state = LinkState { peer, outbound, address, since: now.mono, instance };
         if peer == self.me {
-            return self.refuse_link(link, CloseReason::Myself, "");
+            self.refuse_link(link, CloseReason::Myself, "");
+            return self.on_link_refused(now, dial, CloseReason::Myself.to_string());
         }
         if let Some(old) = self.links.active.get(&peer).copied() {
             if !self.replaces(old, &state) {
                 self.refuse_link(link, CloseReason::Duplicate, "");
-                return self.on_linked(now, peer);
+                return self.on_linked(now, peer, dial);
             }
             self.drop_active(now, &peer);
             self.out.flush_frames_of(old);
             self.refuse_link(old, CloseReason::Duplicate, "");
         } else if !self.has_room_for_link(now, &state) {
-            return self.refuse_link(link, CloseReason::Busy, "the limit of links is reached");
+            self.refuse_link(link, CloseReason::Busy, LINKS_FULL);
+            return self.on_link_refused(now, dial, LINKS_FULL.to_owned());
         }
         self.links.up.insert(link, state);
         self.links.active.insert(peer, link);
-        self.links.last_errors.remove(&peer);
         self.links.lost.remove(&peer);
         if outbound {
             let soon = now.mono + jittered(&mut self.random, AUTO_SOON);
@@ -221,9 +246,22 @@ impl Core {
         self.router.handle(now, router::Input::LinkUp { neighbour: peer, record });
         self.route(now);
         if self.links.link_of(&peer) == Some(link) {
-            self.on_linked(now, peer);
+            self.links.last_errors.remove(&peer);
+            self.on_linked(now, peer, dial);
             self.courier.handle(now, courier::Input::Nudge { peer: None });
             self.tell_link(peer, true, None);
+        } else {
+            // The router would not have it, for a reason that was noted with its end.
+            let why = self.links.last_errors.get(&peer).cloned();
+            let why = why.unwrap_or_else(|| "its link was refused".to_owned());
+            self.on_link_refused(now, dial, why);
+        }
+    }
+
+    /// A link that we refused: if we dialled it, that dial came to nothing.
+    fn on_link_refused(&mut self, now: Now, dial: Option<DialId>, reason: String) {
+        if let Some(dial) = dial {
+            self.on_dial_failed(now, dial, DialFailure::Unacceptable { reason });
         }
     }
 
@@ -244,7 +282,7 @@ impl Core {
         let Some(newest) = strangers.max_by_key(|link| link.since).map(|link| link.peer) else {
             return false;
         };
-        self.close_link(now, &newest, CloseReason::Busy, "the limit of links is reached");
+        self.close_link(now, &newest, CloseReason::Busy, LINKS_FULL);
         true
     }
 
@@ -259,11 +297,13 @@ impl Core {
         new.outbound == (self.me < new.peer)
     }
 
-    /// There is a link to this peer: whoever waited for it is told.
-    fn on_linked(&mut self, now: Now, peer: PeerId) {
+    /// There is a link to this peer, perhaps by a dial: whoever waited for it is told.
+    fn on_linked(&mut self, now: Now, peer: PeerId, dial: Option<DialId>) {
+        if let Some(dial) = dial {
+            self.links.end_dial(dial);
+        }
         if let Some(kept) = self.links.kept.get_mut(&peer) {
             kept.failures = 0;
-            kept.dial = None;
         }
         let (mine, others) = std::mem::take(&mut self.links.connecting)
             .into_iter()
@@ -280,12 +320,10 @@ impl Core {
             self.links.up.remove(&link);
             return;
         };
-        // Only of peers that matter to the operator: strangers may come and go in any number.
-        if self.links.kept.contains_key(&peer) {
-            self.links.last_errors.insert(peer, reason.to_owned());
-        } else {
+        if !self.links.kept.contains_key(&peer) {
             self.links.note_lost(peer, now.mono);
         }
+        self.links.note_error(peer, reason);
         self.drop_active(now, &peer);
         self.tell_link(peer, false, Some(reason.to_owned()));
     }
@@ -306,6 +344,7 @@ impl Core {
         self.drop_active(now, peer);
         self.refuse_link(link, reason, text);
         let why = if text.is_empty() { reason.to_string() } else { text.to_owned() };
+        self.links.note_error(*peer, &why);
         self.tell_link(*peer, false, Some(why));
     }
 
@@ -328,7 +367,7 @@ impl Core {
         dial: DialId,
         failure: DialFailure,
     ) {
-        let Some(dialling) = self.links.dials.remove(&dial) else { return };
+        let Some(dialling) = self.links.end_dial(dial) else { return };
         let address = &dialling.address;
         let text = failure_text(&failure, address);
         match &dialling.purpose {
@@ -340,7 +379,6 @@ impl Core {
                 let peer = *peer;
                 self.links.last_errors.insert(peer, text.clone());
                 if let Some(kept) = self.links.kept.get_mut(&peer) {
-                    kept.dial = None;
                     kept.turn = kept.turn.wrapping_add(1);
                     let pause = REDIAL_INITIAL.times(1 << kept.failures.min(8)).min(REDIAL_MAX);
                     kept.failures = kept.failures.saturating_add(1);

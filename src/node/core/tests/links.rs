@@ -1,0 +1,53 @@
+//! Which links are made, and when.
+
+use super::*;
+use crate::control::protocol::ErrorCode;
+
+const HOUR_MS: i64 = 3_600_000;
+
+#[test]
+fn a_kept_peer_is_dialled_again_after_its_record_was_refused() {
+    let bob = Lone::new(2);
+    let keeping = keeping(bob.core.peer());
+    let mut node = Lone::with(1, Limits::default(), keeping, -HOUR_MS);
+    let link = node.reach(&bob, 1);
+    assert_eq!(node.closed, [link], "a record from the future is refused");
+    node.set_clock(0);
+    node.wait(Span::from_secs(60));
+    assert!(!node.dials.is_empty(), "the clock is right for a minute, and nobody is dialled");
+}
+
+#[test]
+fn who_waits_for_a_link_that_we_refuse_is_told_at_once_and_the_peer_is_kept() {
+    let bob = Lone::new(2);
+    let mut node = Lone::with(1, Limits::default(), Snapshot::default(), -HOUR_MS);
+    node.connect(bob.core.peer());
+    node.told.clear();
+    node.reach(&bob, 1);
+    let told = std::mem::take(&mut node.told);
+    let [ToClient::Reply { result: Err(failure), .. }] = &told[..] else { panic!("{told:?}") };
+    assert_eq!(failure.code, ErrorCode::Refused);
+    assert!(failure.message.contains("check both clocks"), "{}", failure.message);
+    assert!(failure.message.contains("dialled again"), "{}", failure.message);
+    node.set_clock(0);
+    node.wait(Span::from_secs(60));
+    node.reach(&bob, 2);
+    assert_eq!(node.core.links.link_of(&bob.core.peer()), Some(LinkId(2)));
+}
+
+#[test]
+fn a_dial_of_our_own_that_was_refused_for_want_of_room_is_not_repeated_at_once() {
+    let (bob, carol) = (Lone::new(2), Lone::new(3));
+    let limits = Limits { links_max: 1, ..Limits::default() };
+    let mut node = Lone::with(1, limits, keeping(bob.core.peer()), 0);
+    // Our own dial to Bob is under way when the operator's other peer takes the only place.
+    let dial = node.dials.remove(0);
+    node.connect(carol.core.peer());
+    node.reach(&carol, 1);
+    let link = node.link(&bob, 2, Some(dial));
+    assert_eq!(node.closed, [link]);
+    node.wait(Span::from_millis(400));
+    assert!(node.dials.is_empty(), "dialled again at once");
+    node.wait(Span::from_secs(2));
+    assert!(!node.dials.is_empty(), "never dialled again");
+}
