@@ -17,6 +17,9 @@ use crate::wire::{CloseReason, decode_record};
 
 /// Before a peer that could not be reached is dialled again; doubled each time.
 const REDIAL_INITIAL: Span = Span::from_millis(500);
+/// A link that ends sooner than this is no success: its peer is dialled again no sooner than one
+/// that could not be reached.
+pub(in crate::node::core) const BRIEF_LINK_MAX: Span = Span::from_secs(30);
 /// Between dials of a peer that stays away. A half longer at most, by jitter, so that what waits
 /// for the end of a partition is delivered within a minute after it.
 const REDIAL_MAX: Span = Span::from_secs(30);
@@ -70,6 +73,8 @@ struct Dialling {
 struct Kept {
     /// Dials in a row that came to no link.
     failures: u32,
+    /// Links in a row that soon ended.
+    brief_links: u32,
     /// When to dial again, if there is no link then.
     next: Monotonic,
     /// The dial that is under way; it is among [`Links::dials`] until it ends.
@@ -140,7 +145,7 @@ impl Links {
 
     /// Keeps a link to a peer from now on.
     pub(in crate::node::core) fn keep(&mut self, peer: PeerId, now: Monotonic) {
-        let new = Kept { failures: 0, next: now, dial: None, turn: 0 };
+        let new = Kept { failures: 0, brief_links: 0, next: now, dial: None, turn: 0 };
         self.kept.entry(peer).or_insert(new);
     }
 
@@ -350,9 +355,17 @@ impl Core {
 
     fn drop_active(&mut self, now: Now, peer: &PeerId) {
         let Some(link) = self.links.active.remove(peer) else { return };
-        self.links.up.remove(&link);
+        let since = self.links.up.remove(&link).map_or(now.mono, |link| link.since);
         if let Some(kept) = self.links.kept.get_mut(peer) {
             kept.next = now.mono + jittered(&mut self.random, REDIAL_INITIAL.divided(4));
+            if now.mono.since(since) < BRIEF_LINK_MAX {
+                // Counted from when it came up: whoever ends all links makes us dial at that pace.
+                let pause = jittered(&mut self.random, redial_pause(kept.brief_links));
+                kept.next = kept.next.max(since + pause);
+                kept.brief_links = kept.brief_links.saturating_add(1);
+            } else {
+                kept.brief_links = 0;
+            }
         }
         self.router.handle(now, router::Input::LinkDown { neighbour: *peer });
     }
@@ -380,7 +393,7 @@ impl Core {
                 self.links.last_errors.insert(peer, text.clone());
                 if let Some(kept) = self.links.kept.get_mut(&peer) {
                     kept.turn = kept.turn.wrapping_add(1);
-                    let pause = REDIAL_INITIAL.times(1 << kept.failures.min(8)).min(REDIAL_MAX);
+                    let pause = redial_pause(kept.failures);
                     kept.failures = kept.failures.saturating_add(1);
                     kept.next = now.mono + jittered(&mut self.random, pause);
                 }
@@ -451,6 +464,11 @@ impl Core {
             self.out.tell(client, ToClient::Event(event.clone()));
         }
     }
+}
+
+/// Before the next dial, after so many in a row and one more were in vain.
+fn redial_pause(before: u32) -> Span {
+    REDIAL_INITIAL.times(1 << before.min(8)).min(REDIAL_MAX)
 }
 
 /// The content of a record, if it is the peer's own.

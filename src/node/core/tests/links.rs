@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::control::protocol::ErrorCode;
+use crate::node::core::links::BRIEF_LINK_MAX;
 
 const HOUR_MS: i64 = 3_600_000;
 
@@ -50,4 +51,36 @@ fn a_dial_of_our_own_that_was_refused_for_want_of_room_is_not_repeated_at_once()
     assert!(node.dials.is_empty(), "dialled again at once");
     node.wait(Span::from_secs(2));
     assert!(!node.dials.is_empty(), "never dialled again");
+}
+
+#[test]
+fn a_peer_that_ends_every_link_at_once_is_not_dialled_in_haste() {
+    let bob = Lone::new(2);
+    let mut node = Lone::with(1, Limits::default(), keeping(bob.core.peer()), 0);
+    let end = node.now.mono + Span::from_secs(600);
+    let mut links = 0;
+    while node.pass(end) {
+        if !node.dials.is_empty() {
+            links += 1;
+            let link = node.reach(&bob, links);
+            node.unlink(link);
+        }
+    }
+    assert!((10..40).contains(&links), "{links} handshakes in ten minutes");
+}
+
+#[test]
+fn a_link_that_lasted_is_made_again_at_once_however_many_failed_before() {
+    let bob = Lone::new(2);
+    let mut node = Lone::with(1, Limits::default(), keeping(bob.core.peer()), 0);
+    for link in 1..10 {
+        let link = node.reach(&bob, link);
+        node.unlink(link);
+        node.wait(Span::from_secs(45));
+    }
+    let link = node.reach(&bob, 10);
+    node.wait(BRIEF_LINK_MAX);
+    node.unlink(link);
+    node.wait(Span::from_millis(200));
+    assert_eq!(node.dials.len(), 1, "it is dialled within 200 ms");
 }

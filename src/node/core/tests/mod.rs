@@ -114,6 +114,10 @@ impl Lone {
         link
     }
 
+    pub(super) fn unlink(&mut self, link: LinkId) {
+        self.input(Input::LinkDown { link, reason: "too many links".to_owned() });
+    }
+
     /// Lets time pass up to the next thing to do, or the end; false at the end.
     pub(super) fn pass(&mut self, end: Monotonic) -> bool {
         let next = self.core.deadline().max(self.now.mono + Span::from_millis(1)).min(end);
