@@ -480,7 +480,7 @@ impl Router {
         self.finds.sweep(now);
         self.flood_log.sweep(now);
         self.reassembly.sweep(now);
-        self.drop_expired_records();
+        self.drop_void_records();
     }
 }
 

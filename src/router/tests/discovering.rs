@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::net::{BEGIN, Net, identity, record_of, signed};
 use crate::model::limits::DIGESTS_MAX;
-use crate::model::{Limits, NetworkId, PeerId, Record, SignedRecord, Span};
+use crate::model::{Limits, NetworkId, Now, PeerId, Record, SignedRecord, Span};
 use crate::router::{DiscoverOutcome, Input, Output};
 use crate::wire::{CloseReason, Digest, Frame};
 
@@ -204,6 +204,21 @@ fn bad_records_are_refused() {
     offer(&mut net, victim.peer(), &newer);
     assert_eq!(net.routers[1].record(&victim.peer()), Some(&newer));
     assert_eq!(learned(&net, 1), [(victim.peer(), false, false)]);
+}
+
+#[test]
+fn a_record_from_the_future_makes_room_for_the_true_one_when_our_clock_is_right_again() {
+    let mut net = Net::line(2);
+    let author = identity(50);
+    let ahead = Now { wall: net.now.wall + Span::from_secs(24 * 3600), ..net.now };
+    let future = record_of(&author, ahead.wall);
+    net.routers[1].handle(ahead, Input::StoredRecord(future.clone()));
+    assert_eq!(net.routers[1].record(&author.peer()), Some(&future));
+    net.run(Span::from_secs(61));
+    assert!(net.outputs[1].contains(&Output::Dropped { peer: author.peer() }));
+    let today = record_of(&author, net.now.wall);
+    offer(&mut net, author.peer(), &today);
+    assert_eq!(net.routers[1].record(&author.peer()), Some(&today));
 }
 
 #[test]

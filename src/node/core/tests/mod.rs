@@ -1,6 +1,7 @@
 //! One core without a network or a disk: what it wants done is looked at.
 
 mod links;
+mod record;
 
 use super::*;
 use crate::control::protocol::{Connect, Request};
