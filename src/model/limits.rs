@@ -62,6 +62,9 @@ pub const LINK_SILENCE_MAX: Span = Span::from_secs(45);
 pub const PING_INTERVAL: Span = Span::from_secs(15);
 /// From connecting to the end of hello.
 pub const HANDSHAKE_TIMEOUT: Span = Span::from_secs(5);
+/// Full queues of links whose bytes may wait in all; beyond, whoever has more than its fair part
+/// waiting loses traffic.
+pub const FULL_LINK_QUEUES_MAX: usize = 32;
 /// Digests in one answer when records are compared.
 pub const DIGESTS_MAX: usize = 1_024;
 /// Records in one request or answer.

@@ -2,10 +2,10 @@
 
 use super::net::{BEGIN, Net, identity, record_of};
 use crate::crypto::{Domain, commitment_of};
-use crate::model::limits::FLOOD_LIFETIME;
+use crate::model::limits::{FLOOD_LIFETIME, FULL_LINK_QUEUES_MAX};
 use crate::model::{Limits, PeerId, SessionId, Span};
-use crate::router::Input;
 use crate::router::flights::FLIGHTS_MAX;
+use crate::router::{Input, Output, Router};
 use crate::wire::{Digest, Envelope, EnvelopeKey, Find, Flood, Frame, Header, RejectReason};
 
 fn minted(net: &Net, n: u64, destination: usize) -> Envelope {
@@ -152,4 +152,54 @@ fn many_searches_are_bounded() {
     net.run(Span::from_secs(4));
     assert_eq!(net.routers[0].finds.len().0, 0);
     assert_eq!(net.outputs[0].len(), 2_000);
+}
+
+#[test]
+fn neighbours_that_do_not_read_have_bounded_bytes_waiting_and_others_get_theirs() {
+    let queue = 8 * 1024;
+    let limits = Limits { link_queue_bytes_max: queue, ..Limits::default() };
+    let neighbours = 100;
+    let mut net = Net::with_limits(neighbours + 1, &limits);
+    for n in 1..=neighbours {
+        net.link(0, n);
+    }
+    net.run(Span::from_secs(2));
+    let ids = net.ids.clone();
+    let router = &mut net.routers[0];
+    // Each asks for all there is, again and again, and nothing is ever written.
+    let mut waiting = 0;
+    let mut frame_max = 0;
+    let mut ask = |router: &mut Router, n: usize| {
+        let mut got = 0;
+        let inputs = [Frame::DigestRequest { exchange: 7, after: None }, Frame::Ping { nonce: 1 }];
+        for frame in inputs {
+            router.handle(net.now, Input::Frame { from: ids[n], frame });
+            while let Some(output) = router.poll_output() {
+                if let Output::Send { frame, .. } = output {
+                    got += frame.len();
+                    frame_max = frame_max.max(frame.len());
+                }
+            }
+        }
+        waiting += got;
+        got
+    };
+    for _ in 0..100 {
+        for n in 1..neighbours {
+            ask(router, n);
+        }
+    }
+    assert!(ask(router, neighbours) > 1_000, "the modest one gets its page");
+    assert_eq!(router.queued, waiting, "all of it is counted");
+    // Three times the bound at most: what was there, fair parts and as much for control frames.
+    let most = 3 * FULL_LINK_QUEUES_MAX * queue + neighbours * frame_max;
+    assert!(waiting < most, "{waiting} bytes wait, {most} is the bound");
+    assert!(waiting < neighbours * queue, "{waiting} bytes wait: as if each were alone");
+    // Their links go down, or they read after all: nothing is left.
+    for n in 1..=neighbours {
+        let neighbour = ids[n];
+        router.handle(net.now, Input::Written { neighbour, bytes: 1_000 });
+        router.handle(net.now, Input::LinkDown { neighbour });
+    }
+    assert_eq!(router.queued, 0);
 }
