@@ -468,7 +468,7 @@ impl Core {
             Output::Learned { record, via, new, discovered } => {
                 self.on_learned(now, &record, via, new, discovered);
             }
-            Output::Dropped { peer } => self.on_record_dropped(&peer),
+            Output::Dropped { peer } => self.storage.record_dropped(peer),
             Output::OwnRecordAhead { sequence } => {
                 self.record.see(sequence);
                 self.renew_record(now);

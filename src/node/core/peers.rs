@@ -80,6 +80,7 @@ impl Core {
     pub(super) fn restore_peers(&mut self, now: Now, rows: Vec<PeerRow>) {
         for row in rows {
             let PeerRow { peer, record, alias, dial } = row;
+            self.storage.note_row(peer);
             if alias.is_some() || dial.is_some() {
                 if let Some(alias) = &alias {
                     self.peers.aliases.insert(alias.clone(), peer);
@@ -162,19 +163,19 @@ impl Core {
         }
         let standing = self.peers.is_standing(&peer);
         self.router.handle(now, router::Input::Standing { peer, known: standing });
-        self.store_peer(peer);
+        // At once, in order: an alias may be taken from one peer for another.
+        self.storage.later(self.peer_op(peer));
     }
 
-    /// Stores everything known of a peer.
-    fn store_peer(&mut self, peer: PeerId) {
+    /// The change that stores everything known of a peer.
+    pub(super) fn peer_op(&self, peer: PeerId) -> Op {
         let known = self.peers.known.get(&peer).cloned().unwrap_or_default();
         let record = self.router.record(&peer).map(|record| record.bytes.clone());
-        let op = if record.is_none() && known.alias.is_none() && known.dial.is_none() {
+        if record.is_none() && known.alias.is_none() && known.dial.is_none() {
             Op::DropPeer(peer)
         } else {
             Op::Peer(Box::new(PeerRow { peer, record, alias: known.alias, dial: known.dial }))
-        };
-        self.storage.later(op);
+        }
     }
 
     pub(super) fn on_alias(&mut self, now: Now, caller: Caller, request: SetAlias) {
@@ -226,7 +227,6 @@ impl Core {
         self.router.handle(now, router::Input::Forget(peer));
         self.courier.handle(now, courier::Input::Forget(peer));
         self.set_known(now, peer, Known::default());
-        self.storage.later(Op::DropPeer(peer));
         self.done_later(caller);
     }
 
@@ -239,9 +239,7 @@ impl Core {
         discovered: bool,
     ) {
         let peer = record.record.peer;
-        if !self.storage.is_full() {
-            self.store_peer(peer);
-        }
+        self.storage.record_learned(peer);
         self.courier.handle(now, courier::Input::Nudge { peer: Some(peer) });
         if discovered {
             let event = Event::Discovered(DiscoveredEvent {
@@ -255,10 +253,6 @@ impl Core {
                 self.out.tell(caller.client, ToClient::Event(event.clone()));
             }
         }
-    }
-
-    pub(super) fn on_record_dropped(&mut self, peer: &PeerId) {
-        self.store_peer(*peer);
     }
 
     pub(super) fn on_discover(&mut self, now: Now, caller: Caller, request: &Discover) {

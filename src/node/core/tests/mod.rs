@@ -2,16 +2,56 @@
 
 mod links;
 mod record;
+mod storage;
+
+use std::collections::VecDeque;
 
 use super::*;
 use crate::control::protocol::{Connect, Request};
 use crate::model::Timestamp;
-use crate::store::op::PeerRow;
+use crate::store::op::{Op, PeerRow, Pruned};
+
+/// A disk that only knows peers.
+#[derive(Default)]
+pub(super) struct Disk {
+    /// Whether there is no room.
+    pub(super) full: bool,
+    pub(super) peers: BTreeMap<PeerId, PeerRow>,
+    /// Changes in the largest transaction.
+    pub(super) ops_max: usize,
+}
+
+impl Disk {
+    fn commit(&mut self, transaction: Transaction) -> Completion {
+        let Transaction { token, ops } = transaction;
+        self.ops_max = self.ops_max.max(ops.len());
+        if self.full {
+            return Completion::Full { token };
+        }
+        for op in ops {
+            match op {
+                Op::Peer(row) => {
+                    let alias = row.alias.as_ref();
+                    let taken = |other: &PeerRow| other.peer != row.peer && other.alias.is_some();
+                    let mut others = self.peers.values().filter(|other| taken(other));
+                    assert!(others.all(|other| other.alias.as_ref() != alias), "not unique");
+                    self.peers.insert(row.peer, *row);
+                }
+                Op::DropPeer(peer) => {
+                    self.peers.remove(&peer);
+                }
+                _ => {}
+            }
+        }
+        Completion::Committed { token, pruned: Pruned::default() }
+    }
+}
 
 /// A core, and what it wanted done that tests look at.
 pub(super) struct Lone {
     pub(super) core: Core,
     pub(super) now: Now,
+    pub(super) disk: Disk,
     /// How far the wall clock is off, in milliseconds.
     pub(super) clock_ms: i64,
     /// Dials that did not end.
@@ -54,6 +94,7 @@ impl Lone {
         let mut lone = Self {
             core,
             now,
+            disk: Disk::default(),
             clock_ms,
             dials: Vec::new(),
             closed: Vec::new(),
@@ -64,10 +105,16 @@ impl Lone {
         lone
     }
 
-    /// Does what is due. Nothing comes of what is handed to the store.
+    /// Does what is due.
     pub(super) fn finish(&mut self) {
-        for effect in self.core.finish(self.now) {
+        let mut effects = VecDeque::from(self.core.finish(self.now));
+        while let Some(effect) = effects.pop_front() {
             match effect {
+                Effect::Transact(transaction) => {
+                    let done = self.disk.commit(transaction);
+                    self.core.handle(self.now, Input::Store(done));
+                    effects.extend(self.core.finish(self.now));
+                }
                 Effect::Dial { dial, .. } => self.dials.push(dial),
                 Effect::Close { link, .. } => self.closed.push(link),
                 Effect::Tell { what, .. } => self.told.extend(what),
