@@ -4,7 +4,7 @@ use super::net::{BEGIN, Net, identity, record_of};
 use crate::crypto::{Domain, commitment_of};
 use crate::model::limits::{FLOOD_LIFETIME, FULL_LINK_QUEUES_MAX};
 use crate::model::{Limits, PeerId, SessionId, Span};
-use crate::router::flights::FLIGHTS_MAX;
+use crate::router::flights::{FLIGHTS_MAX, FLIGHTS_OF_OTHERS_MAX};
 use crate::router::{Input, Output, Router};
 use crate::wire::{Digest, Envelope, EnvelopeKey, Find, Flood, Frame, Header, RejectReason};
 
@@ -202,4 +202,37 @@ fn neighbours_that_do_not_read_have_bounded_bytes_waiting_and_others_get_theirs(
         router.handle(net.now, Input::LinkDown { neighbour });
     }
     assert_eq!(router.queued, 0);
+}
+
+#[test]
+fn copies_under_one_commitment_are_few_however_many_neighbours_bring_them() {
+    // 0 sends to 2 by way of 1, whose other neighbours have seen the commitment.
+    let copiers = 3..13;
+    let mut links = vec![(0, 1), (1, 2)];
+    links.extend(copiers.clone().map(|n| (n, 1)));
+    let mut net = Net::linked(13, links);
+    net.reveals = false;
+    let honest = net.envelope(0, 2, 1, 10);
+    let own = net.envelope(1, 2, 1, 10);
+    net.inject(0, 1, &Frame::Envelope(honest.clone()));
+    net.send_envelope(1, &own);
+    for copy in 0..20_u64 {
+        for copier in copiers.clone() {
+            for of in [&honest, &own] {
+                let source = PeerId::from_bytes([copier as u8; 32]);
+                let header = Header { source, ..of.header };
+                let copy = Envelope::new(header, 1, &copy.to_be_bytes());
+                net.inject(copier, 1, &Frame::Envelope(copy));
+            }
+        }
+    }
+    let of = |net: &Net, envelope: &Envelope| {
+        net.routers[1].flights.of_commitment(&envelope.header.commitment).len()
+    };
+    assert_eq!(of(&net, &honest), FLIGHTS_OF_OTHERS_MAX);
+    assert_eq!(of(&net, &own), FLIGHTS_OF_OTHERS_MAX + 1, "others' beside our own");
+    net.inject(2, 1, &Frame::Receipt { preimage: net.preimage(&honest) });
+    assert_eq!(net.count(|_, to, f| to == 0 && matches!(f, Frame::Receipt { .. })), 1);
+    net.inject(2, 1, &Frame::Receipt { preimage: net.preimage(&own) });
+    assert_eq!(net.receipts(1, &own), 1);
 }
