@@ -9,6 +9,7 @@ use crate::control::protocol::{
     Discover, DiscoverCounts, DiscoveredEvent, ErrorCode, Event, Failure, PeerRef, Reply, SetAlias,
 };
 use crate::courier;
+use crate::model::limits::KNOWN_PEERS_MAX;
 use crate::model::{Address, Monotonic, Name, Now, PeerId, SignedRecord, Span, escaped};
 use crate::router::{self, DiscoverOutcome};
 use crate::store::op::{Op, PeerRow};
@@ -188,10 +189,27 @@ impl Core {
             Some(Ok(alias)) => Some(alias),
             Some(Err(failure)) => return self.fail(caller, failure),
         };
+        if alias.is_some()
+            && let Err(failure) = self.room_for_known(&peer)
+        {
+            return self.fail(caller, failure);
+        }
         let mut known = self.peers.known(&peer).cloned().unwrap_or_default();
         known.alias = alias;
         self.set_known(now, peer, known);
         self.done_later(caller);
+    }
+
+    /// Whether the operator may have one more peer, unless this one is among them.
+    pub(super) fn room_for_known(&self, peer: &PeerId) -> Result<(), Failure> {
+        if self.peers.known.len() < KNOWN_PEERS_MAX || self.peers.known.contains_key(peer) {
+            return Ok(());
+        }
+        let text = format!(
+            "{KNOWN_PEERS_MAX} peers have an alias or are connected, and there may be no more; \
+             forget one with 'distmsgctl forget PEER'"
+        );
+        Err(Failure::new(ErrorCode::TooLarge, text))
     }
 
     /// An alias that the peer may have.

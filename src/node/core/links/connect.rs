@@ -162,6 +162,7 @@ impl Core {
         if peer == self.me {
             return Err(invalid("that is this node itself; connect another peer".to_owned()));
         }
+        self.room_for_known(&peer)?;
         let address =
             request.address.parse().map_err(|error| invalid(format!("address: {error}")))?;
         let alias = request.alias.as_deref().map(|alias| self.free_alias(alias, peer));

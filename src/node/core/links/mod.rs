@@ -23,6 +23,8 @@ pub(in crate::node::core) const BRIEF_LINK_MAX: Span = Span::from_secs(30);
 /// Between dials of a peer that stays away. A half longer at most, by jitter, so that what waits
 /// for the end of a partition is delivered within a minute after it.
 const REDIAL_MAX: Span = Span::from_secs(30);
+/// Dials to kept peers at once: each takes a file descriptor. Who was to be dialled first goes first.
+pub(in crate::node::core) const KEPT_DIALS_MAX: usize = 64;
 /// How often to look whether there are enough links to peers of our own choice.
 const AUTO_INTERVAL: Span = Span::from_secs(10);
 /// When to look again after we reached somebody: whom it knows may be reached too.
@@ -161,15 +163,24 @@ impl Links {
         self.dials.values().filter(probes).count() + self.connecting.len()
     }
 
+    /// How many more kept peers may be dialled now.
+    fn kept_dials_left(&self) -> usize {
+        let keeps = |dialling: &&Dialling| matches!(dialling.purpose, Purpose::Keep(_));
+        KEPT_DIALS_MAX.saturating_sub(self.dials.values().filter(keeps).count())
+    }
+
+    /// Kept peers that have no link and are not being dialled, and when each is to be.
+    fn missed(&self) -> impl Iterator<Item = (PeerId, &Kept)> {
+        let idle = |(peer, kept): &(&PeerId, &Kept)| {
+            kept.dial.is_none() && !self.active.contains_key(peer)
+        };
+        self.kept.iter().filter(idle).map(|(peer, kept)| (*peer, kept))
+    }
+
     pub(in crate::node::core) fn deadline(&self) -> Monotonic {
-        let idle = |kept: &&Kept| kept.dial.is_none();
-        let kept = self
-            .kept
-            .iter()
-            .filter(|(peer, _)| !self.active.contains_key(peer))
-            .map(|(_, kept)| kept)
-            .filter(idle)
-            .map(|kept| kept.next);
+        // With as many dials under way as there may be, the next goes when one of them ends.
+        let left = self.kept_dials_left();
+        let kept = self.missed().map(|(_, kept)| kept.next).filter(|_| left > 0);
         let connecting = self.connecting.iter().map(|connecting| connecting.deadline);
         let auto = (self.auto > 0).then_some(self.auto_next);
         kept.chain(connecting).chain(auto).min().unwrap_or(Monotonic::NEVER)
@@ -422,18 +433,13 @@ impl Core {
     }
 
     fn redial(&mut self, now: Now) {
-        let due: Vec<(PeerId, usize)> = self
-            .links
-            .kept
-            .iter()
-            .filter(|(peer, kept)| {
-                kept.dial.is_none()
-                    && kept.next <= now.mono
-                    && !self.links.active.contains_key(peer)
-            })
-            .map(|(peer, kept)| (*peer, kept.turn))
-            .collect();
-        for (peer, turn) in due {
+        let left = self.links.kept_dials_left();
+        let due = self.links.missed().filter(|(_, kept)| kept.next <= now.mono);
+        let mut due: Vec<(Monotonic, PeerId, usize)> =
+            due.map(|(peer, kept)| (kept.next, peer, kept.turn)).collect();
+        due.sort_unstable();
+        due.truncate(left);
+        for (_, peer, turn) in due {
             // Its own address first, then those of its record: it may have moved.
             let mut addresses: Vec<Address> = self.peers.dial(&peer).cloned().into_iter().collect();
             if let Some(record) = self.router.record(&peer) {

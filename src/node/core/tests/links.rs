@@ -1,8 +1,9 @@
 //! Which links are made, and when.
 
 use super::*;
-use crate::control::protocol::ErrorCode;
-use crate::node::core::links::BRIEF_LINK_MAX;
+use crate::control::protocol::{ErrorCode, PeerRef, SetAlias};
+use crate::model::limits::KNOWN_PEERS_MAX;
+use crate::node::core::links::{BRIEF_LINK_MAX, KEPT_DIALS_MAX};
 
 const HOUR_MS: i64 = 3_600_000;
 
@@ -83,4 +84,62 @@ fn a_link_that_lasted_is_made_again_at_once_however_many_failed_before() {
     node.unlink(link);
     node.wait(Span::from_millis(200));
     assert_eq!(node.dials.len(), 1, "it is dialled within 200 ms");
+}
+
+/// A disk with so many connected peers that nobody ever heard of.
+fn crowd(peers: usize) -> Snapshot {
+    let row = |n: usize| {
+        let mut bytes = [7; 32];
+        bytes[..8].copy_from_slice(&n.to_be_bytes());
+        let dial = "192.0.2.1:3000".parse().ok();
+        PeerRow { peer: PeerId::from_bytes(bytes), record: None, alias: None, dial }
+    };
+    Snapshot { peers: (0..peers).map(row).collect(), ..Snapshot::default() }
+}
+
+#[test]
+fn some_kept_peers_are_dialled_at_once_and_all_in_turn() {
+    let mut node = Lone::with(1, Limits::default(), crowd(300), 0);
+    let mut dialled = 0;
+    for _ in 0..5 {
+        assert!(node.dials.len() <= KEPT_DIALS_MAX, "{} at once", node.dials.len());
+        let dials = std::mem::take(&mut node.dials);
+        dialled += dials.len();
+        node.wait(Span::from_millis(400));
+        assert!(node.dials.is_empty(), "more than {KEPT_DIALS_MAX} at once");
+        for dial in dials {
+            let failure = DialFailure::Unreachable { reason: "no answer".to_owned() };
+            node.core.handle(node.now, Input::DialFailed { dial, failure });
+        }
+        node.finish();
+    }
+    assert!(dialled >= 300, "{dialled} dials");
+    let untried = node.core.peers.ids_after(None);
+    let untried = untried.filter(|peer| node.core.links.last_error(peer).is_none());
+    assert_eq!(untried.count(), 0, "not everybody had a turn");
+}
+
+#[test]
+fn the_operator_has_no_more_peers_than_the_limit() {
+    let mut node = Lone::with(1, Limits::default(), crowd(KNOWN_PEERS_MAX), 0);
+    let before = node.dials.len();
+    let one_more = Lone::new(2).core.peer();
+    node.told.clear();
+    node.connect(one_more);
+    let alias = Some("bob".to_owned());
+    node.call(Request::Alias(SetAlias { peer: one_more.to_string(), alias: alias.clone() }));
+    let told = std::mem::take(&mut node.told);
+    assert_eq!((told.len(), node.dials.len()), (2, before));
+    for told in told {
+        let ToClient::Reply { result: Err(failure), .. } = told else { panic!("{told:?}") };
+        assert_eq!(failure.code, ErrorCode::TooLarge);
+        assert!(failure.message.contains("distmsgctl forget"), "{}", failure.message);
+    }
+    // One that is among them may have an alias, and makes room when it is forgotten.
+    let known = node.core.peers.ids_after(None).next().expect("one").to_string();
+    node.call(Request::Alias(SetAlias { peer: known.clone(), alias: Some("al".to_owned()) }));
+    node.call(Request::Forget(PeerRef { peer: known }));
+    node.call(Request::Alias(SetAlias { peer: one_more.to_string(), alias }));
+    let done = |told: &&ToClient| matches!(told, ToClient::Reply { result: Ok(_), .. });
+    assert_eq!(node.told.iter().filter(done).count(), 3, "{:?}", node.told);
 }
