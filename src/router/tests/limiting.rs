@@ -196,8 +196,7 @@ fn neighbours_that_do_not_read_have_bounded_bytes_waiting_and_others_get_theirs(
     assert!(waiting < most, "{waiting} bytes wait, {most} is the bound");
     assert!(waiting < neighbours * queue, "{waiting} bytes wait: as if each were alone");
     // Their links go down, or they read after all: nothing is left.
-    for n in 1..=neighbours {
-        let neighbour = ids[n];
+    for neighbour in ids.iter().copied().skip(1) {
         router.handle(net.now, Input::Written { neighbour, bytes: 1_000 });
         router.handle(net.now, Input::LinkDown { neighbour });
     }
