@@ -22,9 +22,9 @@ use std::sync::Arc;
 
 use crate::crypto::{Identity, Random};
 use crate::model::{
-    Cursor, Incarnation, Incoming, IncomingChunk, Limits, MessageId, Monotonic, Now, Outgoing,
-    PartialRow, PeerId, Prekey, PrekeyId, PrekeyRow, ReceivedKey, Row, SessionId, SessionRow,
-    SignedRecord, Span, Timestamp, WindowRow,
+    Cursor, GivenUp, Incarnation, Incoming, IncomingChunk, Limits, MessageId, Monotonic, Now,
+    Outgoing, PartialRow, PeerId, Prekey, PrekeyId, PrekeyRow, ReceivedKey, Row, SessionId,
+    SessionRow, SignedRecord, Span, Timestamp, WindowRow,
 };
 use crate::wire::{Envelope, Header, NoticeKind, RejectReason};
 
@@ -167,17 +167,8 @@ pub enum Output {
         /// Bytes of their bodies.
         bytes: u64,
     },
-    /// Messages that were given up.
-    GivenUp {
-        /// Who they were for.
-        recipient: PeerId,
-        /// Which.
-        rows: Vec<Row>,
-        /// Bytes of their bodies.
-        bytes: u64,
-        /// Why.
-        why: GivenUp,
-    },
+    /// Messages for one recipient that were given up, for one reason.
+    GivenUp(Vec<GivenUp>),
     /// A sign of life, proven.
     Pong {
         /// Which ping.
@@ -202,15 +193,6 @@ pub struct Arrival {
     pub sender: PeerId,
     /// The message, unless it has to be read from disk.
     pub message: Option<Incoming>,
-}
-
-/// Why a message was given up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum GivenUp {
-    /// It waited too long.
-    Expired,
-    /// The recipient does not accept messages of its size.
-    TooLarge,
 }
 
 /// What has to be kept.

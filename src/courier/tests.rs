@@ -10,7 +10,7 @@ use bytes::Bytes;
 use super::*;
 use crate::crypto::{Domain, SessionContext, commitment_of, message_id};
 use crate::model::limits::CHUNK_BYTES;
-use crate::model::{Incarnation, NetworkId, Record, Sequence, Uid};
+use crate::model::{Incarnation, NetworkId, Record, Sequence, Uid, WhyGivenUp};
 use crate::wire::{Opening, Tail};
 
 const START_MS: u64 = 1_700_000_000_000;
@@ -190,11 +190,11 @@ impl End {
         self.out.iter().filter_map(kind).collect()
     }
 
-    fn given_up(&self) -> Vec<(Row, GivenUp)> {
+    fn given_up(&self) -> Vec<(Row, WhyGivenUp)> {
         let mut given_up = Vec::new();
         for output in &self.out {
-            let Output::GivenUp { rows, why, .. } = output else { continue };
-            given_up.extend(rows.iter().map(|row| (*row, *why)));
+            let Output::GivenUp(messages) = output else { continue };
+            given_up.extend(messages.iter().map(|message| (message.row, message.why)));
         }
         given_up
     }
@@ -425,7 +425,7 @@ fn a_full_inbox_and_a_large_message_are_refused_in_words() {
     assert_eq!(bob.notices(), [NoticeKind::TooLarge]);
     let commitment = envelope.header.commitment;
     alice.handle(Input::Notice { commitment, kind: NoticeKind::TooLarge });
-    assert_eq!(alice.given_up(), [(Row(1), GivenUp::TooLarge)]);
+    assert_eq!(alice.given_up(), [(Row(1), WhyGivenUp::TooLarge)]);
 }
 
 #[test]
@@ -505,7 +505,7 @@ fn a_recipient_that_nobody_finds_is_looked_for_again_ever_more_rarely() {
 fn a_message_that_expires_is_given_up_and_leaves_no_gap() {
     let (mut alice, mut bob, _) = sealed(b"old");
     alice.wait(Span::from_secs(3_700));
-    assert_eq!(alice.given_up(), [(Row(1), GivenUp::Expired)]);
+    assert_eq!(alice.given_up(), [(Row(1), WhyGivenUp::Expired)]);
     alice.out.clear();
     bob.wait(Span::from_secs(3_700));
     alice.queue(bob.peer(), b"new");

@@ -3,6 +3,7 @@
 use std::io::{self, IsTerminal as _};
 use std::time::Duration;
 
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -13,7 +14,7 @@ use super::output::{Output, ask};
 use super::unreachable;
 use crate::config::{Environment, Problems, SocketPath};
 use crate::control::client::{CallError, Client, Events};
-use crate::control::protocol::{Done, Request};
+use crate::control::protocol::Request;
 
 /// How long an answer takes at most that should come at once.
 const GRACE: Duration = Duration::from_secs(10);
@@ -50,7 +51,10 @@ impl Context {
     }
 
     /// Prints that something was done: as JSON the bare reply, else a line for who watches.
-    pub(crate) fn done(&mut self, done: &Done, chat: impl FnOnce()) -> Result<Exit, Stop> {
+    pub(crate) fn done<R>(&mut self, done: &R, chat: impl FnOnce()) -> Result<Exit, Stop>
+    where
+        R: Serialize,
+    {
         if self.json {
             self.out.object(done);
             self.out.flush()?;

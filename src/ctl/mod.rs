@@ -130,6 +130,7 @@ async fn perform(verb: Verb, context: &mut Context) -> Result<Exit, Stop> {
         Verb::Discover(args) => brief(verb::discover::run(args, context)).await,
         Verb::Inbox(args) => brief(verb::inbox::run(args, context)).await,
         Verb::Outbox(args) => brief(verb::outbox::run(args, context)).await,
+        Verb::Listeners(args) => brief(verb::listeners::run(args, context)).await,
         Verb::Send(args) => verb::send::run(args, context).await,
         Verb::Listen(args) => verb::listen::run(args, context).await,
     }

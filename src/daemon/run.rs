@@ -80,6 +80,9 @@ async fn serve(
     // Before anything is promised: a signal must not find us without a handler.
     let mut terminate = signal(SignalKind::terminate()).map_err(Stop::failure)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Stop::failure)?;
+    // Handled at all, it leaves a write with an error instead of ending the process: setrlimit(2).
+    let file_too_large = SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw());
+    let _file_too_large = signal(file_too_large).map_err(Stop::failure)?;
     let peer = config.identity.peer();
     for warning in &config.warnings {
         warn!("{warning}");

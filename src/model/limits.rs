@@ -53,6 +53,8 @@ pub const CLOCK_SKEW_MAX: Span = Span::from_secs(600);
 pub const FLOOD_LIFETIME: Span = Span::from_secs(600);
 /// How long a message may wait for delivery.
 pub const MESSAGE_LIFETIME_MAX: Span = Span::from_secs(7 * DAY_SECS);
+/// Messages given up that are remembered for people: the newest.
+pub const GIVEN_UP_MAX: u32 = 100;
 /// How often prekeys and sessions are renewed.
 pub const ROTATION: Span = Span::from_secs(DAY_SECS);
 /// When a prekey's private half is erased: after every message sealed to it has expired.

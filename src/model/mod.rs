@@ -27,7 +27,7 @@ pub use network::NetworkId;
 pub use peer_id::{PeerId, PeerIdError};
 pub use record::{Prekey, PrekeyId, Record, SignedRecord};
 pub use stored::{
-    Cursor, HeldRow, Incoming, IncomingChunk, Outgoing, PartialRow, PrekeyRow, ReceivedKey, Row,
-    SessionRow, WindowRow,
+    Cursor, GivenUp, HeldRow, Incoming, IncomingChunk, Outgoing, PartialRow, PrekeyRow,
+    ReceivedKey, Row, SessionRow, WhyGivenUp, WindowRow,
 };
 pub use time::{Monotonic, Now, Span, Timestamp};

@@ -2,12 +2,12 @@
 
 use rusqlite::{Connection, OptionalExtension as _, Statement, params};
 
-use crate::model::Timestamp;
-use crate::model::limits::stored_bytes;
+use crate::model::limits::{GIVEN_UP_MAX, stored_bytes};
+use crate::model::{Timestamp, WhyGivenUp};
 use crate::store::columns::{bound, key_params, stored};
 use crate::store::error::Fault;
 use crate::store::op::{
-    Cursor, Incoming, KeyState, Op, Outgoing, PeerRow, Pruned, ReceivedKey, Row, Snapshot,
+    Cursor, GivenUp, Incoming, KeyState, Op, Outgoing, PeerRow, Pruned, ReceivedKey, Row, Snapshot,
     WindowRow,
 };
 use crate::store::{chunks, listeners, secrets, sums};
@@ -15,6 +15,9 @@ use crate::store::{chunks, listeners, secrets, sums};
 /// Messages that one [`Op::Prune`] removes at most: some 50 ms of work, during which nobody else is
 /// served.
 pub(super) const PRUNE_MESSAGES_MAX: u16 = 20_000;
+
+/// Keys that one [`Op::PruneKeys`] forgets at most: as much work, since they lie far apart.
+pub(super) const PRUNE_KEYS_MAX: u16 = 5_000;
 
 /// Sums over the database that would be slow to ask for. They follow what is applied and return to
 /// what they were when it is undone.
@@ -91,6 +94,7 @@ impl<'connection> Applier<'connection> {
         match op {
             Op::Queue(message) => self.queue(message),
             Op::Unqueue { rows } => self.unqueue(rows),
+            Op::GiveUp(message) => self.give_up(message),
             Op::KeyState { key, state } => self.key_state(key, *state),
             Op::Deliver(message) => self.deliver(message),
             Op::Hold(message) => self.hold(message),
@@ -133,15 +137,14 @@ impl<'connection> Applier<'connection> {
             Op::Peer(row) => self.peer(row),
             Op::DropPeer(peer) => self.run("DELETE FROM peers WHERE peer = ?1", [peer.as_bytes()]),
             Op::Listener { name, position } => listeners::put(self.connection, name, *position),
+            Op::DropListener { name } => listeners::forget(self.connection, name),
             Op::Acknowledge { name, first, last } => {
                 listeners::acknowledge(self.connection, name, *first, *last)
             }
             Op::Prune { through, received_before, bytes_max } => {
                 self.prune(*through, *received_before, *bytes_max, pruned)
             }
-            Op::PruneKeys { expired_before } => {
-                self.run("DELETE FROM keys WHERE expires < ?1", [bound(expired_before.as_millis())])
-            }
+            Op::PruneKeys { expired_before } => self.prune_keys(*expired_before, pruned),
         }
     }
 
@@ -181,8 +184,8 @@ impl<'connection> Applier<'connection> {
         };
         // A key that was used before names the newer message: the node has decided so.
         self.run(
-            "INSERT OR REPLACE INTO keys (key, id, recipient, state, row, expires)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            "INSERT OR REPLACE INTO keys (key, id, recipient, state, row, expires, sum)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
             params![
                 key,
                 message.id.0,
@@ -190,6 +193,7 @@ impl<'connection> Applier<'connection> {
                 key_state_number(KeyState::Queued),
                 stored(message.row.0),
                 bound(message.expires.as_millis()),
+                sums::of_content(message.subject.as_deref(), &message.body),
             ],
         )
     }
@@ -200,6 +204,28 @@ impl<'connection> Applier<'connection> {
         }
         self.totals.removed = true;
         Ok(())
+    }
+
+    fn give_up(&mut self, message: &GivenUp) -> Result<(), Fault> {
+        self.unqueue(&[message.row])?;
+        self.run(
+            "INSERT INTO given_up (row, id, recipient, queued, subject, bytes, at, why)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+            params![
+                stored(message.row.0),
+                message.id.0,
+                message.recipient.as_bytes(),
+                stored(message.queued.as_millis()),
+                message.subject,
+                stored(message.bytes),
+                stored(message.at.as_millis()),
+                why_number(message.why),
+            ],
+        )?;
+        self.run(
+            "DELETE FROM given_up WHERE place <= (SELECT max(place) FROM given_up) - ?1",
+            [GIVEN_UP_MAX],
+        )
     }
 
     fn key_state(&self, key: &str, state: KeyState) -> Result<(), Fault> {
@@ -347,6 +373,17 @@ impl<'connection> Applier<'connection> {
         Ok(())
     }
 
+    /// Forgets keys, those that expired first.
+    fn prune_keys(&self, expired_before: Timestamp, pruned: &mut Pruned) -> Result<(), Fault> {
+        let mut statement = self.connection.prepare_cached(
+            "DELETE FROM keys WHERE key IN
+             (SELECT key FROM keys WHERE expires < ?1 ORDER BY expires LIMIT ?2)",
+        )?;
+        let params = params![bound(expired_before.as_millis()), PRUNE_KEYS_MAX];
+        pruned.keys += statement.execute(params)? as u64;
+        Ok(())
+    }
+
     /// Runs a statement that is not hot.
     fn run(&self, sql: &str, params: impl rusqlite::Params) -> Result<(), Fault> {
         self.connection.prepare_cached(sql)?.execute(params)?;
@@ -368,5 +405,13 @@ pub(super) const fn key_state_number(state: KeyState) -> u8 {
         KeyState::Queued => 0,
         KeyState::Delivered => 1,
         KeyState::Expired => 2,
+    }
+}
+
+/// How the reason for which a message was given up is stored.
+pub(super) const fn why_number(why: WhyGivenUp) -> u8 {
+    match why {
+        WhyGivenUp::Expired => 0,
+        WhyGivenUp::TooLarge => 1,
     }
 }

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use rusqlite::ErrorCode;
+use rusqlite::{ErrorCode, ffi};
 use thiserror::Error;
 
 use crate::model::PeerId;
@@ -78,7 +78,10 @@ pub enum OpenError {
         what: String,
     },
     /// There is no room.
-    #[error("there is no room to open {}; make some on its file system", path.display())]
+    #[error(
+        "there is no room to open {}; make some on its file system, or raise the quota",
+        path.display()
+    )]
     Full {
         /// The file.
         path: PathBuf,
@@ -170,8 +173,15 @@ impl ReadError {
 #[derive(Debug, Error)]
 pub(super) enum Fault {
     /// No room: the one fault that passes.
-    #[error("there is no room on the disk; make some")]
+    #[error("there is no room on the disk or in the quota; make some")]
     Full,
+    /// A write did not succeed. SQLite says why only if the file system is full; whether a quota
+    /// or a limit on files was in the way, which passes as well, `Disk::explain` finds out.
+    #[error(
+        "the database cannot be used safely: {0}; \
+         check the disk and the log of the system, then start again"
+    )]
+    Unwritten(String),
     /// What the change builds on is not there. After a refusal for lack of room that is a
     /// consequence; otherwise it is our bug.
     #[error("{0}; this is a bug in distmsg, please report it")]
@@ -198,6 +208,9 @@ impl From<rusqlite::Error> for Fault {
             // SQLite says so when the file system has no room left, and when the database has
             // reached its own limit.
             Some(ErrorCode::DiskFull) => Self::Full,
+            Some(ErrorCode::SystemIoFailure) if is_write(&error) => {
+                Self::Unwritten(described(&error))
+            }
             Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
                 Self::Damaged(error.to_string())
             }
@@ -228,6 +241,11 @@ impl From<ReadError> for Fault {
     }
 }
 
+/// Whether it was a write that failed: not a sync, after which nobody knows what is on the disk.
+fn is_write(error: &rusqlite::Error) -> bool {
+    error.sqlite_error().is_some_and(|code| code.extended_code == ffi::SQLITE_IOERR_WRITE)
+}
+
 /// SQLite's extended code tells a failed sync from a failed read; its message does not.
 fn described(error: &rusqlite::Error) -> String {
     match error.sqlite_error() {
@@ -238,8 +256,6 @@ fn described(error: &rusqlite::Error) -> String {
 
 #[cfg(test)]
 mod tests {
-    use rusqlite::ffi;
-
     use super::*;
 
     fn fault(code: i32) -> Fault {
@@ -249,7 +265,9 @@ mod tests {
     #[test]
     fn only_lack_of_room_passes() {
         assert!(matches!(fault(ffi::SQLITE_FULL), Fault::Full));
-        for code in [ffi::SQLITE_IOERR_FSYNC, ffi::SQLITE_IOERR_WRITE, ffi::SQLITE_READONLY] {
+        let write = fault(ffi::SQLITE_IOERR_WRITE);
+        assert!(matches!(write, Fault::Unwritten(_)), "{write}");
+        for code in [ffi::SQLITE_IOERR_FSYNC, ffi::SQLITE_IOERR_READ, ffi::SQLITE_READONLY] {
             let fault = fault(code);
             assert!(matches!(fault, Fault::Disk(_)), "{fault}");
             assert!(fault.to_string().contains(&code.to_string()), "{fault}");

@@ -17,7 +17,7 @@ const STATEMENTS_MAX: usize = 128;
 
 /// The steps from an empty file to the newest schema: the first makes version 1, and so on. A step
 /// that was released is never changed.
-const MIGRATIONS: &[&str] = &[VERSION_1, VERSION_2];
+const MIGRATIONS: &[&str] = &[VERSION_1, VERSION_2, VERSION_3, VERSION_4];
 
 /// How a rowid is used, and what has an index, is decided by the four hot changes: a message comes
 /// into the outbox, leaves it, comes into the inbox; a window moves.
@@ -166,6 +166,25 @@ CREATE TABLE owner (
 ) STRICT;
 ";
 
+/// What was given up, in this order; the outbox's columns and when and why. See
+/// [`Op::GiveUp`](super::op::Op::GiveUp).
+const VERSION_3: &str = "
+CREATE TABLE given_up (
+    place INTEGER PRIMARY KEY,
+    row INTEGER NOT NULL,
+    id BLOB NOT NULL,
+    recipient BLOB NOT NULL,
+    queued INTEGER NOT NULL,
+    subject TEXT,
+    bytes INTEGER NOT NULL,
+    at INTEGER NOT NULL,
+    why INTEGER NOT NULL
+) STRICT;
+";
+
+/// What was sent with a key, as a sum: a key that comes with something else is a mistake.
+const VERSION_4: &str = "ALTER TABLE keys ADD COLUMN sum BLOB;";
+
 /// Tables whose size the number of peers bounds, not the number of messages: these are checked as a
 /// whole at each start.
 const SMALL_TABLES: &[&str] = &[
@@ -179,6 +198,7 @@ const SMALL_TABLES: &[&str] = &[
     "acknowledged",
     "last_places",
     "owner",
+    "given_up",
 ];
 
 /// What tests change.

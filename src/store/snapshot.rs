@@ -6,12 +6,13 @@ use std::collections::BTreeMap;
 use rusqlite::{Connection, OptionalExtension as _};
 
 use crate::model::limits::stored_bytes;
-use crate::model::{Incarnation, PrekeyId, Sequence, SessionId};
+use crate::model::{Incarnation, PrekeyId, Sequence, SessionId, WhyGivenUp};
+use crate::store::apply::why_number;
 use crate::store::columns::Columns;
 use crate::store::error::{Damage, ReadError};
 use crate::store::op::{
-    Cursor, HeldRow, ListenerRow, OutboxSummary, PartialRow, PeerRow, PrekeyRow, ReceivedKey, Row,
-    SessionRow, Snapshot, WindowRow,
+    Cursor, GivenUp, HeldRow, ListenerRow, OutboxSummary, PartialRow, PeerRow, PrekeyRow,
+    ReceivedKey, Row, SessionRow, Snapshot, WindowRow,
 };
 
 /// Reads it all.
@@ -22,6 +23,7 @@ pub(super) fn load(connection: &Connection) -> Result<Snapshot, ReadError> {
         sessions: sessions(connection)?,
         windows: windows(connection)?,
         listeners: listeners(connection)?,
+        given_up: given_up(connection)?,
         ..Snapshot::default()
     };
     last_places(connection, &mut snapshot)?;
@@ -134,6 +136,31 @@ fn listeners(connection: &Connection) -> Result<Vec<ListenerRow>, ReadError> {
         Ok(())
     })?;
     Ok(listeners.into_values().collect())
+}
+
+fn given_up(connection: &Connection) -> Result<Vec<GivenUp>, ReadError> {
+    let mut given_up = Vec::new();
+    let sql = "SELECT place, row, id, recipient, queued, subject, bytes, at, why FROM given_up
+               ORDER BY place";
+    each(connection, "given_up", sql, |row| {
+        let number: u8 = row.small(8)?;
+        let why = [WhyGivenUp::Expired, WhyGivenUp::TooLarge]
+            .into_iter()
+            .find(|why| why_number(*why) == number)
+            .ok_or_else(|| row.damage(format!("reason {number} is unknown")))?;
+        given_up.push(GivenUp {
+            row: Row(row.number(1)?),
+            id: row.id(2)?,
+            recipient: row.peer(3)?,
+            queued: row.time(4)?,
+            subject: row.optional_text(5)?.map(Into::into),
+            bytes: row.number(6)?,
+            at: row.time(7)?,
+            why,
+        });
+        Ok(())
+    })?;
+    Ok(given_up)
 }
 
 /// What was noted beside the tables; the tables may hold later ones.

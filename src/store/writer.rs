@@ -180,7 +180,7 @@ impl Writer<'_> {
         if !self.applier.connection.is_autocommit() {
             self.applier.connection.execute_batch("ROLLBACK")?;
         }
-        match fault {
+        match self.disk.explain(fault) {
             Fault::Full => {}
             // What it builds on was refused, perhaps.
             Fault::Missing(_) if self.refused => {}

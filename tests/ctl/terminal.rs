@@ -106,7 +106,8 @@ fn answer(method: &str, params: &Value) -> Vec<Answer> {
         "status" => reply(json!({
             "version": "0.1.0", "pid": 1, "peer": BOB, "name": "alice", "network": "open",
             "uptime_s": 1, "state_dir": "/", "listen": [], "advertise": [], "peers": 1, "links": 1,
-            "outbox_messages": 0, "outbox_bytes": 0, "inbox_messages": 0, "inbox_bytes": 0,
+            "outbox_messages": 0, "outbox_bytes": 0, "given_up": 0, "last_given_up": null,
+            "inbox_messages": 0, "inbox_bytes": 0,
             "listeners": [], "warnings": [],
         })),
         "subscribe" => {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::{Bytes, BytesMut};
 use distmsg::model::{
-    Cursor, Incarnation, Incoming, IncomingChunk, Outgoing, PartialRow, PeerId, PrekeyId,
+    Cursor, GivenUp, Incarnation, Incoming, IncomingChunk, Outgoing, PartialRow, PeerId, PrekeyId,
     PrekeyRow, ReceivedKey, Row, SessionId, SessionRow, WindowRow,
 };
 use distmsg::store::op::{
@@ -19,7 +19,8 @@ pub(crate) struct Disk {
     pub(crate) held: BTreeMap<ReceivedKey, Incoming>,
     chunks: BTreeMap<(ReceivedKey, u16), IncomingChunk>,
     pub(crate) outbox: BTreeMap<Row, Outgoing>,
-    keys: BTreeMap<Box<str>, KeyRow>,
+    given_up: Vec<GivenUp>,
+    keys: BTreeMap<Box<str>, (KeyRow, Outgoing)>,
     windows: BTreeMap<(PeerId, Incarnation), WindowRow>,
     sessions: BTreeMap<(PeerId, SessionId), SessionRow>,
     prekeys: BTreeMap<PrekeyId, PrekeyRow>,
@@ -55,16 +56,22 @@ impl Disk {
                         recipient: message.recipient,
                         state: KeyState::Queued,
                         row: message.row,
+                        is_same: true,
                     };
-                    assert!(self.keys.insert(key.clone(), row).is_none(), "a key was used twice");
+                    let before = self.keys.insert(key.clone(), (row, (*message).clone()));
+                    assert!(before.is_none(), "a key was used twice");
                 }
                 assert!(self.outbox.insert(message.row, *message).is_none(), "a row twice");
             }
             Op::Unqueue { rows } => rows.iter().for_each(|row| {
                 self.outbox.remove(row);
             }),
+            Op::GiveUp(message) => {
+                self.outbox.remove(&message.row);
+                self.given_up.push(*message);
+            }
             Op::KeyState { key, state } => {
-                if let Some(row) = self.keys.get_mut(&key) {
+                if let Some((row, _)) = self.keys.get_mut(&key) {
                     row.state = state;
                 }
             }
@@ -131,6 +138,9 @@ impl Disk {
             Op::Listener { name, position } => {
                 let row = ListenerRow { name: name.clone(), position, acknowledged: Vec::new() };
                 self.listeners.insert(name, row);
+            }
+            Op::DropListener { name } => {
+                self.listeners.remove(&name);
             }
             // Nothing in this harness restarts with acknowledgements out of order.
             Op::Acknowledge { .. } | Op::Prune { .. } | Op::PruneKeys { .. } => {}
@@ -201,7 +211,13 @@ impl Disk {
                 };
                 Answer::Body(self.inbox.get(cursor).map(piece))
             }
-            Question::Key { key } => Answer::Key(self.keys.get(key).cloned()),
+            Question::Key { key, subject, body } => {
+                let row = |(row, message): &(KeyRow, Outgoing)| KeyRow {
+                    is_same: message.subject == *subject && message.body == *body,
+                    ..row.clone()
+                };
+                Answer::Key(self.keys.get(key).map(row))
+            }
         };
         Completion::Answered { token: query.token, answer }
     }
@@ -235,6 +251,7 @@ impl Disk {
             partials: partials.into_values().collect(),
             listeners: self.listeners.values().cloned().collect(),
             outbox: outbox.into_values().collect(),
+            given_up: self.given_up.clone(),
             last_row: self.last_row,
             last_cursor: self.last_cursor,
             inbox_messages: self.inbox.len() as u64,

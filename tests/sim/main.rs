@@ -23,6 +23,7 @@ mod plan;
 mod referee;
 mod rig;
 mod swarm;
+mod thief;
 mod world;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -12,9 +12,9 @@ use self::queue::{Phase, Queue};
 use self::seal::Turn;
 use super::pace::Pace;
 use super::session::OutSession;
-use super::{GivenUp, Output, QueueState};
+use super::{Output, QueueState};
 use crate::crypto::{Identity, Random};
-use crate::model::{Bucket, Monotonic, Now, Outgoing, PeerId, Row, SignedRecord, Span};
+use crate::model::{Bucket, Monotonic, Now, Outgoing, PeerId, Row, SignedRecord, Span, WhyGivenUp};
 use crate::wire::{NoticeKind, RejectReason};
 
 /// Pings waiting for one recipient.
@@ -117,7 +117,7 @@ impl Outbox {
                 queue.load(message);
             }
         }
-        queue.expire(now, recipient, out);
+        queue.expire(now, out);
         // Whatever has expired goes at once, however much it is and whether there is a way or not.
         queue.load_if_empty(recipient, out);
     }
@@ -309,9 +309,7 @@ impl Outbox {
                 let largest = if gone { None } else { queue.largest_of(&flight.parts) };
                 queue.requeue(flight.parts);
                 if let Some(row) = largest {
-                    let bytes = queue.give_up(&[row]);
-                    let (rows, why) = (vec![row], GivenUp::TooLarge);
-                    out.push_back(Output::GivenUp { recipient, rows, bytes, why });
+                    out.push_back(queue.give_up(now, &[row], WhyGivenUp::TooLarge));
                 }
             }
         }

@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::flights::{Flight, Flights};
 use super::runs::Runs;
-use super::{GivenUp, OutSession, Output, Pace};
+use super::{OutSession, Output, Pace};
 use crate::courier::pace::TIMEOUT_MAX;
 use crate::crypto::Random;
 use crate::model::limits::{CHUNK_BYTES, MESSAGE_LIFETIME_MAX, WINDOW};
 use crate::model::{
-    Bucket, Incarnation, Monotonic, Now, Outgoing, PeerId, Prekey, Row, Sequence, Span,
+    Bucket, GivenUp, Incarnation, Monotonic, Now, Outgoing, PeerId, Prekey, Row, Sequence, Span,
+    WhyGivenUp,
 };
 use crate::wire::PayloadWriter;
 
@@ -253,17 +254,26 @@ impl Queue {
     }
 
     /// Messages that are not wanted any more. What of them is on its way stays there; its receipts
-    /// are for nothing. Returns the bytes of their bodies.
-    pub(super) fn give_up(&mut self, rows: &[Row]) -> u64 {
-        let before = self.bytes;
+    /// are for nothing.
+    pub(super) fn give_up(&mut self, now: Now, rows: &[Row], why: WhyGivenUp) -> Output {
+        let mut given_up = Vec::with_capacity(rows.len());
         for row in rows {
-            if let Some(loaded) = self.messages.remove(row) {
-                self.bytes -= loaded.message.body.len();
-                self.undelivered = self.undelivered.saturating_sub(1);
-            }
+            let Some(Loaded { message, .. }) = self.messages.remove(row) else { continue };
+            self.bytes -= message.body.len();
+            self.undelivered = self.undelivered.saturating_sub(1);
+            given_up.push(GivenUp {
+                row: *row,
+                id: message.id,
+                recipient: message.recipient,
+                queued: message.queued,
+                subject: message.subject,
+                bytes: message.body.len() as u64,
+                at: now.wall,
+                why,
+            });
         }
         self.parts.retain(|part| self.messages.contains_key(&part.row));
-        (before - self.bytes) as u64
+        Output::GivenUp(given_up)
     }
 
     pub(super) fn largest_of(&self, parts: &[Part]) -> Option<Row> {
@@ -273,13 +283,12 @@ impl Queue {
         sizes.max().map(|(_, row)| row)
     }
 
-    pub(super) fn expire(&mut self, now: Now, recipient: PeerId, out: &mut VecDeque<Output>) {
+    pub(super) fn expire(&mut self, now: Now, out: &mut VecDeque<Output>) {
         let expired = |loaded: &Loaded| loaded.message.expires <= now.wall;
         let rows: Vec<Row> =
             self.messages.iter().filter(|(_, m)| expired(m)).map(|(row, _)| *row).collect();
         if !rows.is_empty() {
-            let bytes = self.give_up(&rows);
-            out.push_back(Output::GivenUp { recipient, rows, bytes, why: GivenUp::Expired });
+            out.push_back(self.give_up(now, &rows, WhyGivenUp::Expired));
         }
     }
 
@@ -302,7 +311,7 @@ impl Queue {
         }
         if self.next_expiry <= now.mono {
             self.next_expiry = now.mono + EXPIRY_INTERVAL;
-            self.expire(now, recipient, out);
+            self.expire(now, out);
             self.runs.forget(now.mono, EXPIRY_INTERVAL, MESSAGE_LIFETIME_MAX);
             if self.undelivered == 0 && now.mono >= self.last_sealed + EXPIRY_INTERVAL {
                 self.session = None;

@@ -123,8 +123,8 @@ fn talk(alice: &mut End, bob: &mut End, minutes: u64) -> Talked {
                     Output::Delivered { rows, .. } => {
                         talked.delivered.extend(rows.iter().map(|row| row.0));
                     }
-                    Output::GivenUp { rows, .. } => {
-                        talked.given_up.extend(rows.iter().map(|row| row.0));
+                    Output::GivenUp(messages) => {
+                        talked.given_up.extend(messages.iter().map(|message| message.row.0));
                     }
                     _ => {}
                 }

@@ -56,7 +56,7 @@ const GRACE: Duration = Duration::from_secs(5);
 )]
 pub(crate) struct Listen {
     /// The listener's name
-    #[arg(long, value_name = "NAME", default_value = "default", value_parser = name)]
+    #[arg(long, value_name = "LISTENER", default_value = "default", value_parser = name)]
     name: String,
     /// Leave after so many messages, and acknowledge no others
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]

@@ -60,7 +60,7 @@ pub(crate) struct Send {
     /// How long to wait for it; afterwards the message stays queued
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = when::duration)]
     timeout: Duration,
-    /// Make a retry safe: with the same key nothing is sent twice
+    /// Make a retry safe: with the same key nothing is sent twice, and another message is refused
     #[arg(long, value_name = "KEY", value_parser = key)]
     id: Option<String>,
     /// What it is about
@@ -125,7 +125,7 @@ pub(crate) async fn run(mut args: Send, context: &mut Context) -> Result<Exit, S
         context.out.object(&sent);
         context.out.flush()?;
     } else if sent.duplicate {
-        // Said to scripts too: the body may be another one this time.
+        // Said to scripts too: this time nothing was sent.
         say(&format!(
             "{} before with this key ({}); nothing new is sent",
             word(sent.state),

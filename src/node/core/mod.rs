@@ -26,7 +26,9 @@ use crate::control::protocol::{Event, Failure, Reply, TrafficAction, TrafficEven
 use crate::control::{Call, Outgoing as ToClient, RequestId};
 use crate::courier::{self, Courier};
 use crate::crypto::{Identity, Random};
-use crate::model::{Address, Incarnation, Limits, Monotonic, Name, NetworkId, Now, PeerId, Span};
+use crate::model::{
+    Address, GivenUp, Incarnation, Limits, Monotonic, Name, NetworkId, Now, PeerId, Span,
+};
 use crate::router::{self, Router};
 use crate::store::op::{Completion, Query, Snapshot, Transaction};
 use crate::wire::{CloseReason, Frame};
@@ -231,6 +233,8 @@ pub enum Effect {
     },
     /// Use this record in hellos from now on.
     Record(Bytes),
+    /// Log that these messages, for one recipient and for one reason, were given up.
+    GivenUp(Vec<GivenUp>),
     /// Stop the daemon: the store failed.
     Stop {
         /// What happened, with the remedy.
@@ -291,7 +295,13 @@ impl Core {
         let mut core = Self {
             me,
             links: Links::new(links_auto, limits.links_max, now),
-            desk: Desk::new(incarnation, snapshot.last_row, &snapshot.outbox, &limits),
+            desk: Desk::new(
+                incarnation,
+                snapshot.last_row,
+                &snapshot.outbox,
+                snapshot.given_up,
+                &limits,
+            ),
             listeners: Listeners::new(
                 &snapshot.listeners,
                 snapshot.last_cursor,
@@ -520,9 +530,7 @@ impl Core {
                 }
                 self.on_delivered(&rows, bytes);
             }
-            Output::GivenUp { recipient: _, rows, bytes, why } => {
-                self.on_given_up(&rows, bytes, why);
-            }
+            Output::GivenUp(messages) => self.on_given_up(messages),
             Output::Pong { ping, rtt, attempts } => self.on_pong(ping, rtt, attempts),
             Output::Prekeys => self.renew_record(now),
         }

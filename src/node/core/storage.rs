@@ -9,7 +9,7 @@ use crate::control::SendRequest;
 use crate::control::protocol::{Done, ErrorCode, Failure, Reply};
 use crate::courier::{self, Change};
 use crate::model::{Monotonic, Now, Outgoing, PeerId, Row, Span};
-use crate::store::op::{Answer, Completion, KeyState, Op, Query, Question, Transaction};
+use crate::store::op::{Answer, Completion, KeyState, Op, Pruned, Query, Question, Transaction};
 
 /// Between two tries to store what there was no room for.
 const RETRY_INTERVAL: Span = Span::from_secs(1);
@@ -104,13 +104,20 @@ pub(super) enum Asked {
     /// The courier wants more messages for a recipient.
     Outbox(PeerId),
     /// A listing of the outbox.
-    OutboxPage(Caller),
+    OutboxPage(Caller, WhichPage),
     /// Something about the inbox.
     Inbox(AskedBy),
     /// A piece of a body.
     Body(Caller),
     /// Whether a key was used before.
     Key(Caller, Box<SendRequest>, PeerId),
+}
+
+/// Which page of a list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum WhichPage {
+    First,
+    Later,
 }
 
 /// What is on its way to the store.
@@ -217,11 +224,12 @@ impl Storage {
 
     /// Messages that left the outbox, if that is not written yet.
     fn unwritten_rows(&self) -> BTreeSet<Row> {
-        let rows = self.later.iter().filter_map(|op| match op {
-            Op::Unqueue { rows } => Some(rows),
-            _ => None,
+        let rows = self.later.iter().flat_map(|op| match op {
+            Op::Unqueue { rows } => rows.as_slice(),
+            Op::GiveUp(message) => std::slice::from_ref(&message.row),
+            _ => &[],
         });
-        rows.flatten().copied().collect()
+        rows.copied().collect()
     }
 
     fn transact(&mut self, ops: Vec<Op>, then: Then) -> Effect {
@@ -298,7 +306,7 @@ impl Core {
         match completion {
             Completion::Committed { token, pruned } => {
                 self.storage.full = false;
-                if pruned.messages > 0 {
+                if pruned != Pruned::default() {
                     self.listeners.on_pruned(now.mono, pruned.messages);
                     self.courier.handle(now, courier::Input::Pruned { bytes: pruned.bytes });
                 }
@@ -344,7 +352,8 @@ impl Core {
             Then::Queued(queueing) => {
                 for queued in queueing {
                     self.desk.withdraw(&queued);
-                    let text = "there is no room on the daemon's disk; free some and send again";
+                    let text = "there is no room on the daemon's disk or in its quota; free some \
+                                and send again";
                     self.fail(queued.caller, Failure::new(ErrorCode::StorageFull, text));
                 }
             }
@@ -380,8 +389,8 @@ impl Core {
             (Asked::Outbox(recipient), Answer::OutboxOf(messages)) => {
                 self.on_outbox(now, recipient, messages);
             }
-            (Asked::OutboxPage(caller), Answer::Outbox(heads)) => {
-                let reply = self.outbox_page(&heads);
+            (Asked::OutboxPage(caller, which), Answer::Outbox(heads)) => {
+                let reply = self.outbox_page(now, which, &heads);
                 self.reply(caller, reply);
             }
             (Asked::Inbox(by), Answer::Inbox { messages, through }) => {

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::model::limits::stored_bytes;
-use crate::store::apply::PRUNE_MESSAGES_MAX;
+use crate::store::apply::{PRUNE_KEYS_MAX, PRUNE_MESSAGES_MAX};
 use crate::store::ask::INBOX_SEARCH_MAX;
 use crate::store::op::Pruned;
 
@@ -121,13 +121,40 @@ fn one_question_looks_at_so_many_messages_and_one_prune_removes_so_many() {
 }
 
 #[test]
+fn one_prune_forgets_so_many_keys_those_that_expired_first() {
+    let (_directory, path) = place();
+    let (rig, _) = Rig::open(&path);
+    let max = u64::from(PRUNE_KEYS_MAX);
+    let count = 2 * max + 100;
+    let keyed = |row: u64| Outgoing { key: Some(row.to_string().into()), ..outgoing(row, 1, 0) };
+    rig.commit((1..=count).map(|row| queue(&keyed(row))).collect());
+    let is_known = |row: u64| {
+        let key = row.to_string().into();
+        let (subject, body) = (None, Bytes::new());
+        matches!(rig.ask(Question::Key { key, subject, body }), Answer::Key(Some(_)))
+    };
+    let prune = || {
+        // The messages expire at 9000 and so on: the last one stays.
+        let expired_before = time(9_000 + count);
+        match rig.commit(vec![Op::PruneKeys { expired_before }]) {
+            Completion::Committed { pruned, .. } => pruned.keys,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(prune(), max);
+    assert!(!is_known(max) && is_known(max + 1));
+    assert_eq!([prune(), prune(), prune()], [max, 99, 0]);
+    assert!(!is_known(count - 1) && is_known(count));
+}
+
+#[test]
 fn the_oldest_messages_go_by_age_and_by_size() {
     let (_directory, path) = place();
     let (rig, _) = Rig::open(&path);
     let held = Incoming { cursor: Cursor(0), ..incoming(77, 1, 500) };
     rig.commit((1..=10).map(|place| deliver(&incoming(place, 1, 100))).collect());
     rig.commit(vec![Op::Hold(Box::new(held.clone()))]);
-    let gone = |messages| Pruned { messages, bytes: messages * stored_bytes(100) };
+    let gone = |messages| Pruned { messages, bytes: messages * stored_bytes(100), keys: 0 };
     // By age alone: received at 1001 and so on.
     assert_eq!(prune(&rig, 10, 1_001, u64::MAX), gone(0));
     assert_eq!(prune(&rig, 10, 1_003, u64::MAX), gone(2));

@@ -2,7 +2,7 @@
 
 use super::{Purpose, verified};
 use crate::control::protocol::{
-    Connect, Connected, ErrorCode, Failure, PeerRef, Probe, Probed, Reply,
+    Connect, Connected, Disconnected, ErrorCode, Failure, PeerRef, Probe, Probed, Reply,
 };
 use crate::model::{Address, Monotonic, Name, Now, PeerId, Span, escaped};
 use crate::node::core::peers::Known;
@@ -184,10 +184,13 @@ impl Core {
             return self.fail(caller, Failure::new(ErrorCode::NoSuchPeer, text));
         }
         self.links.let_go(&peer);
+        self.links.shun(peer);
         let known = self.peers.known(&peer).cloned().unwrap_or_default();
         self.set_known(now, peer, Known { dial: None, ..known });
+        let dialled_by_peer = self.links.state_of(&peer).is_some_and(|link| link.peer_dials);
         self.close_link(now, &peer, CloseReason::Operator, "");
-        self.done_later(caller);
+        let reply = Reply::Disconnected(Disconnected { dialled_by_peer });
+        self.storage.reply_later(caller, reply);
     }
 
     pub(super) fn expire_connecting(&mut self, now: Now) {

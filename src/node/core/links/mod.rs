@@ -49,6 +49,8 @@ pub(in crate::node::core) struct LinkState {
     pub(in crate::node::core) address: Address,
     pub(in crate::node::core) since: Monotonic,
     instance: u64,
+    /// Whether the other end dialled: this link, or one that this one made superfluous.
+    peer_dials: bool,
 }
 
 /// What a dial is for.
@@ -147,6 +149,7 @@ impl Links {
 
     /// Keeps a link to a peer from now on.
     pub(in crate::node::core) fn keep(&mut self, peer: PeerId, now: Monotonic) {
+        self.auto_paused.remove(&peer);
         let new = Kept { failures: 0, brief_links: 0, next: now, dial: None, turn: 0 };
         self.kept.entry(peer).or_insert(new);
     }
@@ -155,6 +158,19 @@ impl Links {
     pub(in crate::node::core) fn let_go(&mut self, peer: &PeerId) {
         self.kept.remove(peer);
         self.last_errors.remove(peer);
+    }
+
+    /// Does not dial a peer by our own choice either, until the operator connects it again.
+    fn shun(&mut self, peer: PeerId) {
+        self.pause_auto(peer, Monotonic::NEVER);
+    }
+
+    /// Leaves a peer alone until then.
+    fn pause_auto(&mut self, peer: PeerId, until: Monotonic) {
+        while self.auto_paused.len() >= AUTO_PAUSED_MAX {
+            self.auto_paused.pop_first();
+        }
+        self.auto_paused.insert(peer, until);
     }
 
     /// Dials that clients wait for.
@@ -235,13 +251,19 @@ impl Core {
     pub(in crate::node::core) fn on_link_up(&mut self, now: Now, up: LinkUp) {
         let LinkUp { link, peer, dial, address, instance, record } = up;
         let outbound = dial.is_some();
-        let state = LinkState { peer, outbound, address, since: now.mono, instance };
+        let (since, peer_dials) = (now.mono, !outbound);
+        let mut state = LinkState { peer, outbound, address, since, instance, peer_dials };
         if peer == self.me {
             self.refuse_link(link, CloseReason::Myself, "");
             return self.on_link_refused(now, dial, CloseReason::Myself.to_string());
         }
         if let Some(old) = self.links.active.get(&peer).copied() {
-            if !self.replaces(old, &state) {
+            let replaces = self.replaces(old, &state);
+            if let Some(old) = self.links.up.get_mut(&old) {
+                state.peer_dials |= old.peer_dials;
+                old.peer_dials = state.peer_dials;
+            }
+            if !replaces {
                 self.refuse_link(link, CloseReason::Duplicate, "");
                 return self.on_linked(now, peer, dial);
             }
@@ -415,10 +437,7 @@ impl Core {
                 let lost = silent && self.links.lost.contains_key(peer);
                 let pause = if lost { LOST_PAUSE } else { AUTO_PAUSE };
                 let until = now.mono + jittered(&mut self.random, pause);
-                while self.links.auto_paused.len() >= AUTO_PAUSED_MAX {
-                    self.links.auto_paused.pop_first();
-                }
-                self.links.auto_paused.insert(*peer, until);
+                self.links.pause_auto(*peer, until);
             }
         }
     }
