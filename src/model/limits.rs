@@ -34,8 +34,8 @@ pub const ITEMS_MAX: usize = 1_024;
 pub const FRAGMENTS_MAX: usize = 32;
 /// Next hops kept for one destination.
 pub const NEXT_HOPS_MAX: usize = 3;
-/// Peers that have an alias or are connected by the operator: each is a row on disk, and a link that
-/// is kept.
+/// Peers that have an alias or are connected by the operator: each is a row on disk, and perhaps a
+/// link that is kept.
 pub const KNOWN_PEERS_MAX: usize = 10_000;
 /// Bytes of a node's name or an alias.
 pub const NAME_BYTES_MAX: usize = 64;

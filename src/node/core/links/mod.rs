@@ -23,7 +23,7 @@ pub(in crate::node::core) const BRIEF_LINK_MAX: Span = Span::from_secs(30);
 /// Between dials of a peer that stays away. A half longer at most, by jitter, so that what waits
 /// for the end of a partition is delivered within a minute after it.
 const REDIAL_MAX: Span = Span::from_secs(30);
-/// Dials to kept peers at once: each takes a file descriptor. Who was to be dialled first goes first.
+/// Dials to kept peers at once: each takes a file descriptor. Who has waited longest goes first.
 pub(in crate::node::core) const KEPT_DIALS_MAX: usize = 64;
 /// How often to look whether there are enough links to peers of our own choice.
 const AUTO_INTERVAL: Span = Span::from_secs(10);
