@@ -34,6 +34,9 @@ pub const ITEMS_MAX: usize = 1_024;
 pub const FRAGMENTS_MAX: usize = 32;
 /// Next hops kept for one destination.
 pub const NEXT_HOPS_MAX: usize = 3;
+/// Peers that have an alias or are connected by the operator: each is a row on disk, and perhaps a
+/// link that is kept.
+pub const KNOWN_PEERS_MAX: usize = 10_000;
 /// Bytes of a node's name or an alias.
 pub const NAME_BYTES_MAX: usize = 64;
 /// Bytes of a host name.
@@ -64,6 +67,9 @@ pub const LINK_SILENCE_MAX: Span = Span::from_secs(45);
 pub const PING_INTERVAL: Span = Span::from_secs(15);
 /// From connecting to the end of hello.
 pub const HANDSHAKE_TIMEOUT: Span = Span::from_secs(5);
+/// Full queues of links whose bytes may wait in all; beyond, whoever has more than its fair part
+/// waiting loses traffic.
+pub const FULL_LINK_QUEUES_MAX: usize = 32;
 /// Digests in one answer when records are compared.
 pub const DIGESTS_MAX: usize = 1_024;
 /// Records in one request or answer.

@@ -13,6 +13,8 @@ mod listeners;
 mod peers;
 mod record;
 mod storage;
+#[cfg(test)]
+mod tests;
 mod views;
 
 use std::collections::BTreeMap;
@@ -121,6 +123,12 @@ pub enum DialFailure {
     /// Nothing answered, or nothing that speaks the protocol.
     Unreachable {
         /// What happened, for people.
+        reason: String,
+    },
+    /// The peer is there, and it is we who cannot take the link: its record does not hold by our
+    /// clock, or we have too many links.
+    Unacceptable {
+        /// What is the matter, for people.
         reason: String,
     },
 }
@@ -470,7 +478,7 @@ impl Core {
             Output::Learned { record, via, new, discovered } => {
                 self.on_learned(now, &record, via, new, discovered);
             }
-            Output::Dropped { peer } => self.on_record_dropped(&peer),
+            Output::Dropped { peer } => self.storage.record_dropped(peer),
             Output::OwnRecordAhead { sequence } => {
                 self.record.see(sequence);
                 self.renew_record(now);

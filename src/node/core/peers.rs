@@ -9,6 +9,7 @@ use crate::control::protocol::{
     Discover, DiscoverCounts, DiscoveredEvent, ErrorCode, Event, Failure, PeerRef, Reply, SetAlias,
 };
 use crate::courier;
+use crate::model::limits::KNOWN_PEERS_MAX;
 use crate::model::{Address, Monotonic, Name, Now, PeerId, SignedRecord, Span, escaped};
 use crate::router::{self, DiscoverOutcome};
 use crate::store::op::{Op, PeerRow};
@@ -80,6 +81,7 @@ impl Core {
     pub(super) fn restore_peers(&mut self, now: Now, rows: Vec<PeerRow>) {
         for row in rows {
             let PeerRow { peer, record, alias, dial } = row;
+            self.storage.note_row(peer);
             if alias.is_some() || dial.is_some() {
                 if let Some(alias) = &alias {
                     self.peers.aliases.insert(alias.clone(), peer);
@@ -162,19 +164,19 @@ impl Core {
         }
         let standing = self.peers.is_standing(&peer);
         self.router.handle(now, router::Input::Standing { peer, known: standing });
-        self.store_peer(peer);
+        // At once, in order: an alias may be taken from one peer for another.
+        self.storage.later(self.peer_op(peer));
     }
 
-    /// Stores everything known of a peer.
-    fn store_peer(&mut self, peer: PeerId) {
+    /// The change that stores everything known of a peer.
+    pub(super) fn peer_op(&self, peer: PeerId) -> Op {
         let known = self.peers.known.get(&peer).cloned().unwrap_or_default();
         let record = self.router.record(&peer).map(|record| record.bytes.clone());
-        let op = if record.is_none() && known.alias.is_none() && known.dial.is_none() {
+        if record.is_none() && known.alias.is_none() && known.dial.is_none() {
             Op::DropPeer(peer)
         } else {
             Op::Peer(Box::new(PeerRow { peer, record, alias: known.alias, dial: known.dial }))
-        };
-        self.storage.later(op);
+        }
     }
 
     pub(super) fn on_alias(&mut self, now: Now, caller: Caller, request: SetAlias) {
@@ -187,10 +189,27 @@ impl Core {
             Some(Ok(alias)) => Some(alias),
             Some(Err(failure)) => return self.fail(caller, failure),
         };
+        if alias.is_some()
+            && let Err(failure) = self.room_for_known(&peer)
+        {
+            return self.fail(caller, failure);
+        }
         let mut known = self.peers.known(&peer).cloned().unwrap_or_default();
         known.alias = alias;
         self.set_known(now, peer, known);
         self.done_later(caller);
+    }
+
+    /// Whether the operator may have one more peer, unless this one is among them.
+    pub(super) fn room_for_known(&self, peer: &PeerId) -> Result<(), Failure> {
+        if self.peers.known.len() < KNOWN_PEERS_MAX || self.peers.known.contains_key(peer) {
+            return Ok(());
+        }
+        let text = format!(
+            "{KNOWN_PEERS_MAX} peers have an alias or are connected, and there may be no more; \
+             forget one with 'distmsgctl forget PEER'"
+        );
+        Err(Failure::new(ErrorCode::TooLarge, text))
     }
 
     /// An alias that the peer may have.
@@ -226,7 +245,6 @@ impl Core {
         self.router.handle(now, router::Input::Forget(peer));
         self.courier.handle(now, courier::Input::Forget(peer));
         self.set_known(now, peer, Known::default());
-        self.storage.later(Op::DropPeer(peer));
         self.done_later(caller);
     }
 
@@ -239,9 +257,7 @@ impl Core {
         discovered: bool,
     ) {
         let peer = record.record.peer;
-        if !self.storage.is_full() {
-            self.store_peer(peer);
-        }
+        self.storage.record_learned(peer);
         self.courier.handle(now, courier::Input::Nudge { peer: Some(peer) });
         if discovered {
             let event = Event::Discovered(DiscoveredEvent {
@@ -255,10 +271,6 @@ impl Core {
                 self.out.tell(caller.client, ToClient::Event(event.clone()));
             }
         }
-    }
-
-    pub(super) fn on_record_dropped(&mut self, peer: &PeerId) {
-        self.store_peer(*peer);
     }
 
     pub(super) fn on_discover(&mut self, now: Now, caller: Caller, request: &Discover) {

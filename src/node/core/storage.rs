@@ -20,6 +20,8 @@ const RETRY_INTERVAL: Span = Span::from_secs(1);
 const COMPANY_INTERVAL: Span = Span::from_millis(5);
 /// Messages loaded from the outbox at once.
 const LOAD_MESSAGES_MAX: usize = 1_024;
+/// Records of peers stored at once: what waits behind them waits for no more.
+const RECORDS_AT_ONCE: usize = 256;
 
 /// What to do when a transaction is on disk.
 #[derive(Debug)]
@@ -29,7 +31,71 @@ enum Then {
     /// New messages are in the outbox.
     Queued(Vec<Queueing>),
     /// Tell who waits. If there was no room, the same again later.
-    Later(Vec<Op>, Vec<(Caller, Reply)>),
+    Later(Later),
+}
+
+/// Changes that nothing has to wait for, and who waits for them all the same.
+#[derive(Debug, Default)]
+struct Later {
+    ops: Vec<Op>,
+    /// Peers whose records changed, and are written after `ops`.
+    records: Vec<PeerId>,
+    waiting: Vec<(Caller, Reply)>,
+}
+
+/// Peers whose rows on disk are not what is known of them, because their records changed. What they
+/// should be is looked up when it is written: at most one change for each, however long that takes.
+#[derive(Debug, Default)]
+struct ChangedRecords {
+    /// Those with a row on disk, or on its way there.
+    rows: BTreeSet<PeerId>,
+    /// Those with a newer record. They can be learned again, and wait while there is no room.
+    learned: BTreeSet<PeerId>,
+    /// Those that lost their record and have a row: writing that down makes room.
+    dropped: BTreeSet<PeerId>,
+}
+
+impl ChangedRecords {
+    fn learn(&mut self, peer: PeerId) {
+        self.dropped.remove(&peer);
+        self.learned.insert(peer);
+    }
+
+    fn drop(&mut self, peer: PeerId) {
+        self.learned.remove(&peer);
+        if self.rows.contains(&peer) {
+            self.dropped.insert(peer);
+        }
+    }
+
+    fn is_empty(&self, full: bool) -> bool {
+        self.dropped.is_empty() && (full || self.learned.is_empty())
+    }
+
+    /// Those to be written now, at most so many.
+    fn take(&mut self, full: bool, most: usize) -> Vec<PeerId> {
+        let mut taken = Vec::new();
+        let all = [(&mut self.dropped, true), (&mut self.learned, !full)];
+        for peers in all.into_iter().filter_map(|(peers, now)| now.then_some(peers)) {
+            while taken.len() < most
+                && let Some(peer) = peers.pop_first()
+            {
+                taken.push(peer);
+            }
+        }
+        taken
+    }
+
+    /// Notes what rows there will be.
+    fn note(&mut self, ops: &[Op]) {
+        for op in ops {
+            match op {
+                Op::Peer(row) => self.rows.insert(row.peer),
+                Op::DropPeer(peer) => self.rows.remove(peer),
+                _ => false,
+            };
+        }
+    }
 }
 
 /// What a question was for.
@@ -60,9 +126,12 @@ pub(super) struct Storage {
     token: u64,
     /// What the courier wants stored.
     received: Option<Vec<Change>>,
-    /// Changes that nothing has to wait for, and who waits for them all the same.
+    /// Changes that nothing has to wait for.
     later: Vec<Op>,
+    /// Who waits for them all the same.
     waiting: Vec<(Caller, Reply)>,
+    /// Records of peers that changed.
+    records: ChangedRecords,
     /// Whether some of `later` should not wait for company.
     urgent: bool,
     /// Until when the rest of it does.
@@ -94,6 +163,23 @@ impl Storage {
     pub(super) fn later_all(&mut self, changes: Vec<Change>) {
         self.urgent = true;
         self.later.extend(changes.into_iter().map(op_of));
+    }
+
+    /// A peer has a newer record than the one on disk.
+    pub(super) fn record_learned(&mut self, peer: PeerId) {
+        self.urgent = true;
+        self.records.learn(peer);
+    }
+
+    /// A peer has no record any more.
+    pub(super) fn record_dropped(&mut self, peer: PeerId) {
+        self.urgent = true;
+        self.records.drop(peer);
+    }
+
+    /// A peer has a row on disk.
+    pub(super) fn note_row(&mut self, peer: PeerId) {
+        self.records.rows.insert(peer);
     }
 
     /// A change that waits for company: should it be lost with a crash, it will be made again.
@@ -179,7 +265,9 @@ impl Core {
 
     fn commit_later(&mut self, now: Now, company: bool) {
         let storage = &mut self.storage;
-        let idle = storage.later.is_empty() && storage.waiting.is_empty();
+        let idle = storage.later.is_empty()
+            && storage.waiting.is_empty()
+            && storage.records.is_empty(storage.full);
         let on_its_way = storage.later_on_its_way && !storage.ending;
         if idle || on_its_way || storage.retry_at.is_some() {
             return;
@@ -190,9 +278,16 @@ impl Core {
         }
         (storage.urgent, storage.company_until) = (false, None);
         storage.later_on_its_way = true;
-        let ops = std::mem::take(&mut storage.later);
-        let waiting = std::mem::take(&mut storage.waiting);
-        let effect = storage.transact(ops.clone(), Then::Later(ops, waiting));
+        let most = if storage.ending { usize::MAX } else { RECORDS_AT_ONCE };
+        let later = Later {
+            ops: std::mem::take(&mut storage.later),
+            records: storage.records.take(storage.full, most),
+            waiting: std::mem::take(&mut storage.waiting),
+        };
+        let mut ops = later.ops.clone();
+        ops.extend(later.records.iter().map(|peer| self.peer_op(*peer)));
+        self.storage.records.note(&ops);
+        let effect = self.storage.transact(ops, Then::Later(later));
         self.out.effects.push(effect);
     }
 
@@ -242,9 +337,9 @@ impl Core {
                 self.carry(now);
             }
             Then::Queued(queueing) => self.on_queued(now, queueing),
-            Then::Later(_, waiting) => {
+            Then::Later(later) => {
                 self.storage.later_on_its_way = false;
-                for (caller, reply) in waiting {
+                for (caller, reply) in later.waiting {
                     self.reply(caller, reply);
                 }
             }
@@ -262,18 +357,30 @@ impl Core {
                     self.fail(queued.caller, Failure::new(ErrorCode::StorageFull, text));
                 }
             }
-            Then::Later(mut ops, mut waiting) => {
-                self.storage.later_on_its_way = false;
-                // Records can be learned again; what was delivered or acknowledged cannot.
-                ops.retain(
-                    |op| !matches!(op, Op::Peer(row) if row.alias.is_none() && row.dial.is_none()),
-                );
-                ops.append(&mut self.storage.later);
-                waiting.append(&mut self.storage.waiting);
-                self.storage.later = ops;
-                self.storage.waiting = waiting;
-                self.storage.retry_at = Some(now.mono + RETRY_INTERVAL);
+            Then::Later(later) => {
+                let Later { mut ops, records, mut waiting } = later;
+                for peer in records {
+                    self.on_record_unwritten(peer);
+                }
+                let storage = &mut self.storage;
+                storage.later_on_its_way = false;
+                ops.append(&mut storage.later);
+                waiting.append(&mut storage.waiting);
+                storage.later = ops;
+                storage.waiting = waiting;
+                storage.retry_at = Some(now.mono + RETRY_INTERVAL);
             }
+        }
+    }
+
+    /// There was no room for what became of a peer's record.
+    fn on_record_unwritten(&mut self, peer: PeerId) {
+        if self.router.record(&peer).is_some() {
+            self.storage.record_learned(peer);
+        } else {
+            // Perhaps the row to be removed is there.
+            self.storage.note_row(peer);
+            self.storage.record_dropped(peer);
         }
     }
 
