@@ -416,4 +416,14 @@ impl Courier {
     pub fn queue_state(&self, recipient: &PeerId) -> QueueState {
         self.outbox.state(recipient)
     }
+
+    /// How many peers something is on its way to, or was within the last hour.
+    pub fn recipients(&self) -> usize {
+        self.outbox.recipients()
+    }
+
+    /// Whether a peer is one of them.
+    pub fn writes_to(&self, peer: &PeerId) -> bool {
+        self.outbox.writes_to(peer)
+    }
 }

@@ -89,6 +89,14 @@ impl Outbox {
         }
     }
 
+    pub(super) fn recipients(&self) -> usize {
+        self.queues.len()
+    }
+
+    pub(super) fn writes_to(&self, peer: &PeerId) -> bool {
+        self.queues.contains_key(peer)
+    }
+
     pub(super) fn queued(&self, recipient: &PeerId) -> u64 {
         self.queues.get(recipient).map_or(0, |queue| queue.undelivered)
     }

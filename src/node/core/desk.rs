@@ -20,6 +20,10 @@ const TIMEOUT_DEFAULT: Span = Span::from_secs(10);
 
 /// Sends with one key that wait for the first of them to be stored.
 const KEY_WAITERS_MAX: usize = 64;
+/// Peers that messages may be on their way to at once: each has a queue and a session of its own.
+const RECIPIENTS_MAX: usize = 16_384;
+/// How often those are looked for to whom nothing is on its way any more, while there is no room.
+const SWEEP_INTERVAL: Span = Span::from_secs(1);
 
 /// A message on its way to the disk.
 #[derive(Debug)]
@@ -49,6 +53,13 @@ pub(super) struct Desk {
     last_row: Row,
     /// The last number given to each recipient in this run.
     sequences: BTreeMap<PeerId, Sequence>,
+    /// [`RECIPIENTS_MAX`], unless a test wants fewer.
+    pub(super) recipients_max: usize,
+    /// The highest number given to a recipient that is not among them any more: who comes back
+    /// begins above it, so that no number is given twice.
+    sequence_dropped: Sequence,
+    /// When recipients to whom nothing is on its way were last dropped from them.
+    sequences_swept: Monotonic,
     messages: u64,
     bytes: u64,
     bytes_max: u64,
@@ -83,6 +94,9 @@ impl Desk {
             incarnation,
             last_row,
             sequences: BTreeMap::new(),
+            recipients_max: RECIPIENTS_MAX,
+            sequence_dropped: Sequence(0),
+            sequences_swept: Monotonic::START,
             messages,
             bytes: bytes.saturating_add(STORED_OVERHEAD_BYTES.saturating_mul(messages)),
             bytes_max: limits.outbox_bytes_max,
@@ -271,10 +285,21 @@ impl Core {
                         outbox_bytes_max";
             return self.fail(caller, Failure::new(ErrorCode::OutboxFull, text));
         }
+        if !self.has_room_for_recipient(now, &recipient) {
+            if let Some(key) = &request.key {
+                self.desk.keys_busy.remove(key);
+            }
+            let text = format!(
+                "messages are on their way to {} peers; wait until some of them have what is theirs",
+                self.desk.recipients_max
+            );
+            return self.fail(caller, Failure::new(ErrorCode::OutboxFull, text));
+        }
+        let desk = &mut self.desk;
         desk.messages += 1;
         desk.bytes += bytes;
         desk.last_row = Row(desk.last_row.0 + 1);
-        let last = desk.sequences.entry(recipient).or_insert(Sequence(0));
+        let last = desk.sequences.entry(recipient).or_insert(desk.sequence_dropped);
         *last = last.next();
         let (incarnation, sequence) = (desk.incarnation, *last);
         let uid = Uid { sender: self.me, recipient, incarnation, sequence };
@@ -291,6 +316,24 @@ impl Core {
             body: request.body,
         };
         desk.queueing.push(Queueing { message, caller, wait: request.wait, timeout });
+    }
+
+    /// Whether one more recipient may have messages waiting: each costs memory, however small
+    /// they are.
+    fn has_room_for_recipient(&mut self, now: Now, recipient: &PeerId) -> bool {
+        let (desk, courier) = (&mut self.desk, &self.courier);
+        if desk.sequences.contains_key(recipient) {
+            return true;
+        }
+        let is_due = now.mono >= desk.sequences_swept + SWEEP_INTERVAL;
+        if desk.sequences.len() >= desk.recipients_max && is_due {
+            desk.sequences_swept = now.mono;
+            for (_, last) in desk.sequences.extract_if(.., |peer, _| !courier.writes_to(peer)) {
+                desk.sequence_dropped = desk.sequence_dropped.max(last);
+            }
+        }
+        let is_known = courier.writes_to(recipient) || courier.recipients() < desk.recipients_max;
+        is_known && desk.sequences.len() < desk.recipients_max
     }
 
     /// Messages are in the outbox, on disk.

@@ -1,5 +1,6 @@
 //! One core without a network or a disk: what it wants done is looked at.
 
+mod desk;
 mod links;
 mod record;
 mod storage;
@@ -8,10 +9,10 @@ use std::collections::VecDeque;
 
 use super::*;
 use crate::control::protocol::{Connect, Request};
-use crate::model::Timestamp;
-use crate::store::op::{Op, PeerRow, Pruned};
+use crate::model::{Outgoing, Row, Sequence, Timestamp};
+use crate::store::op::{Answer, Op, PeerRow, Pruned, Question};
 
-/// A disk that only knows peers.
+/// A disk that only knows peers and what is to be sent.
 #[derive(Default)]
 pub(super) struct Disk {
     /// Whether there is no room.
@@ -19,6 +20,9 @@ pub(super) struct Disk {
     pub(super) peers: BTreeMap<PeerId, PeerRow>,
     /// Changes in the largest transaction.
     pub(super) ops_max: usize,
+    /// Messages that were put into the outbox, in order.
+    pub(super) queued: Vec<(PeerId, Sequence)>,
+    outbox: BTreeMap<Row, Outgoing>,
 }
 
 impl Disk {
@@ -40,10 +44,24 @@ impl Disk {
                 Op::DropPeer(peer) => {
                     self.peers.remove(&peer);
                 }
+                Op::Queue(message) => {
+                    self.queued.push((message.recipient, message.sequence));
+                    self.outbox.insert(message.row, *message);
+                }
+                Op::Unqueue { rows } => self.outbox.retain(|row, _| !rows.contains(row)),
                 _ => {}
             }
         }
         Completion::Committed { token, pruned: Pruned::default(), kept_windows: Vec::new() }
+    }
+
+    fn answer(&self, query: &Query) -> Option<Completion> {
+        let Question::OutboxOf { recipient, after, .. } = &query.what else { return None };
+        let mine =
+            |(row, message): &(&Row, &Outgoing)| *row > after && message.recipient == *recipient;
+        let messages = self.outbox.iter().filter(mine).map(|(_, message)| message.clone());
+        let answer = Answer::OutboxOf(messages.collect());
+        Some(Completion::Answered { token: query.token, answer })
     }
 }
 
@@ -114,6 +132,12 @@ impl Lone {
                     let done = self.disk.commit(transaction);
                     self.core.handle(self.now, Input::Store(done));
                     effects.extend(self.core.finish(self.now));
+                }
+                Effect::Ask(query) => {
+                    if let Some(answer) = self.disk.answer(&query) {
+                        self.core.handle(self.now, Input::Store(answer));
+                        effects.extend(self.core.finish(self.now));
+                    }
                 }
                 Effect::Dial { dial, .. } => self.dials.push(dial),
                 Effect::Close { link, .. } => self.closed.push(link),
