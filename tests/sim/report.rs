@@ -83,6 +83,7 @@ impl Report {
         let rows = [
             ("seeds", self.seeds.to_string()),
             ("wall time", format!("{:.1} s", took.as_secs_f64())),
+            ("cryptography", distmsg::crypto::SUITE.to_owned()),
             ("simulated time", format!("{} s", self.simulated_ms / 1000)),
             ("messages delivered", self.attempts.len().to_string()),
             ("steps that went wrong", self.faults.to_string()),

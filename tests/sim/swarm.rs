@@ -195,7 +195,7 @@ fn outcome(
     };
     let late = referee.arrived().values().filter(|arrived| arrived.turn >= LATE);
     Outcome {
-        trace: u64::from_be_bytes(*world.trace().first_chunk().expect("32 bytes")),
+        trace: world.trace(),
         counts: world.counts,
         simulated_ms: simulated.as_millis(),
         recovered_ms: recovered_after.as_millis(),
