@@ -71,8 +71,18 @@ struct Node {
     hostile: Option<Hostile>,
     /// How far its clock is ahead of the true time, in milliseconds.
     ahead_ms: i64,
+    /// What its clock gains, in parts of a million, and since when.
+    drift: (i64, Monotonic),
     /// What its disk does.
     health: Health,
+}
+
+impl Node {
+    /// What its clock gained since its drift was set.
+    fn drifted_ms(&self, now: Monotonic) -> i64 {
+        let (millionths, since) = self.drift;
+        now.since(since).as_millis().cast_signed() * millionths / 1_000_000
+    }
 }
 
 /// What a node's disk does with transactions.
@@ -81,8 +91,11 @@ pub(crate) enum Health {
     Good,
     /// There is no room.
     Full,
-    /// The next one fails, and with it the node stops; it starts again later.
+    /// The next one fails, and with it the node stops; it starts again later. What was to be
+    /// written may be there or not.
     Failing,
+    /// The node crashes while the next one is written: it is there or not, and nobody hears of it.
+    Dying,
 }
 
 /// What the simulation counts.
@@ -95,6 +108,8 @@ pub(crate) struct Counts {
     pub(crate) crashes: u64,
     pub(crate) breaks: u64,
     pub(crate) failures: u64,
+    /// Crashes while a disk was writing.
+    pub(crate) torn: u64,
 }
 
 /// What a client was told of a message.
@@ -163,6 +178,7 @@ impl World {
                 record: Bytes::new(),
                 hostile: None,
                 ahead_ms: 0,
+                drift: (0, Monotonic::START),
                 health: Health::Good,
             })
             .collect::<Vec<_>>();
@@ -332,6 +348,14 @@ impl World {
         self.nodes[node].ahead_ms = ahead_ms;
     }
 
+    /// Has a node's clock gain so many parts of a million from now on.
+    pub(crate) fn set_drift(&mut self, node: usize, millionths: i64) {
+        let now = self.now;
+        let there = &mut self.nodes[node];
+        there.ahead_ms += there.drifted_ms(now);
+        there.drift = (millionths, now);
+    }
+
     /// Breaks all links between two nodes.
     pub(crate) fn part(&mut self, a: usize, b: usize) {
         let links = self.nodes[a].links.iter().filter(|(_, (other, _))| *other == b);
@@ -401,7 +425,8 @@ impl World {
 
     fn time(&self, node: usize) -> Now {
         let true_ms = START_MS + self.now.as_micros() / 1000;
-        let wall = true_ms.saturating_add_signed(self.nodes[node].ahead_ms);
+        let there = &self.nodes[node];
+        let wall = true_ms.saturating_add_signed(there.ahead_ms + there.drifted_ms(self.now));
         Now { mono: self.now, wall: Timestamp::from_millis(wall) }
     }
 
@@ -477,8 +502,17 @@ impl World {
         let completion = match there.health {
             Health::Good => there.disk.commit(transaction),
             Health::Full => Completion::Full { token: transaction.token },
-            Health::Failing => {
+            Health::Failing | Health::Dying => {
+                let dies = there.health == Health::Dying;
                 there.health = Health::Good;
+                if self.random.below(2) == 0 {
+                    there.disk.commit(transaction);
+                }
+                self.look_at_inbox(node);
+                if dies {
+                    self.counts.torn += 1;
+                    return self.crash(node);
+                }
                 Completion::Failed { reason: "the disk is broken".to_owned() }
             }
         };
