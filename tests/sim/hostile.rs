@@ -152,7 +152,11 @@ impl Hostile {
         match frame {
             Frame::Envelope(envelope) if envelope.header.destination != me => {
                 if self.is(Kind::ForgeReceipts) {
-                    let preimage = self.random.bytes();
+                    // Anything, or what everybody sees in the header.
+                    let preimage = match self.chance(50) {
+                        true => self.random.bytes(),
+                        false => envelope.header.commitment,
+                    };
                     return (vec![Frame::Receipt { preimage }.encode()], false);
                 }
                 if self.is(Kind::Reject) {

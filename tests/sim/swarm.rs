@@ -177,9 +177,12 @@ fn end(world: &mut World, step: &Step) {
 fn missing(world: &World, plan: &Plan) -> Option<String> {
     let referee = world.referee.as_ref().expect("a referee");
     let missing = referee.handed().iter().find(|(number, handed)| {
+        // Of what is in no outbox, on disk, the client was told so, or the daemon crashed.
+        let is_lost = !referee.is_queued(**number)
+            && (world.unheard.contains(&number.cast_signed())
+                || matches!(world.told.get(&number.cast_signed()), Some(Told::Failed(_))));
         !referee.arrived().contains_key(number)
-            && !world.unheard.contains(&number.cast_signed())
-            && !matches!(world.told.get(&number.cast_signed()), Some(Told::Failed(_)))
+            && !is_lost
             && plan.honest_distance(handed.from, handed.to).is_some()
     });
     missing.map(|(number, handed)| {

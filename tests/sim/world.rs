@@ -12,7 +12,7 @@ use distmsg::model::{Address, Limits, Monotonic, Name, NetworkId, Now, PeerId, S
 use distmsg::node::core::{
     About, ClientId, Core, DialFailure, DialId, Effect, Input, LinkId, LinkUp, Settings,
 };
-use distmsg::store::op::{Completion, Query, Transaction};
+use distmsg::store::op::{Completion, Op, Query, Transaction};
 use distmsg::wire::Frame;
 
 use crate::disk::Disk;
@@ -498,15 +498,21 @@ impl World {
     }
 
     fn commit(&mut self, node: usize, transaction: Transaction) {
+        let queued = queued_by(&transaction);
         let there = &mut self.nodes[node];
         let completion = match there.health {
-            Health::Good => there.disk.commit(transaction),
+            Health::Good => {
+                let completion = there.disk.commit(transaction);
+                self.referee.iter_mut().for_each(|referee| referee.on_queued(&queued));
+                completion
+            }
             Health::Full => Completion::Full { token: transaction.token },
             Health::Failing | Health::Dying => {
                 let dies = there.health == Health::Dying;
                 there.health = Health::Good;
                 if self.random.below(2) == 0 {
                     there.disk.commit(transaction);
+                    self.referee.iter_mut().for_each(|referee| referee.on_queued(&queued));
                 }
                 self.look_at_inbox(node);
                 if dies {
@@ -566,6 +572,7 @@ impl World {
         if self.inputs.is_multiple_of(LOOKS_EVERY) {
             let again = core.finish(now);
             assert!(again.is_empty(), "a second finish at {now:?} found {again:?} to do");
+            look_at_tables(node, core);
         }
         if deadline < self.nodes[node].woken && deadline < Monotonic::NEVER {
             self.nodes[node].woken = deadline;
@@ -756,6 +763,22 @@ impl World {
             referee.on_told(number, &told, is_held);
         }
         self.told.insert(number, told);
+    }
+}
+
+/// The numbers of the messages that a transaction puts into the outbox.
+fn queued_by(transaction: &Transaction) -> Vec<u64> {
+    let number = |op: &Op| match op {
+        Op::Queue(message) => message.body.first_chunk().map(|head| u64::from_be_bytes(*head)),
+        _ => None,
+    };
+    transaction.ops.iter().filter_map(number).collect()
+}
+
+/// Every table must be within its limit.
+fn look_at_tables(node: usize, core: &Core) {
+    for table in core.occupancy() {
+        assert!(table.is_within(), "node {node} has too much of something: {table:?}");
     }
 }
 

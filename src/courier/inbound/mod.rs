@@ -26,8 +26,8 @@ use crate::model::limits::{
     CLOCK_SKEW_MAX, MESSAGE_LIFETIME_MAX, PREKEY_LIFETIME, SESSION_LIFETIME,
 };
 use crate::model::{
-    Cursor, FairBucket, Incarnation, Limits, Monotonic, Now, PeerId, ReceivedKey, Sequence,
-    SessionId, Span,
+    Cursor, FairBucket, Incarnation, Limits, Monotonic, Now, Occupancy, PeerId, ReceivedKey,
+    Sequence, SessionId, Span,
 };
 use crate::wire::{Header, NoticeKind, Payload, Tail};
 
@@ -146,6 +146,32 @@ impl Inbound {
 
     pub(super) const fn deadline(&self) -> Monotonic {
         self.next_chore
+    }
+
+    pub(super) fn occupancy(&self) -> [Occupancy; 10] {
+        let inbox_bytes = self.inbox_bytes.saturating_add(self.reserved_bytes);
+        let batch = self.batch.as_ref().map_or(0, |batch| batch.accepted.len());
+        let chores_max = self.sessions_max + assess::WINDOWS_MAX + assess::PARTIALS_MAX;
+        [
+            Occupancy::new("sessions with us", self.sessions.len(), self.sessions_max),
+            Occupancy::new("windows", self.windows.len(), assess::WINDOWS_MAX),
+            Occupancy::new("messages in parts", self.partials.len(), assess::PARTIALS_MAX),
+            Occupancy { table: "inbox bytes", used: inbox_bytes, limit: self.inbox_bytes_max },
+            Occupancy::new(
+                "bytes of opened envelopes",
+                self.waiting_bytes,
+                WAITING_BYTES_MAX + OPENED_OVERHEAD_BYTES,
+            ),
+            Occupancy::new(
+                "opened envelopes",
+                self.waiting.len(),
+                WAITING_BYTES_MAX / OPENED_OVERHEAD_BYTES,
+            ),
+            Occupancy::new("batch", batch, BATCH_BYTES_MAX / OPENED_OVERHEAD_BYTES + 1),
+            Occupancy::new("chores", self.chores.len(), chores_max),
+            self.openings.signatures.occupancy("openings to check"),
+            self.openings.sessions.occupancy("openings to open"),
+        ]
     }
 
     /// An envelope for us came.
@@ -273,7 +299,7 @@ impl Inbound {
         let chores = &mut self.chores;
         self.sessions.retain(|(sender, session), state| {
             let keep = now.wall < state.created + SESSION_LIFETIME;
-            if !keep {
+            if !keep && state.stored {
                 chores.push(Change::DropSession { sender: *sender, session: *session });
             }
             keep

@@ -1,6 +1,7 @@
 //! Sessions that others open with us.
 
 use super::Inbound;
+use super::batch::Batch;
 use crate::courier::prekeys::Prekeys;
 use crate::courier::session::opening_holds;
 use crate::courier::{Change, Delivery};
@@ -70,9 +71,15 @@ impl Inbound {
         } else {
             None
         };
-        if let Some((sender, session)) = evicted {
-            self.sessions.remove(&(sender, session));
-            self.chores.push(Change::DropSession { sender, session });
+        if let Some((sender, session)) = evicted
+            && let Some(old) = self.sessions.remove(&(sender, session))
+        {
+            // What was never written needs no removal. While there is no room on disk nothing is
+            // written, and whoever opens sessions all the same leaves nothing behind.
+            let is_being_written = |batch: &Batch| batch.sessions.contains(&(sender, session));
+            if old.stored || self.batch.as_deref().is_some_and(is_being_written) {
+                self.chores.push(Change::DropSession { sender, session });
+            }
         }
         self.sessions.insert(key, session);
     }

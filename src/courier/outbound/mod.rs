@@ -14,7 +14,7 @@ use super::pace::Pace;
 use super::session::OutSession;
 use super::{GivenUp, Output, QueueState};
 use crate::crypto::{Identity, Random};
-use crate::model::{Bucket, Monotonic, Now, Outgoing, PeerId, Row, SignedRecord, Span};
+use crate::model::{Bucket, Monotonic, Now, Occupancy, Outgoing, PeerId, Row, SignedRecord, Span};
 use crate::wire::{NoticeKind, RejectReason};
 
 /// Pings waiting for one recipient.
@@ -65,6 +65,20 @@ impl Outbox {
 
     pub(super) fn deadline(&self) -> Monotonic {
         self.timers.first().map_or(Monotonic::NEVER, |(when, _)| *when)
+    }
+
+    /// With messages of so many bytes at most. Of what each queue has, the fullest.
+    pub(super) fn occupancy(&self, message_bytes_max: usize) -> Vec<Occupancy> {
+        let queues = self.queues.len();
+        let envelopes = self.queues.values().map(|queue| queue.flights.len()).sum();
+        let mut all = vec![
+            Occupancy::new("queues by deadline", self.timers.len(), queues),
+            Occupancy::new("queues to look at", self.dirty.len(), 0),
+            Occupancy::new("envelopes without a receipt", self.on_the_way.len(), envelopes),
+        ];
+        let tables = self.queues.values().map(|queue| queue.occupancy(message_bytes_max));
+        all.extend(Occupancy::fullest(tables).into_iter().flatten());
+        all
     }
 
     pub(super) fn state(&self, recipient: &PeerId) -> QueueState {

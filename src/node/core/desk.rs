@@ -10,12 +10,16 @@ use crate::courier::{self, GivenUp, QueueState};
 use crate::crypto::message_id;
 use crate::model::limits::{MESSAGE_LIFETIME_MAX, STORED_OVERHEAD_BYTES};
 use crate::model::{
-    Incarnation, Limits, MessageId, Monotonic, Now, Outgoing, PeerId, Row, Sequence, Span, Uid,
+    Incarnation, Limits, MessageId, Monotonic, Now, Occupancy, Outgoing, PeerId, Row, Sequence,
+    Span, Uid,
 };
 use crate::store::op::{KeyRow, KeyState, Op, OutboxSummary, Question};
 
 /// How long a send waits unless it says otherwise.
 const TIMEOUT_DEFAULT: Span = Span::from_secs(10);
+
+/// Recipients whose last number is remembered.
+const RECIPIENTS_MAX: usize = 100_000;
 
 /// Sends with one key that wait for the first of them to be stored.
 const KEY_WAITERS_MAX: usize = 64;
@@ -48,6 +52,8 @@ pub(super) struct Desk {
     last_row: Row,
     /// The last number given to each recipient in this run.
     sequences: BTreeMap<PeerId, Sequence>,
+    /// The highest number that was given to anybody who is not among them.
+    sequences_base: Sequence,
     messages: u64,
     bytes: u64,
     bytes_max: u64,
@@ -79,6 +85,7 @@ impl Desk {
             incarnation,
             last_row,
             sequences: BTreeMap::new(),
+            sequences_base: Sequence(0),
             messages,
             bytes: bytes.saturating_add(STORED_OVERHEAD_BYTES.saturating_mul(messages)),
             bytes_max: limits.outbox_bytes_max,
@@ -104,6 +111,32 @@ impl Desk {
     /// Bytes of the bodies.
     pub(super) const fn bytes(&self) -> u64 {
         self.bytes.saturating_sub(self.messages.saturating_mul(STORED_OVERHEAD_BYTES))
+    }
+
+    /// What is kept of messages is bounded by what the outbox holds.
+    pub(super) fn occupancy(&self) -> [Occupancy; 6] {
+        let messages = usize::try_from(self.messages).unwrap_or(usize::MAX);
+        [
+            Occupancy { table: "outbox bytes", used: self.bytes, limit: self.bytes_max },
+            Occupancy::new("messages to queue", self.queueing.len(), 0),
+            Occupancy::new("messages waited for", self.waiters.len(), messages),
+            Occupancy::new("keys of messages", self.keys.len(), messages),
+            Occupancy::new("keys settled early", self.settled.len(), self.keys_busy.len()),
+            Occupancy::new("numbered recipients", self.sequences.len(), RECIPIENTS_MAX),
+        ]
+    }
+
+    /// The number of the next message to a recipient. When too many are remembered all are
+    /// forgotten, and everybody's next number is above all that were given: no number is ever
+    /// given twice, and whoever waits for those between is told that they will not come.
+    fn next_sequence(&mut self, recipient: PeerId) -> Sequence {
+        if self.sequences.len() >= RECIPIENTS_MAX && !self.sequences.contains_key(&recipient) {
+            let given = std::mem::take(&mut self.sequences).into_values();
+            self.sequences_base = given.max().unwrap_or(self.sequences_base);
+        }
+        let last = self.sequences.entry(recipient).or_insert(self.sequences_base);
+        *last = last.next();
+        *last
     }
 
     pub(super) fn take_queueing(&mut self) -> Vec<Queueing> {
@@ -257,9 +290,7 @@ impl Core {
         desk.messages += 1;
         desk.bytes += bytes;
         desk.last_row = Row(desk.last_row.0 + 1);
-        let last = desk.sequences.entry(recipient).or_insert(Sequence(0));
-        *last = last.next();
-        let (incarnation, sequence) = (desk.incarnation, *last);
+        let (incarnation, sequence) = (desk.incarnation, desk.next_sequence(recipient));
         let uid = Uid { sender: self.me, recipient, incarnation, sequence };
         let message = Outgoing {
             row: desk.last_row,

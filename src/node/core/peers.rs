@@ -9,7 +9,7 @@ use crate::control::protocol::{
     Discover, DiscoverCounts, DiscoveredEvent, ErrorCode, Event, Failure, PeerRef, Reply, SetAlias,
 };
 use crate::courier;
-use crate::model::{Address, Monotonic, Name, Now, PeerId, SignedRecord, Span, escaped};
+use crate::model::{Address, Monotonic, Name, Now, Occupancy, PeerId, SignedRecord, Span, escaped};
 use crate::router::{self, DiscoverOutcome};
 use crate::store::op::{Op, PeerRow};
 use crate::wire::CloseReason;
@@ -18,6 +18,11 @@ use crate::wire::CloseReason;
 const CANDIDATES_MAX: usize = 4;
 /// Peers remembered as acquainted by their receipts.
 const ACQUAINTED_MAX: usize = 100_000;
+
+/// Peers that the operator may name or connect.
+const KNOWN_MAX: usize = 100_000;
+/// Clients that wait for a discover to end.
+const DISCOVERING_MAX: usize = 1_024;
 
 /// What the operator said of a peer.
 #[derive(Debug, Clone, Default)]
@@ -69,6 +74,24 @@ impl Peers {
     pub(super) fn deadline(&self) -> Monotonic {
         let deadlines = self.discovering.iter().map(|(_, deadline)| *deadline);
         deadlines.min().unwrap_or(Monotonic::NEVER)
+    }
+
+    pub(super) fn occupancy(&self) -> [Occupancy; 4] {
+        [
+            Occupancy::new("peers of the operator", self.known.len(), KNOWN_MAX),
+            Occupancy::new("aliases", self.aliases.len(), self.known.len()),
+            Occupancy::new("peers that sent receipts", self.acquainted.len(), ACQUAINTED_MAX),
+            Occupancy::new("clients that discover", self.discovering.len(), DISCOVERING_MAX),
+        ]
+    }
+
+    /// Whether the operator may name or connect one more peer.
+    pub(super) fn has_room_for(&self, peer: &PeerId) -> Result<(), Failure> {
+        if self.known.len() < KNOWN_MAX || self.known.contains_key(peer) {
+            return Ok(());
+        }
+        let text = format!("{KNOWN_MAX} peers are named or connected already; forget some");
+        Err(Failure::new(ErrorCode::Busy, text))
     }
 
     fn is_standing(&self, peer: &PeerId) -> bool {
@@ -162,19 +185,19 @@ impl Core {
         }
         let standing = self.peers.is_standing(&peer);
         self.router.handle(now, router::Input::Standing { peer, known: standing });
-        self.store_peer(peer);
+        let op = self.peer_op(peer);
+        self.storage.later(op);
     }
 
-    /// Stores everything known of a peer.
-    fn store_peer(&mut self, peer: PeerId) {
+    /// Everything known of a peer, to be stored.
+    fn peer_op(&self, peer: PeerId) -> Op {
         let known = self.peers.known.get(&peer).cloned().unwrap_or_default();
         let record = self.router.record(&peer).map(|record| record.bytes.clone());
-        let op = if record.is_none() && known.alias.is_none() && known.dial.is_none() {
+        if record.is_none() && known.alias.is_none() && known.dial.is_none() {
             Op::DropPeer(peer)
         } else {
             Op::Peer(Box::new(PeerRow { peer, record, alias: known.alias, dial: known.dial }))
-        };
-        self.storage.later(op);
+        }
     }
 
     pub(super) fn on_alias(&mut self, now: Now, caller: Caller, request: SetAlias) {
@@ -182,6 +205,9 @@ impl Core {
             Ok(peer) => peer,
             Err(failure) => return self.fail(caller, failure),
         };
+        if let Err(failure) = self.peers.has_room_for(&peer) {
+            return self.fail(caller, failure);
+        }
         let alias = match request.alias.as_deref().map(|alias| self.free_alias(alias, peer)) {
             None => None,
             Some(Ok(alias)) => Some(alias),
@@ -239,9 +265,8 @@ impl Core {
         discovered: bool,
     ) {
         let peer = record.record.peer;
-        if !self.storage.is_full() {
-            self.store_peer(peer);
-        }
+        let op = self.peer_op(peer);
+        self.storage.later_if_room(op);
         self.courier.handle(now, courier::Input::Nudge { peer: Some(peer) });
         if discovered {
             let event = Event::Discovered(DiscoveredEvent {
@@ -258,10 +283,15 @@ impl Core {
     }
 
     pub(super) fn on_record_dropped(&mut self, peer: &PeerId) {
-        self.store_peer(*peer);
+        let op = self.peer_op(*peer);
+        self.storage.later_if_room(op);
     }
 
     pub(super) fn on_discover(&mut self, now: Now, caller: Caller, request: &Discover) {
+        if self.peers.discovering.len() >= DISCOVERING_MAX {
+            let text = "many clients wait for a discover already; try again";
+            return self.fail(caller, Failure::new(ErrorCode::Busy, text));
+        }
         let deadline = now.mono + Span::from_millis(request.timeout_ms);
         self.peers.discovering.push((caller, deadline));
         self.router.handle(now, router::Input::Discover);

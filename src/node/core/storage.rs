@@ -8,7 +8,7 @@ use super::{Caller, Core, Effect};
 use crate::control::SendRequest;
 use crate::control::protocol::{Done, ErrorCode, Failure, Reply};
 use crate::courier::{self, Change};
-use crate::model::{Monotonic, Now, Outgoing, PeerId, Row, Span};
+use crate::model::{Monotonic, Now, Occupancy, Outgoing, PeerId, Row, Span};
 use crate::store::op::{Answer, Completion, KeyState, Op, Query, Question, Transaction};
 
 /// Between two tries to store what there was no room for.
@@ -18,6 +18,12 @@ const RETRY_INTERVAL: Span = Span::from_secs(1);
 const COMPANY_INTERVAL: Span = Span::from_millis(5);
 /// Messages loaded from the outbox at once.
 const LOAD_MESSAGES_MAX: usize = 1_024;
+/// Changes that can be learned again wait for the store only behind so many others.
+const LATER_IF_ROOM_MAX: usize = 16_384;
+/// Changes that wait for the store: those, and what the operator and what was delivered asked for.
+const LATER_MAX: usize = 4 * LATER_IF_ROOM_MAX;
+/// Transactions under way: one for each batch of sends while the disk is busy, and few others.
+const TRANSACTIONS_MAX: usize = 65_536;
 /// Bytes loaded from the outbox at once.
 const LOAD_BYTES_MAX: usize = 4 * 1024 * 1024;
 
@@ -82,6 +88,23 @@ impl Storage {
     pub(super) fn later(&mut self, op: Op) {
         self.urgent = true;
         self.later.push(op);
+    }
+
+    /// A change that is worth having, but can be learned again: not while there is no room, nor
+    /// when too many wait already.
+    pub(super) fn later_if_room(&mut self, op: Op) {
+        if !self.full && self.later.len() < LATER_IF_ROOM_MAX {
+            self.later(op);
+        }
+    }
+
+    /// What clients asked for is bounded by the requests that they may have without a reply.
+    pub(super) fn occupancy(&self) -> [Occupancy; 3] {
+        [
+            Occupancy::new("changes to store", self.later.len(), LATER_MAX),
+            Occupancy::new("transactions under way", self.then.len(), TRANSACTIONS_MAX),
+            Occupancy::new("questions to ask", self.asking.len(), 0),
+        ]
     }
 
     pub(super) fn later_all(&mut self, changes: Vec<Change>) {

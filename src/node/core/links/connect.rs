@@ -10,7 +10,7 @@ use crate::node::core::{Caller, Core, DialFailure, DialId};
 use crate::wire::CloseReason;
 
 /// Dials that clients wait for, of all clients: each takes a file descriptor.
-const ASKED_FOR_MAX: usize = 64;
+pub(super) const ASKED_FOR_MAX: usize = 64;
 
 /// A client that waits for a link.
 #[derive(Debug)]
@@ -159,6 +159,7 @@ impl Core {
         if peer == self.me {
             return Err(invalid("that is this node itself; connect another peer".to_owned()));
         }
+        self.peers.has_room_for(&peer)?;
         let address =
             request.address.parse().map_err(|error| invalid(format!("address: {error}")))?;
         let alias = request.alias.as_deref().map(|alias| self.free_alias(alias, peer));
