@@ -199,6 +199,7 @@ fn window(cursor: u64) -> Op {
         incarnation: Incarnation(0x1234_5678_9abc_def0),
         base: Sequence(cursor),
         received: Bytes::from_static(&[1; 8]),
+        given_up: Sequence::FIRST,
         touched: Timestamp::from_millis(1_700_000_000_001),
     }))
 }

@@ -299,7 +299,7 @@ fn a_graph_message_file_becomes_ours() {
     assert_eq!(ran.code, Some(0), "{}", ran.err);
     assert_eq!(
         ran.out,
-        "distmsgctl connect [2001:db8::7]:4001 --alias 0011AABB\n\
+        "distmsgctl connect '[2001:db8::7]:4001' --alias 0011AABB\n\
          distmsgctl connect 127.0.0.1:4002 --alias 9A8B7C6D\n\
          distmsgctl connect 192.0.2.7:4001 --alias E5F60718\n"
     );
@@ -378,6 +378,52 @@ fn the_first_start_makes_secrets_for_their_owner_only_and_a_second_daemon_is_tol
 }
 
 #[test]
+fn a_key_file_that_is_not_there_is_named_with_file_line_and_remedy_at_the_start_too() {
+    let place = Place::new();
+    let key = place.path("none/k");
+    let text = format!("network = \"closed\"\n\nnetwork_key_file = \"{}\"\n", key.display());
+    let file = place.file("c.toml", &text);
+    for command in [&["check", &*file][..], &[&*file]] {
+        let ran = place.run(command);
+        assert_eq!(ran.code, Some(78), "{command:?}: {}", ran.err);
+        let begins = format!("{file}:3: network_key_file: {} does not exist; copy", key.display());
+        // At the start, the log comes before it.
+        let last = ran.err.lines().last().unwrap_or_default();
+        assert!(last.starts_with(&begins), "{command:?}: {}", ran.err);
+    }
+}
+
+#[test]
+fn directories_that_cannot_be_used_are_named_with_the_remedy() {
+    let place = Place::new();
+    fs::write(place.path("file"), "").expect("written");
+    let (at, text) = (place.path("file/x/y"), "listen = []\n");
+    for (key, code, remedy) in [
+        ("state_dir", 1, "not a directory; let this user write to it, or set another state_dir"),
+        ("socket", 1, "not a directory; let this user write to its directory, or set another"),
+    ] {
+        let file = place.file("c.toml", &format!("{text}{key} = \"{}\"\n", at.display()));
+        let ran = place.run(&[&file]);
+        let last = ran.err.lines().last().unwrap_or_default();
+        assert_eq!(ran.code, Some(code), "{key}: {}", ran.err);
+        assert!(last.contains(remedy) && !ran.err.contains("os error"), "{key}: {}", ran.err);
+    }
+}
+
+#[test]
+fn what_is_printed_to_nobody_is_refused() {
+    let place = Place::new();
+    let file = place.file("c.toml", "listen = []\n");
+    let line = format!("exec \"$0\" --print {file} >&-");
+    let mut shell = place.command("sh");
+    let output =
+        shell.args(["-c", &line, env!("CARGO_BIN_EXE_distmsg")]).output().expect("it runs");
+    let err = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{err}");
+    assert!(err.contains("standard output is closed"), "{err}");
+}
+
+#[test]
 fn a_wrong_log_level_in_the_environment_is_named() {
     let place = Place::new();
     let file = place.file("c.toml", "listen = []\n");
@@ -410,9 +456,11 @@ fn init_on_a_terminal(place: &Place, answers: &str) -> Ran {
 #[test]
 fn on_a_terminal_the_questions_show_defaults_and_wrong_answers_are_asked_again() {
     let place = Place::new();
-    let ran = init_on_a_terminal(&place, "a b\nalice\n\nperhaps\nclosed\n");
+    let ran = init_on_a_terminal(&place, "a b\nalice\n\nperhaps\nclosed\nnone\n\n");
     assert_eq!(ran.code, Some(0), "{}{}", ran.out, ran.err);
-    for shown in ["a name has only letters", "[127.0.0.1:3000]: ", "[open]: ", "write \"open\""] {
+    for shown in
+        ["a name has only letters", "[127.0.0.1:3000]: ", "[open]: ", "write \"open\"", "[new]: "]
+    {
         assert!(ran.out.contains(shown), "{shown}: {}", ran.out);
     }
     let text = fs::read_to_string(place.default_config()).expect("written");

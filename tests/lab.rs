@@ -2,9 +2,10 @@
 
 #![expect(clippy::expect_used, reason = "a harness that panics is a test that fails")]
 
-use std::io::{BufRead as _, BufReader, Read as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
@@ -19,13 +20,17 @@ struct Lab {
 }
 
 fn lab(args: &[&str]) -> Lab {
+    lab_writing_to(args, Stdio::piped())
+}
+
+fn lab_writing_to(args: &[&str], stdout: Stdio) -> Lab {
     let temp = tempfile::tempdir().expect("a directory");
     let child = Command::new(env!("CARGO_BIN_EXE_distmsg"))
         .arg("lab")
         .args(args)
         .env("TMPDIR", temp.path())
         .stdin(Stdio::null())
-        .stdout(Stdio::piped())
+        .stdout(stdout)
         .stderr(Stdio::piped())
         .spawn()
         .expect("started");
@@ -36,7 +41,9 @@ impl Lab {
     /// Waits for its end: exit code, standard output and standard error.
     fn finish(mut self) -> (Option<i32>, String, String, TempDir) {
         let (mut out, mut err) = (String::new(), String::new());
-        self.child.stdout.take().expect("piped").read_to_string(&mut out).expect("text");
+        if let Some(mut stdout) = self.child.stdout.take() {
+            stdout.read_to_string(&mut out).expect("text");
+        }
         self.child.stderr.take().expect("piped").read_to_string(&mut err).expect("text");
         let status = self.child.wait().expect("ended");
         (status.code(), out, err, self.temp)
@@ -136,6 +143,37 @@ fn a_random_network_carries_a_message() {
 }
 
 #[test]
+fn a_ring_of_two_shows_its_one_link() {
+    delivers(&["2", "--topology", "ring"], "alice --- bob\n\n", &["delivered: bob"]);
+}
+
+#[test]
+fn what_cannot_be_shown_is_a_failure_and_a_reader_that_leaves_is_none() {
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("there");
+    let (code, _, err, temp) = lab_writing_to(&["2"], full.into()).finish();
+    assert_eq!(code, Some(1), "{err}");
+    assert!(err.contains("distmsg lab: cannot write to standard output: No space"), "{err}");
+    assert_eq!(leftovers(temp.path()), Vec::<PathBuf>::new());
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let (code, _, err, _) = lab_writing_to(&["2"], writer.into()).finish();
+    assert_eq!(code, Some(0), "{err}");
+}
+
+#[test]
+fn a_temporary_directory_with_too_long_a_path_is_named_with_the_remedy() {
+    let temp = tempfile::tempdir().expect("a directory");
+    let long = temp.path().join("long".repeat(25));
+    std::fs::create_dir(&long).expect("made");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_distmsg"));
+    let output = command.args(["lab", "2"]).env("TMPDIR", &long).output().expect("it runs");
+    let err = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{err}");
+    assert!(err.contains("TMPDIR=/tmp distmsg lab"), "{err}");
+    assert_eq!(leftovers(&long), Vec::<PathBuf>::new());
+}
+
+#[test]
 fn interrupted_it_leaves_nothing_behind() {
     for (signal, code) in [("-INT", 130), ("-TERM", 143)] {
         let mut lab = lab(&["3"]);
@@ -160,4 +198,83 @@ fn killed_it_leaves_no_daemon_behind() {
     for daemon in daemons {
         wait_until("the daemon ends", || !is_running(daemon));
     }
+}
+
+/// A lab on a terminal of its own, whose keys are typed through a pipe.
+struct OnTerminal {
+    /// script(1) of util-linux, which every Debian has. It ends with its standard input.
+    child: Child,
+    screen: Arc<Mutex<String>>,
+    /// Bytes of the screen that were waited for.
+    seen: usize,
+    _temp: TempDir,
+}
+
+impl OnTerminal {
+    fn start(args: &str) -> Self {
+        let temp = tempfile::tempdir().expect("a directory");
+        let command = format!("{} lab {args}", env!("CARGO_BIN_EXE_distmsg"));
+        let mut child = Command::new("script")
+            .args(["-q", "-e", "-c", &command, "/dev/null"])
+            .env("TMPDIR", temp.path())
+            .env("XDG_STATE_HOME", temp.path())
+            .env("TERM", "xterm")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("script(1) of util-linux runs");
+        let mut out = child.stdout.take().expect("piped");
+        let screen = Arc::new(Mutex::new(String::new()));
+        let shared = Arc::clone(&screen);
+        std::thread::spawn(move || {
+            let mut bytes = [0; 4096];
+            while let Ok(read @ 1..) = out.read(&mut bytes) {
+                let text = String::from_utf8_lossy(bytes.get(..read).unwrap_or_default());
+                shared.lock().expect("no panic").push_str(&text);
+            }
+        });
+        Self { child, screen, seen: 0, _temp: temp }
+    }
+
+    fn type_keys(&mut self, keys: &str) {
+        let stdin = self.child.stdin.as_mut().expect("piped");
+        stdin.write_all(keys.as_bytes()).expect("keys are taken");
+    }
+
+    /// Waits until this is on the screen, behind what was waited for before.
+    fn wait_for(&mut self, text: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let screen = self.screen.lock().expect("no panic").clone();
+            if let Some(at) = screen.get(self.seen..).and_then(|rest| rest.find(text)) {
+                self.seen += at + text.len();
+                return;
+            }
+            assert!(Instant::now() < deadline, "no {text:?} on the screen: {screen}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+impl Drop for OnTerminal {
+    fn drop(&mut self) {
+        drop(self.child.stdin.take());
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn ctrl_c_at_the_prompt_ends_a_command_and_no_daemon() {
+    let mut lab = OnTerminal::start("2");
+    lab.wait_for("alice> ");
+    lab.type_keys("send bob\r");
+    lab.wait_for("type the message");
+    lab.type_keys("\u{3}");
+    // Keys that are typed before are dropped when the editor takes the terminal.
+    lab.wait_for("alice> ");
+    lab.type_keys("ping bob\r");
+    lab.wait_for("answered in");
+    lab.type_keys("exit\r");
+    let code = lab.child.wait().expect("ended").code();
+    assert_eq!(code, Some(0));
 }

@@ -5,7 +5,7 @@ use std::io::{self, Read as _};
 use std::path::Path;
 
 use super::Problems;
-use crate::model::escaped;
+use crate::model::{escaped, plainly};
 
 /// Bytes of a configuration file: far more than anybody writes.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
@@ -21,7 +21,10 @@ pub(super) fn text_of(path: &Path) -> Result<String, Problems> {
             "does not exist; write it with 'distmsg init {}', or name another file",
             escaped(&path.to_string_lossy())
         )),
-        _ => refused(format!("cannot read the configuration: {error}; name another file")),
+        _ => refused(format!(
+            "cannot read the configuration: {}; let this user read it, or name another file",
+            plainly(&error)
+        )),
     };
     let mut bytes = Vec::new();
     let file = File::open(path).map_err(unreadable)?;

@@ -91,6 +91,14 @@ impl Config {
         problems.map_or(Ok(config), Err)
     }
 
+    /// A problem with what a key outside of any table names, which shows only when that is used.
+    pub fn problem_with(path: &Path, key: &str, message: impl fmt::Display) -> Problems {
+        // A file that cannot be read any more has no lines.
+        let text = file::text_of(path).unwrap_or_default();
+        let (line, key) = (read::line_of_key(&text, key), Some(key.to_owned()));
+        Problems::of(Problem { file: path.to_owned(), line, key, message: message.to_string() })
+    }
+
     /// Where a node listens that was not told otherwise: nobody but this machine gets there.
     pub fn listen_default() -> Vec<Address> {
         let loopback = std::net::SocketAddr::from(([127, 0, 0, 1], Address::PORT_DEFAULT));

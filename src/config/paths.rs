@@ -14,6 +14,7 @@ use directories::BaseDirs;
 use thiserror::Error;
 
 use super::{Config, Problems};
+use crate::model::plainly;
 
 /// The directory of ours in each of the user's.
 const OURS: &str = "distmsg";
@@ -96,7 +97,10 @@ pub enum PathError {
         why: &'static str,
     },
     /// The system refuses.
-    #[error("cannot make the directory {path}: {error}; set XDG_RUNTIME_DIR to another place")]
+    #[error(
+        "cannot make the directory {path}: {}; set XDG_RUNTIME_DIR to another place",
+        plainly(error)
+    )]
     Io {
         /// The directory.
         path: PathBuf,

@@ -37,10 +37,15 @@ impl fmt::Display for Problem {
 pub struct Problems(Vec<Problem>);
 
 impl Problems {
+    /// One problem.
+    pub(super) fn of(problem: Problem) -> Self {
+        Self(vec![problem])
+    }
+
     /// One problem with a file as a whole.
     pub(crate) fn of_file(file: &std::path::Path, message: impl Into<String>) -> Self {
         let file = file.to_owned();
-        Self(vec![Problem { file, line: None, key: None, message: message.into() }])
+        Self::of(Problem { file, line: None, key: None, message: message.into() })
     }
 
     /// The problems, in the order of the file; none if there are none.

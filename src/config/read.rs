@@ -11,7 +11,7 @@ use toml::de::{DeString, DeTable, DeValue};
 use super::limits::KEYS as LIMIT_KEYS;
 use super::suggest::nearest;
 use super::{ADDRESSES_MAX, Config, LINKS_AUTO_MAX, Level, Network, Problem, Problems};
-use crate::model::limits::stored_bytes;
+use crate::model::limits::{SOCKET_PATH_BYTES_MAX, stored_bytes};
 use crate::model::{Address, Name, escaped};
 
 /// The key that clients read, too.
@@ -109,7 +109,10 @@ impl Reader<'_> {
                     self.path("network_key_file", value, &mut config.network_key_file);
                 }
                 "log" => self.set("log", value, |level: Level| config.log = level),
-                SOCKET => self.path(SOCKET, value, &mut config.socket),
+                SOCKET => {
+                    self.path(SOCKET, value, &mut config.socket);
+                    self.socket_length(config, value);
+                }
                 "state_dir" => self.path("state_dir", value, &mut config.state_dir),
                 "links" => self.links(config, value, &mut said),
                 "limits" => self.limits(config, value, &mut said),
@@ -270,6 +273,18 @@ impl Reader<'_> {
         }
     }
 
+    fn socket_length(&mut self, config: &mut Config, value: Value<'_, '_>) {
+        let bytes = config.socket.as_ref().map_or(0, |socket| socket.as_os_str().len());
+        if bytes > SOCKET_PATH_BYTES_MAX {
+            config.socket = None;
+            let message = format!(
+                "a socket's path has at most {SOCKET_PATH_BYTES_MAX} bytes, this has {bytes}; \
+                 write a shorter one"
+            );
+            self.problem(&value.span(), SOCKET, &message);
+        }
+    }
+
     fn number(
         &mut self,
         key: &str,
@@ -340,6 +355,15 @@ impl Reader<'_> {
 
 fn line_ends(text: &str) -> Vec<usize> {
     text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(at, _)| at).collect()
+}
+
+/// The line of a key outside of any table, from 1, if it is there.
+pub(super) fn line_of_key(text: &str, key: &str) -> Option<usize> {
+    let (table, _) = DeTable::parse_recoverable(text);
+    let table = table.get_ref();
+    let (found, _) = table.iter().find(|(found, _)| found.get_ref() == key)?;
+    let before = text.get(..found.span().start)?;
+    Some(before.matches('\n').count().saturating_add(1))
 }
 
 /// `HOST[:PORT]` to listen on.

@@ -77,8 +77,8 @@ const LOG: &str = "How much is logged: error, warn, info, debug or trace.";
 const LINKS: &str = "\n[links]\n";
 const AUTO: &str =
     "How many links this node makes by itself, to peers that nobody connected (0 to 64).";
-const LIMITS: &str = "\n# What this node takes and keeps at most, all with defaults:\n\
-                      # see distmsg.toml(5).\n[limits]\n";
+const LIMITS: &str = "\n# What this node takes and keeps at most: bytes, numbers, and seconds in\n\
+                      # what ends in _s. These are the defaults.\n[limits]\n";
 
 /// A key with its explanation, commented out when there is no value.
 fn section(out: &mut String, about: &str, key: &str, value: Option<String>, example: &str) {

@@ -80,6 +80,10 @@ fn each_mistake_is_named_with_its_line_its_key_and_its_remedy() {
         ("network = \"private\"", "c.toml:1: network: write \"open\""),
         ("log = \"loud\"", "c.toml:1: log: write \"error\", \"warn\", \"info\""),
         ("socket = \"s\"", "c.toml:1: socket: 's' is not absolute; begin the path with /"),
+        (
+            &format!("\nsocket = \"/{}\"", "s".repeat(107)),
+            "c.toml:2: socket: a socket's path has at most 107 bytes, this has 108; write a",
+        ),
         ("state_dir = \"~/x\"", "c.toml:1: state_dir: '~/x' is not absolute"),
         ("[links]\nauto = 65", "c.toml:2: links.auto: 65 is not possible; write a whole number"),
         ("[links]\nauto = -1", "c.toml:2: links.auto: -1 is not possible"),
@@ -141,6 +145,19 @@ fn a_public_address_is_fine_when_the_network_is_chosen() {
     }
     assert!(parse("listen = []").is_ok_and(|config| config.listen.is_empty()));
     assert!(parse("listen = [\"[::1]:1\", \"localhost:2\"]").is_ok());
+}
+
+#[test]
+fn what_a_key_names_is_told_with_its_line() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("c.toml");
+    std::fs::write(&path, "name = \"a\"\n\n\"network_key_file\" = \"/k\"\n").expect("written");
+    let told = |key| Config::problem_with(&path, key, "what to do").to_string();
+    let file = path.display();
+    assert_eq!(told("network_key_file"), format!("{file}:3: network_key_file: what to do"));
+    assert_eq!(told("socket"), format!("{file}: socket: what to do"));
+    std::fs::remove_file(&path).expect("removed");
+    assert_eq!(told("name"), format!("{file}: name: what to do"));
 }
 
 #[test]

@@ -31,6 +31,8 @@ const LINE_BYTES_MAX: usize = 4 * 1024 * 1024;
 const READ_BYTES: usize = 64 * 1024;
 /// Bytes of requests that may wait to be written before [`Client::ready`] waits.
 const QUEUED_BYTES_MAX: usize = 1024 * 1024;
+/// Bytes written at once, after which [`Client::unwritten`] is told anew.
+const WRITE_BYTES: usize = 64 * 1024;
 /// How long the reader may take to the end of what a daemon sent before it closed the connection.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Events that wait for their reader; beyond, the daemon is not read from.
@@ -91,6 +93,8 @@ type Answer = Result<Box<RawValue>, CallError>;
 struct State {
     /// Requests that wait to be written.
     out: Vec<u8>,
+    /// Bytes that were taken out of it and are not written yet.
+    writing: usize,
     waiting: BTreeMap<i64, oneshot::Sender<Answer>>,
     last: i64,
     /// The last clone of the client was dropped.
@@ -275,6 +279,12 @@ impl Client {
         }
     }
 
+    /// Bytes of requests that the daemon has not taken yet.
+    pub fn unwritten(&self) -> usize {
+        let state = self.shared.state();
+        state.out.len().saturating_add(state.writing)
+    }
+
     /// The whole body of a message: what came with it, or else fetched with `read`.
     ///
     /// # Errors
@@ -333,6 +343,7 @@ async fn write_all(mut writer: impl AsyncWrite + Unpin, shared: &Shared) -> io::
             if state.closed && state.out.is_empty() {
                 return Ok(());
             }
+            state.writing = state.out.len();
             std::mem::take(&mut state.out)
         };
         shared.room.notify_waiters();
@@ -342,7 +353,11 @@ async fn write_all(mut writer: impl AsyncWrite + Unpin, shared: &Shared) -> io::
             }
             shared.written.notified().await;
         } else {
-            writer.write_all(&out).await?;
+            for piece in out.chunks(WRITE_BYTES) {
+                writer.write_all(piece).await?;
+                let mut state = shared.state();
+                state.writing = state.writing.saturating_sub(piece.len());
+            }
             writer.flush().await?;
         }
     }

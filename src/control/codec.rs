@@ -2,13 +2,14 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 
-use super::protocol::{ErrorCode, Event, Failure, Reply, Request, Wait};
+use super::protocol::{ErrorCode, Event, Failure, Message, Reply, Request, Wait};
 use crate::model::escaped;
 
 /// Bytes of a request's ID when it is a string.
@@ -63,6 +64,14 @@ pub enum Outgoing {
     },
     /// Something happened.
     Event(Event),
+    /// Messages arrived: an [`Event::Message`] for each. All subscribers are sent the same ones, so
+    /// that they are in memory once, however many subscribers do not read.
+    Messages {
+        /// The subscription.
+        subscription: u64,
+        /// The messages, in order.
+        messages: Arc<[Message]>,
+    },
 }
 
 /// A line that was read as far as possible.
@@ -145,6 +154,7 @@ fn decode_params(method: &str, params: &str) -> Result<Request, Failure> {
         "upload_begin" => Request::UploadBegin(typed(method, params)?),
         "upload_chunk" => Request::UploadChunk(typed(method, params)?),
         "listen" => Request::Listen(typed(method, params)?),
+        "remove_listener" => Request::RemoveListener(typed(method, params)?),
         "subscribe" => Request::Subscribe(typed(method, params)?),
         "unsubscribe" => Request::Unsubscribe(typed(method, params)?),
         "inbox" => Request::Inbox(typed(method, params)?),
@@ -172,7 +182,18 @@ fn typed<T: DeserializeOwned>(method: &str, params: &str) -> Result<T, Failure> 
     })
 }
 
-/// Appends a reply or an event as one line.
+/// Appends a message for a subscription as one line: an [`Event::Message`], but borrowed.
+pub(super) fn encode_message(subscription: u64, message: &Message, out: &mut Vec<u8>) {
+    #[derive(Serialize)]
+    #[serde(tag = "method", content = "params", rename_all = "snake_case")]
+    enum Borrowed<'a> {
+        Message { subscription: u64, message: &'a Message },
+    }
+    out.extend_from_slice(b"{\"jsonrpc\":\"2.0\",");
+    put_members(out, &Borrowed::Message { subscription, message });
+}
+
+/// Appends a reply or an event as one line; several messages as several.
 pub fn encode_outgoing(outgoing: &Outgoing, out: &mut Vec<u8>) {
     match outgoing {
         Outgoing::Reply { id, result: Ok(result) } => {
@@ -182,6 +203,9 @@ pub fn encode_outgoing(outgoing: &Outgoing, out: &mut Vec<u8>) {
         Outgoing::Event(event) => {
             out.extend_from_slice(b"{\"jsonrpc\":\"2.0\",");
             put_members(out, event);
+        }
+        Outgoing::Messages { subscription, messages } => {
+            messages.iter().for_each(|message| encode_message(*subscription, message, out));
         }
     }
 }

@@ -1,8 +1,29 @@
 //! Messages as lines for people: the same from daemon and client.
 
+use std::io;
+
 use jiff::tz::TimeZone;
+use rustix::fs::{FileType, OFlags};
 
 use crate::model::escaped;
+
+/// Whether standard output was closed when this process was started, so that nobody would see what
+/// is acknowledged for having been printed.
+///
+/// Before `main`, the standard library opens `/dev/null` in place of what is closed, for reading
+/// and writing. Who wants to throw output away opens it for writing, as every shell does; where
+/// that cannot be told apart, refusing to print loses nothing.
+pub fn stdout_was_closed() -> bool {
+    let stdout = io::stdout();
+    let opened = rustix::fs::fcntl_getfl(&stdout).map(|flags| flags & OFlags::ACCMODE);
+    let device = |found: rustix::fs::Stat| {
+        let is_device = FileType::from_raw_mode(found.st_mode) == FileType::CharacterDevice;
+        is_device.then_some(found.st_rdev)
+    };
+    let there = rustix::fs::fstat(&stdout).ok().and_then(device);
+    let null = rustix::fs::stat("/dev/null").ok().and_then(device);
+    opened == Ok(OFlags::RDWR) && there.is_some() && there == null
+}
 
 /// A message's body for one line: control characters and bytes that are not UTF-8 as escapes. The
 /// backslash is escaped too, so that no two bodies look the same.

@@ -16,7 +16,7 @@ pub enum Request {
     Probe(Probe),
     /// Links to a peer and keeps the link. Reply: [`Connected`], once the link is authenticated.
     Connect(Connect),
-    /// Ends the link to a peer and no longer redials it. Reply: [`Done`].
+    /// Ends the link to a peer and no longer redials it. Reply: [`Disconnected`].
     Disconnect(PeerRef),
     /// Forgets everything about a peer but its messages. Reply: [`Done`].
     Forget(PeerRef),
@@ -40,6 +40,8 @@ pub enum Request {
     /// Follows the unread of a named listener. Reply: [`Subscribed`]; then [`Event::Message`]s,
     /// each leased to this client until it is acknowledged or the client leaves.
     Listen(Listen),
+    /// Removes a named listener and what it acknowledged. Reply: [`Done`], once that is on disk.
+    RemoveListener(ListenerRef),
     /// Acknowledges messages to their listener. Reply: [`Done`], once that is on disk.
     Ack(Ack),
     /// Events as they happen, acknowledging nothing. Reply: [`Subscribed`].
@@ -63,6 +65,7 @@ pub enum Reply {
     Status(Box<Status>),
     Probed(Probed),
     Connected(Connected),
+    Disconnected(Disconnected),
     Done(Done),
     Peers(PeersPage),
     Routes(RoutesPage),
@@ -122,8 +125,14 @@ pub enum ErrorCode {
     AmbiguousPeer,
     /// No message by that cursor or ID.
     NoSuchMessage,
+    /// No listener by that name.
+    NoSuchListener,
+    /// Somebody listens by that name.
+    ListenerInUse,
     /// The alias belongs to another peer.
     AliasTaken,
+    /// The key was used for another message: to somebody else, or with another subject or body.
+    KeyConflict,
     /// The peer at the address has another key than the one expected.
     IdentityMismatch,
     /// The peer refused the link: another network, another version.
@@ -212,6 +221,10 @@ pub struct Status {
     pub outbox_messages: u64,
     /// Their bytes.
     pub outbox_bytes: u64,
+    /// Messages lately given up without having been delivered; `outbox` tells of each.
+    pub given_up: u64,
+    /// The last of them.
+    pub last_given_up: Option<GivenUpMessage>,
     /// Messages in the inbox.
     pub inbox_messages: u64,
     /// Their bytes.
@@ -229,8 +242,15 @@ pub struct ListenerStatus {
     pub name: String,
     /// Messages it has not acknowledged.
     pub unread: u64,
+    /// Everything up to this cursor is acknowledged.
+    pub position: u64,
+    /// Messages leased to its clients now.
+    pub leased: u64,
     /// Clients attached to it now.
     pub clients: u64,
+    /// When the last client left; RFC 3339. None while one is attached, and if none was since the
+    /// daemon started.
+    pub last_seen: Option<String>,
 }
 
 /// Parameters of `probe`.
@@ -278,6 +298,14 @@ pub struct Connected {
     pub name: Option<String>,
     /// The address dialled.
     pub address: String,
+}
+
+/// The link is over, and we do not make it again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Disconnected {
+    /// Whether the peer dialled it, or would have: it may do so again, until its operator
+    /// disconnects as well.
+    pub dialled_by_peer: bool,
 }
 
 /// Parameters of `alias`.
@@ -492,6 +520,7 @@ pub struct Send {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout_ms: Option<u64>,
     /// Makes a retry safe: a second send with the same key sends nothing and reports on the first.
+    /// If it is not the same message, it fails.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
 }
@@ -540,6 +569,14 @@ pub struct Listen {
 
 const fn window_default() -> u32 {
     256
+}
+
+/// Names a listener.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ListenerRef {
+    /// Its name.
+    pub name: String,
 }
 
 /// Parameters of `ack`.
@@ -702,6 +739,42 @@ pub struct OutboxPage {
     pub messages: Vec<QueuedMessage>,
     /// For the next page; none at the end.
     pub next: Option<String>,
+    /// Messages lately given up, the newest last; at most 100, and only in the first page.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub given_up: Vec<GivenUpMessage>,
+}
+
+/// A message that was given up within the last seven days without having been delivered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GivenUpMessage {
+    /// Its ID.
+    pub id: String,
+    /// The recipient's full ID.
+    pub to: String,
+    /// The recipient's alias.
+    pub alias: Option<String>,
+    /// What it is about.
+    pub subject: Option<String>,
+    /// When it was queued; RFC 3339.
+    pub queued: String,
+    /// When it was given up; RFC 3339.
+    pub given_up: String,
+    /// Bytes of the body.
+    pub bytes: u64,
+    /// Always `given up`: what a message in the outbox has here tells what keeps it.
+    pub state: String,
+    /// Why.
+    pub reason: GivenUpReason,
+}
+
+/// Why a message was given up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GivenUpReason {
+    /// It waited for seven days.
+    Expired,
+    /// The recipient does not accept messages of its size.
+    TooLarge,
 }
 
 /// A message that is not delivered yet.

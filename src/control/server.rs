@@ -13,7 +13,9 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{Notify, mpsc};
 use tracing::{debug, info};
 
-use super::codec::{Call, Outgoing, RequestId, decode_request, encode_failure, encode_outgoing};
+use super::codec::{
+    Call, Outgoing, RequestId, decode_request, encode_failure, encode_message, encode_outgoing,
+};
 use super::protocol::{Done, ErrorCode, Event, Failure, Reply, Request};
 use super::upload::Uploads;
 use crate::model::Limits;
@@ -21,8 +23,8 @@ use crate::model::limits::CONTROL_LINE_BYTES_MAX;
 
 /// Bytes read at once.
 const READ_BYTES: usize = 64 * 1024;
-/// Bytes encoded into one write.
-const WRITE_BYTES: usize = 256 * 1024;
+/// Bytes encoded into one write. A client that does not read keeps so many, beside what waits.
+const WRITE_BYTES: usize = 32 * 1024;
 /// Requests of one client without a reply; beyond, it is not read from.
 const OUTSTANDING_MAX: usize = 8_192;
 /// Requests of one client for lists and bodies without a reply: each may be a few hundred
@@ -30,8 +32,11 @@ const OUTSTANDING_MAX: usize = 8_192;
 const PAGES_MAX: usize = 8;
 /// Bytes that may wait for one client.
 const WAITING_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Those among them that it shares with other subscribers: twice what arrives at once.
+const SHARED_WAITING_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Bytes that may wait for all clients; beyond, whoever has more waiting than its fair part is
-/// dropped.
+/// dropped. What subscribers share does not count: whoever does not read has the newest messages
+/// waiting, as all the others do, so that together they keep no more than one of them may.
 const ALL_WAITING_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// An upload whose client says nothing for this long is dropped.
 const UPLOAD_PAUSE: Duration = Duration::from_secs(30);
@@ -69,9 +74,11 @@ pub struct ClientHandle {
 
 #[derive(Debug, Default)]
 struct Shared {
-    /// Bytes that wait to be written, estimated.
+    /// Bytes that wait to be written, estimated: those that only this client keeps in memory.
     waiting: AtomicUsize,
-    /// The same of all clients.
+    /// Those of messages that it shares with other subscribers.
+    waiting_shared: AtomicUsize,
+    /// The former of all clients.
     all_waiting: Arc<AtomicUsize>,
     /// What each client may have waiting, however much all have.
     fair_part: usize,
@@ -88,38 +95,30 @@ struct Shared {
 }
 
 impl Shared {
-    /// Counts bytes that wait; how many there are now.
-    fn add(&self, bytes: usize) -> usize {
-        self.all_waiting.fetch_add(bytes, Ordering::Relaxed);
-        self.waiting.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes)
+    /// Counts what waits; whether the client may have so much waiting.
+    fn add(&self, weight: Weight) -> bool {
+        let all = self.all_waiting.fetch_add(weight.own, Ordering::Relaxed) + weight.own;
+        let own = self.waiting.fetch_add(weight.own, Ordering::Relaxed) + weight.own;
+        let shared = self.waiting_shared.fetch_add(weight.shared, Ordering::Relaxed);
+        own <= WAITING_BYTES_MAX
+            && shared + weight.shared <= SHARED_WAITING_BYTES_MAX
+            && (all <= ALL_WAITING_BYTES_MAX || own <= self.fair_part)
     }
 
-    /// Bytes wait no longer.
-    fn take(&self, bytes: usize) {
-        self.waiting.fetch_sub(bytes, Ordering::Relaxed);
-        self.all_waiting.fetch_sub(bytes, Ordering::Relaxed);
-    }
-
-    /// Whether a client may have so many bytes waiting.
-    fn may_have(&self, waiting: usize) -> bool {
-        let all = self.all_waiting.load(Ordering::Relaxed);
-        waiting <= WAITING_BYTES_MAX && (all <= ALL_WAITING_BYTES_MAX || waiting <= self.fair_part)
+    /// What waits no longer.
+    fn take(&self, weight: Weight) {
+        self.waiting_shared.fetch_sub(weight.shared, Ordering::Relaxed);
+        self.waiting.fetch_sub(weight.own, Ordering::Relaxed);
+        self.all_waiting.fetch_sub(weight.own, Ordering::Relaxed);
     }
 
     fn pages(&self) -> MutexGuard<'_, Vec<RequestId>> {
         self.pages.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Collects the replies that may be lists and bodies.
-    fn note_pages(&self, batch: &[Outgoing], ids: &mut Vec<RequestId>) {
-        if self.pages_count.load(Ordering::Relaxed) == 0 {
-            return;
-        }
-        let pages = self.pages();
-        ids.extend(batch.iter().filter_map(|outgoing| match outgoing {
-            Outgoing::Reply { id, .. } if pages.contains(id) => Some(id.clone()),
-            _ => None,
-        }));
+    /// Whether a reply is one of the lists and bodies that were asked for.
+    fn is_page(&self, id: &RequestId) -> bool {
+        self.pages_count.load(Ordering::Relaxed) > 0 && self.pages().contains(id)
     }
 
     /// A list or body was written.
@@ -135,15 +134,16 @@ impl Shared {
 impl ClientHandle {
     /// Queues replies and events, in order. Never blocks: if the client reads too slowly, it is
     /// dropped.
-    pub fn push(&self, batch: Vec<Outgoing>) {
-        let bytes: usize = batch.iter().map(size_of_outgoing).sum();
-        let waiting = self.shared.add(bytes);
-        if !self.shared.may_have(waiting) {
+    pub fn push(&self, mut batch: Vec<Outgoing>) {
+        // Of those who do not read a great many wait, most of them short.
+        batch.shrink_to_fit();
+        let weight: Weight = batch.iter().map(weight_of).sum();
+        if !self.shared.add(weight) {
             self.shared.dropped.notify_one();
-            self.shared.take(bytes);
+            self.shared.take(weight);
         } else if self.queue.send(batch).is_err() {
             // The other end is gone when the connection ends: nobody is left to be told.
-            self.shared.take(bytes);
+            self.shared.take(weight);
         }
     }
 }
@@ -158,6 +158,7 @@ pub struct Server {
     last_client: Arc<AtomicU64>,
     upload_bytes: Arc<AtomicU64>,
     all_waiting: Arc<AtomicUsize>,
+    reminder: Arc<Notify>,
 }
 
 impl Server {
@@ -171,7 +172,18 @@ impl Server {
             last_client: Arc::default(),
             upload_bytes: Arc::default(),
             all_waiting: Arc::default(),
+            reminder: Arc::default(),
         }
+    }
+
+    /// Has whoever listens for clients look after the place where it does so.
+    pub fn remind(&self) {
+        self.reminder.notify_one();
+    }
+
+    /// Waits for [`Server::remind`].
+    pub(super) async fn reminded(&self) {
+        self.reminder.notified().await;
     }
 
     /// Serves one connection until it ends.
@@ -211,7 +223,8 @@ impl Server {
             () = shared.dropped.notified() => "it reads too slowly".to_owned(),
         };
         // What was not written never will be.
-        shared.take(shared.waiting.load(Ordering::Relaxed));
+        let own = shared.waiting.load(Ordering::Relaxed);
+        shared.take(Weight { own, shared: 0 });
         debug!(client, reason, "control client gone");
         let _ = self.events.send(ClientEvent { client, what: ClientNews::Gone }).await;
     }
@@ -411,72 +424,143 @@ fn too_long() -> Failure {
 
 /// Writes what is queued until the end; returns why.
 async fn write_all(
-    mut writer: impl AsyncWrite + Unpin,
+    writer: impl AsyncWrite + Unpin,
     mut queued: mpsc::UnboundedReceiver<Vec<Outgoing>>,
     shared: &Shared,
 ) -> String {
-    let mut buffer = Vec::new();
-    let mut written_ids = Vec::new();
+    let mut writing = Writing::new(writer, shared);
     while let Some(batch) = queued.recv().await {
-        let (mut bytes, mut replies) = encode_batch(&batch, &mut buffer);
-        shared.note_pages(&batch, &mut written_ids);
-        while buffer.len() < WRITE_BYTES
-            && let Ok(batch) = queued.try_recv()
-        {
-            let more = encode_batch(&batch, &mut buffer);
-            shared.note_pages(&batch, &mut written_ids);
-            bytes += more.0;
-            replies += more.1;
+        if let Err(reason) = writing.write(batch, &mut queued).await {
+            return reason;
         }
-        let mut rest = buffer.as_slice();
-        while !rest.is_empty() {
-            match tokio::time::timeout(WRITE_TIMEOUT, writer.write(rest)).await {
-                Ok(Ok(0)) => return "the connection is closed".to_owned(),
-                Ok(Ok(written)) => rest = rest.get(written..).unwrap_or_default(),
-                Ok(Err(error)) => return error.to_string(),
-                Err(_) => return "it stopped reading".to_owned(),
-            }
-        }
-        if let Err(error) = writer.flush().await {
-            return error.to_string();
-        }
-        buffer.clear();
-        buffer.shrink_to(2 * WRITE_BYTES);
-        shared.take(bytes);
-        shared.outstanding.fetch_sub(replies, Ordering::Relaxed);
-        written_ids.drain(..).for_each(|id| shared.on_written(&id));
-        shared.replied.notify_one();
     }
     "the daemon stops".to_owned()
 }
 
-/// Encodes a batch; returns its estimated bytes and its replies.
-fn encode_batch(batch: &[Outgoing], buffer: &mut Vec<u8>) -> (usize, usize) {
-    let mut replies = 0;
-    for outgoing in batch {
-        match outgoing {
-            Outgoing::Reply { id: RequestId::Text(id), result: Err(failure) } if id.is_empty() => {
-                encode_failure(None, failure, buffer);
-                replies += 1;
-            }
-            Outgoing::Reply { .. } => {
-                encode_outgoing(outgoing, buffer);
-                replies += 1;
-            }
-            Outgoing::Event(_) => encode_outgoing(outgoing, buffer),
-        }
-    }
-    (batch.iter().map(size_of_outgoing).sum(), replies)
+/// The writing half of a connection.
+struct Writing<'a, W> {
+    writer: W,
+    shared: &'a Shared,
+    /// What is encoded and not written.
+    buffer: Vec<u8>,
+    /// What waits no longer once that is written: bytes, replies, and which are lists and bodies.
+    weight: Weight,
+    replies: usize,
+    pages: Vec<RequestId>,
 }
 
-/// Bytes that a reply or event keeps busy, roughly.
-fn size_of_outgoing(outgoing: &Outgoing) -> usize {
+impl<'a, W: AsyncWrite + Unpin> Writing<'a, W> {
+    fn new(writer: W, shared: &'a Shared) -> Self {
+        let (weight, pages) = (Weight::default(), Vec::new());
+        Self { writer, shared, buffer: Vec::new(), weight, replies: 0, pages }
+    }
+
+    /// Writes a batch and whatever else is queued by then, in as few writes as possible. Fails with
+    /// the reason for which the connection is over.
+    async fn write(
+        &mut self,
+        batch: Vec<Outgoing>,
+        queued: &mut mpsc::UnboundedReceiver<Vec<Outgoing>>,
+    ) -> Result<(), String> {
+        let mut next = Some(batch);
+        while let Some(batch) = next {
+            for outgoing in batch {
+                self.encode(&outgoing).await?;
+                self.weight = self.weight + weight_of(&outgoing);
+                self.flush_if_large().await?;
+            }
+            next = queued.try_recv().ok();
+        }
+        self.flush().await
+    }
+
+    /// Messages that are shared are never all encoded at once.
+    async fn encode(&mut self, outgoing: &Outgoing) -> Result<(), String> {
+        match outgoing {
+            Outgoing::Reply { id, result } => {
+                match (id, result) {
+                    (RequestId::Text(none), Err(failure)) if none.is_empty() => {
+                        encode_failure(None, failure, &mut self.buffer);
+                    }
+                    _ => encode_outgoing(outgoing, &mut self.buffer),
+                }
+                self.replies += 1;
+                if self.shared.is_page(id) {
+                    self.pages.push(id.clone());
+                }
+            }
+            Outgoing::Event(_) => encode_outgoing(outgoing, &mut self.buffer),
+            Outgoing::Messages { subscription, messages } => {
+                for message in messages.iter() {
+                    encode_message(*subscription, message, &mut self.buffer);
+                    self.flush_if_large().await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn flush_if_large(&mut self) -> Result<(), String> {
+        if self.buffer.len() >= WRITE_BYTES { self.flush().await } else { Ok(()) }
+    }
+
+    /// Writes what is encoded, and says what waits no longer.
+    async fn flush(&mut self) -> Result<(), String> {
+        let mut rest = self.buffer.as_slice();
+        while !rest.is_empty() {
+            match tokio::time::timeout(WRITE_TIMEOUT, self.writer.write(rest)).await {
+                Ok(Ok(0)) => return Err("the connection is closed".to_owned()),
+                Ok(Ok(written)) => rest = rest.get(written..).unwrap_or_default(),
+                Ok(Err(error)) => return Err(error.to_string()),
+                Err(_) => return Err("it stopped reading".to_owned()),
+            }
+        }
+        self.writer.flush().await.map_err(|error| error.to_string())?;
+        self.buffer.clear();
+        self.buffer.shrink_to(2 * WRITE_BYTES);
+        let shared = self.shared;
+        shared.take(std::mem::take(&mut self.weight));
+        shared.outstanding.fetch_sub(std::mem::take(&mut self.replies), Ordering::Relaxed);
+        self.pages.drain(..).for_each(|id| shared.on_written(&id));
+        shared.replied.notify_one();
+        Ok(())
+    }
+}
+
+/// Bytes that something keeps in memory until it is written, roughly.
+#[derive(Debug, Clone, Copy, Default)]
+struct Weight {
+    /// For one client alone.
+    own: usize,
+    /// For all subscribers together.
+    shared: usize,
+}
+
+impl std::ops::Add for Weight {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self { own: self.own + other.own, shared: self.shared + other.shared }
+    }
+}
+
+impl std::iter::Sum for Weight {
+    fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
+        all.fold(Self::default(), std::ops::Add::add)
+    }
+}
+
+/// What a reply or event keeps in memory.
+fn weight_of(outgoing: &Outgoing) -> Weight {
     const SMALL: usize = 256;
     let message_size = |message: &super::protocol::Message| {
         let body = message.body.as_ref().or(message.body_base64.as_ref());
         2 * SMALL + body.map_or(0, String::len)
     };
-    match outgoing {
+    let own = match outgoing {
+        Outgoing::Messages { messages, .. } => {
+            return Weight { own: SMALL, shared: messages.iter().map(message_size).sum() };
+        }
         Outgoing::Event(Event::Message(event)) => message_size(&event.message),
         Outgoing::Event(_) => 2 * SMALL,
         Outgoing::Reply { result: Ok(Reply::Inbox(page)), .. } => {
@@ -489,11 +573,12 @@ fn size_of_outgoing(outgoing: &Outgoing) -> usize {
             SMALL + page.routes.len() * 2 * SMALL
         }
         Outgoing::Reply { result: Ok(Reply::Outbox(page)), .. } => {
-            SMALL + page.messages.len() * 2 * SMALL
+            SMALL + (page.messages.len() + page.given_up.len()) * 2 * SMALL
         }
         Outgoing::Reply { result: Ok(Reply::Body(piece)), .. } => SMALL + piece.data_base64.len(),
         Outgoing::Reply { .. } => SMALL,
-    }
+    };
+    Weight { own, shared: 0 }
 }
 
 /// Where a byte stands first.

@@ -15,6 +15,8 @@ use thiserror::Error;
 use tracing::warn;
 
 use super::server::Server;
+use crate::model::limits::SOCKET_PATH_BYTES_MAX;
+use crate::model::plainly;
 
 /// After an accept failed for want of resources.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
@@ -24,7 +26,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 pub struct ControlSocket {
     listener: Listener,
     path: PathBuf,
-    /// Device and inode of our file: another daemon's is not ours to remove.
+    mode: u32,
+    /// Device and inode of our file: another daemon's is not ours to remove. While we listen they
+    /// are nobody else's.
     file: (u64, u64),
 }
 
@@ -38,10 +42,23 @@ pub enum SocketError {
     )]
     InUse(PathBuf),
     /// Something else than a socket is there.
-    #[error("{0} is not a socket; remove it, or set another socket in the configuration")]
+    #[error(
+        "{0} is there and is not a socket; set another socket in the configuration (or move that \
+         away, if nobody needs it there)"
+    )]
     NotASocket(PathBuf),
+    /// No socket can have this name.
+    #[error(
+        "{0} is too long for a socket, which has at most {SOCKET_PATH_BYTES_MAX} bytes; set a \
+         shorter socket in the configuration"
+    )]
+    TooLong(PathBuf),
     /// The system refuses.
-    #[error("cannot make the control socket {path}: {error}")]
+    #[error(
+        "cannot make the control socket {path}: {}; let this user write to its directory, or set \
+         another socket in the configuration",
+        plainly(error)
+    )]
     Io {
         /// Where.
         path: PathBuf,
@@ -59,17 +76,13 @@ impl ControlSocket {
     /// refuses.
     pub fn bind(path: &Path, mode: u32) -> Result<Self, SocketError> {
         let failed = |error| SocketError::Io { path: path.to_owned(), error };
-        if let Some(parent) = path.parent() {
-            fs::DirBuilder::new().recursive(true).mode(0o700).create(parent).map_err(failed)?;
+        if is_too_long(path) {
+            return Err(SocketError::TooLong(path.to_owned()));
         }
+        make_parent(path).map_err(failed)?;
         remove_stale(path)?;
-        let name = path.to_fs_name::<GenericFilePath>().map_err(failed)?;
-        // The mode is set before the name exists, so nobody gets in between.
-        let options = ListenerOptions::new().name(name).reclaim_name(false).mode(mode);
-        let listener = options.create_tokio().map_err(failed)?;
-        fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(failed)?;
-        let file = fs::symlink_metadata(path).map_err(failed)?;
-        Ok(Self { listener, path: path.to_owned(), file: (file.dev(), file.ino()) })
+        let (listener, file) = listen_at(path, mode).map_err(failed)?;
+        Ok(Self { listener, path: path.to_owned(), mode, file })
     }
 
     /// Where it is.
@@ -78,10 +91,18 @@ impl ControlSocket {
     }
 
     /// Serves every client that comes, until it is dropped.
-    pub async fn serve(self, server: Server) {
+    pub async fn serve(mut self, server: Server) {
         let mut troubled = false;
+        let mut told = false;
         loop {
-            match self.listener.accept().await {
+            let accepted = tokio::select! {
+                accepted = self.listener.accept() => accepted,
+                () = server.reminded() => {
+                    self.look_after(&mut told);
+                    continue;
+                }
+            };
+            match accepted {
                 Ok(stream) => {
                     troubled = false;
                     let server = server.clone();
@@ -99,18 +120,73 @@ impl ControlSocket {
     }
 }
 
+impl ControlSocket {
+    /// Makes the file again if somebody removed it: nobody could reach us any more, and we would
+    /// not notice. What stands in its place is left alone; that is told once.
+    fn look_after(&mut self, told: &mut bool) {
+        if self.is_ours() {
+            *told = false;
+            return;
+        }
+        match make_parent(&self.path).and_then(|()| listen_at(&self.path, self.mode)) {
+            Ok((listener, file)) => {
+                (self.listener, self.file) = (listener, file);
+                *told = false;
+                warn!(path = %self.path.display(), "the control socket was removed; made it again");
+            }
+            Err(error) if !*told => {
+                *told = true;
+                let path = self.path.display();
+                warn!(%path, %error, "clients cannot reach us: the control socket is not ours now");
+            }
+            Err(_) => {}
+        }
+    }
+
+    fn is_ours(&self) -> bool {
+        identity_of(&self.path).is_ok_and(|file| file == self.file)
+    }
+}
+
 impl Drop for ControlSocket {
     fn drop(&mut self) {
-        let ours = fs::symlink_metadata(&self.path)
-            .is_ok_and(|file| (file.dev(), file.ino()) == self.file);
-        if ours {
+        if self.is_ours() {
             let _ = fs::remove_file(&self.path);
         }
     }
 }
 
+fn make_parent(path: &Path) -> io::Result<()> {
+    let Some(parent) = path.parent() else { return Ok(()) };
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(parent)
+}
+
+/// Listens where nothing is; what is there stays. Also tells the new file's device and inode.
+fn listen_at(path: &Path, mode: u32) -> io::Result<(Listener, (u64, u64))> {
+    let name = path.to_fs_name::<GenericFilePath>()?;
+    // The mode is set before the name exists, so nobody gets in between.
+    let options = ListenerOptions::new().name(name).reclaim_name(false).mode(mode);
+    let listener = options.create_tokio()?;
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
+    Ok((listener, identity_of(path)?))
+}
+
+/// Device and inode.
+fn identity_of(path: &Path) -> io::Result<(u64, u64)> {
+    let file = fs::symlink_metadata(path)?;
+    Ok((file.dev(), file.ino()))
+}
+
+fn is_too_long(path: &Path) -> bool {
+    path.as_os_str().len() > SOCKET_PATH_BYTES_MAX
+}
+
 /// Connects to a daemon.
 pub(super) async fn connect(path: &Path) -> io::Result<Stream> {
+    if is_too_long(path) {
+        let why = format!("a socket's path has at most {SOCKET_PATH_BYTES_MAX} bytes");
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+    }
     Stream::connect(path.to_fs_name::<GenericFilePath>()?).await
 }
 

@@ -8,6 +8,7 @@
 //! drain [`Courier::poll_output`] until it returns `None`; then read [`Courier::deadline`] and call
 //! [`Courier::tick`] (and drain) when it has come. Nothing is lost if that is late.
 
+mod chunk_set;
 mod inbound;
 mod outbound;
 mod pace;
@@ -22,9 +23,9 @@ use std::sync::Arc;
 
 use crate::crypto::{Identity, Random};
 use crate::model::{
-    Cursor, Incarnation, Incoming, IncomingChunk, Limits, MessageId, Monotonic, Now, Occupancy,
-    Outgoing, PartialRow, PeerId, Prekey, PrekeyId, PrekeyRow, ReceivedKey, Row, SessionId,
-    SessionRow, SignedRecord, Span, Timestamp, WindowRow,
+    Cursor, GivenUp, Incarnation, Incoming, IncomingChunk, Limits, MessageId, Monotonic, Now,
+    Occupancy, Outgoing, PartialRow, PeerId, Prekey, PrekeyId, PrekeyRow, ReceivedKey, Row,
+    SessionId, SessionRow, SignedRecord, Span, Timestamp, WindowRow,
 };
 use crate::wire::{Envelope, Header, NoticeKind, RejectReason};
 
@@ -82,7 +83,10 @@ pub enum Input {
     /// An envelope for us.
     Envelope(Delivery),
     /// The changes of [`Output::Store`] are on disk.
-    Stored,
+    Stored {
+        /// The windows that [`Change::DropWindow`] left.
+        kept_windows: Vec<(PeerId, Incarnation)>,
+    },
     /// There was no room for the changes of [`Output::Store`]; none was made.
     StoreFull,
     /// Messages were removed from the inbox.
@@ -150,6 +154,8 @@ pub enum Output {
         recipient: PeerId,
         /// Only those after it.
         after: Row,
+        /// Stop after this many bytes of bodies; always at least one message.
+        bytes_max: usize,
     },
     /// Make these changes durable, together. Until [`Input::Stored`] or [`Input::StoreFull`] comes
     /// there is no other.
@@ -167,17 +173,8 @@ pub enum Output {
         /// Bytes of their bodies.
         bytes: u64,
     },
-    /// Messages that were given up.
-    GivenUp {
-        /// Who they were for.
-        recipient: PeerId,
-        /// Which.
-        rows: Vec<Row>,
-        /// Bytes of their bodies.
-        bytes: u64,
-        /// Why.
-        why: GivenUp,
-    },
+    /// Messages for one recipient that were given up, for one reason.
+    GivenUp(Vec<GivenUp>),
     /// A sign of life, proven.
     Pong {
         /// Which ping.
@@ -202,15 +199,6 @@ pub struct Arrival {
     pub sender: PeerId,
     /// The message, unless it has to be read from disk.
     pub message: Option<Incoming>,
-}
-
-/// Why a message was given up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum GivenUp {
-    /// It waited too long.
-    Expired,
-    /// The recipient does not accept messages of its size.
-    TooLarge,
 }
 
 /// What has to be kept.
@@ -244,7 +232,7 @@ pub enum Change {
     DropChunks(ReceivedKey),
     /// An ordering window.
     Window(Box<WindowRow>),
-    /// A window that is no longer needed.
+    /// A window that is no longer needed, unless messages of its run are in the inbox.
     DropWindow {
         /// The sender.
         sender: PeerId,
@@ -277,12 +265,23 @@ pub struct Stored {
     pub windows: Vec<WindowRow>,
     /// Messages of which some chunks are there.
     pub partials: Vec<PartialRow>,
-    /// Recipients that messages wait for, and how many.
-    pub waiting: Vec<(PeerId, u64)>,
+    /// Recipients that messages wait for.
+    pub waiting: Vec<Waiting>,
     /// The last place given in the inbox, ever.
     pub last_cursor: Cursor,
     /// Bytes in the inbox.
     pub inbox_bytes: u64,
+}
+
+/// What waits for one recipient.
+#[derive(Debug, Clone, Copy)]
+pub struct Waiting {
+    /// Who it is for.
+    pub recipient: PeerId,
+    /// How many messages.
+    pub messages: u64,
+    /// When the first of them expires.
+    pub expires: Timestamp,
 }
 
 /// What a queue to one recipient is doing, for people.
@@ -355,8 +354,8 @@ impl Courier {
             }
             Input::Notice { commitment, kind } => outbox.on_notice(now, &commitment, kind, out),
             Input::Envelope(delivery) => inbound.on_envelope(now, &delivery, prekeys, out),
-            Input::Stored => inbound.on_stored(out),
-            Input::StoreFull => inbound.on_store_full(out),
+            Input::Stored { kept_windows } => inbound.on_stored(now, &kept_windows, out),
+            Input::StoreFull => inbound.on_store_full(now, out),
             Input::Pruned { bytes } => inbound.on_pruned(bytes),
             Input::Ping { recipient, ping } => outbox.on_ping(now, recipient, ping, out),
             Input::CancelPing { recipient, ping } => outbox.on_cancel_ping(recipient, ping, out),

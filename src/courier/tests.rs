@@ -1,5 +1,6 @@
 //! Two couriers, hand to hand, and somebody in between.
 
+mod clocks;
 mod hostile;
 mod queues;
 
@@ -10,7 +11,7 @@ use bytes::Bytes;
 use super::*;
 use crate::crypto::{Domain, SessionContext, commitment_of, message_id};
 use crate::model::limits::CHUNK_BYTES;
-use crate::model::{Incarnation, NetworkId, Record, Sequence, Uid};
+use crate::model::{Incarnation, NetworkId, Record, Sequence, Uid, WhyGivenUp};
 use crate::wire::{Opening, Tail};
 
 const START_MS: u64 = 1_700_000_000_000;
@@ -24,6 +25,8 @@ struct End {
     rows: Vec<Change>,
     out: Vec<Output>,
     last_row: u64,
+    /// How long what it queues may wait.
+    lifetime: Span,
 }
 
 impl End {
@@ -37,8 +40,9 @@ impl End {
             Now { mono: Monotonic::from_micros(1_000_000), wall: Timestamp::from_millis(START_MS) };
         let random = Random::from_seed([seed; 32]);
         let courier = Courier::new(Arc::clone(&identity), &limits, Stored::default(), now, random);
-        let mut end =
-            Self { courier, identity, limits, now, rows: Vec::new(), out: Vec::new(), last_row: 0 };
+        let (rows, out, last_row) = (Vec::new(), Vec::new(), 0);
+        let lifetime = Span::from_secs(3_600);
+        let mut end = Self { courier, identity, limits, now, rows, out, last_row, lifetime };
         end.settle();
         end
     }
@@ -82,13 +86,30 @@ impl End {
         {
             match self.out.remove(at) {
                 Output::Store(changes) => {
+                    let kept_windows = self.needed_windows(&changes);
                     self.rows.extend(changes);
-                    self.handle(Input::Stored);
+                    self.handle(Input::Stored { kept_windows });
                 }
                 Output::StorePrekeys(changes) => self.rows.extend(changes),
                 _ => unreachable!("only these were looked for"),
             }
         }
+    }
+
+    /// The windows that changes would drop although messages of their run are in the inbox, from
+    /// which nothing goes here.
+    fn needed_windows(&self, changes: &[Change]) -> Vec<(PeerId, Incarnation)> {
+        let has_any_of = |run: &(PeerId, Incarnation)| {
+            self.rows.iter().any(|change| match change {
+                Change::Deliver(message) => (message.key.sender, message.key.incarnation) == *run,
+                _ => false,
+            })
+        };
+        let dropped = changes.iter().filter_map(|change| match change {
+            Change::DropWindow { sender, incarnation } => Some((*sender, *incarnation)),
+            _ => None,
+        });
+        dropped.filter(has_any_of).collect()
     }
 
     /// Lets time pass until what is due is done.
@@ -136,7 +157,7 @@ impl End {
             incarnation,
             sequence,
             queued: self.now.wall,
-            expires: self.now.wall + Span::from_secs(3600),
+            expires: self.now.wall + self.lifetime,
             subject: None,
             key: None,
             body: Bytes::copy_from_slice(body),
@@ -190,11 +211,11 @@ impl End {
         self.out.iter().filter_map(kind).collect()
     }
 
-    fn given_up(&self) -> Vec<(Row, GivenUp)> {
+    fn given_up(&self) -> Vec<(Row, WhyGivenUp)> {
         let mut given_up = Vec::new();
         for output in &self.out {
-            let Output::GivenUp { rows, why, .. } = output else { continue };
-            given_up.extend(rows.iter().map(|row| (*row, *why)));
+            let Output::GivenUp(messages) = output else { continue };
+            given_up.extend(messages.iter().map(|message| (message.row, message.why)));
         }
         given_up
     }
@@ -221,6 +242,12 @@ fn sealed(body: &[u8]) -> (End, End, Envelope) {
 fn delivery(envelope: Envelope) -> Input {
     let via = Identity::from_seed(&[99; 32]).peer();
     Input::Envelope(Delivery { envelope, via, via_vouched: false, vouched: false })
+}
+
+/// The same from a sender that the operator knows.
+fn vouched_delivery(envelope: Envelope) -> Input {
+    let via = Identity::from_seed(&[99; 32]).peer();
+    Input::Envelope(Delivery { envelope, via, via_vouched: false, vouched: true })
 }
 
 fn receive(end: &mut End, envelope: &Envelope) {
@@ -425,7 +452,10 @@ fn a_full_inbox_and_a_large_message_are_refused_in_words() {
     assert_eq!(bob.notices(), [NoticeKind::TooLarge]);
     let commitment = envelope.header.commitment;
     alice.handle(Input::Notice { commitment, kind: NoticeKind::TooLarge });
-    assert_eq!(alice.given_up(), [(Row(1), GivenUp::TooLarge)]);
+    assert_eq!(alice.given_up(), [(Row(1), WhyGivenUp::TooLarge)]);
+    let is_settled =
+        |output: &Output| matches!(output, Output::Settled { commitment: c } if *c == commitment);
+    assert!(alice.out.iter().any(is_settled), "nothing more is wanted of the envelope");
 }
 
 #[test]
@@ -505,7 +535,7 @@ fn a_recipient_that_nobody_finds_is_looked_for_again_ever_more_rarely() {
 fn a_message_that_expires_is_given_up_and_leaves_no_gap() {
     let (mut alice, mut bob, _) = sealed(b"old");
     alice.wait(Span::from_secs(3_700));
-    assert_eq!(alice.given_up(), [(Row(1), GivenUp::Expired)]);
+    assert_eq!(alice.given_up(), [(Row(1), WhyGivenUp::Expired)]);
     alice.out.clear();
     bob.wait(Span::from_secs(3_700));
     alice.queue(bob.peer(), b"new");
@@ -514,6 +544,37 @@ fn a_message_that_expires_is_given_up_and_leaves_no_gap() {
         receive(&mut bob, &envelope);
     }
     assert_eq!(bob.bodies(), [b"new"], "nobody waits for the one that was given up");
+}
+
+#[test]
+fn a_peer_that_was_forgotten_is_located_before_it_is_pinged() {
+    let (mut alice, mut bob, envelope) = sealed(b"hi");
+    receive(&mut bob, &envelope);
+    alice.handle(Input::Forget(bob.peer()));
+    alice.out.clear();
+    alice.handle(Input::Ping { recipient: bob.peer(), ping: 5 });
+    let is_search = |output: &Output| matches!(output, Output::Locate { .. });
+    assert_eq!(alice.out.iter().filter(|output| is_search(output)).count(), 1, "{:?}", alice.out);
+    assert!(alice.sent().is_empty(), "without a prekey nothing can be sealed");
+    alice.located(&bob.record());
+    assert_eq!(alice.sent().len(), 1);
+}
+
+#[test]
+fn a_ping_to_a_prekey_that_has_expired_waits_for_a_newer_one() {
+    let (mut alice, mut bob) = (End::new(1), End::new(2));
+    let old = bob.record();
+    alice.located(&old);
+    alice.wait(Span::from_secs(9 * 86_400));
+    alice.out.clear();
+    alice.handle(Input::Ping { recipient: bob.peer(), ping: 5 });
+    alice.located(&old);
+    assert!(alice.sent().is_empty(), "nobody could open it");
+    bob.wait(Span::from_secs(9 * 86_400));
+    bob.settle();
+    alice.wait(Span::from_secs(60));
+    alice.located(&bob.record());
+    assert_eq!(alice.sent().len(), 1);
 }
 
 #[test]

@@ -14,6 +14,9 @@ pub(super) struct Window {
     base: Sequence,
     /// Bit `s % WINDOW` stands for sequence `s` with `base <= s < base + WINDOW`.
     bits: [u64; WORDS],
+    /// Below it numbers were given up without their sender's word: what has not come is not there,
+    /// and what has is not told from it.
+    given_up: Sequence,
     pub(super) touched: Timestamp,
 }
 
@@ -22,6 +25,8 @@ pub(super) struct Window {
 pub(super) enum Place {
     /// Received before, or given up by its sender.
     Past,
+    /// Perhaps received before, perhaps given up by us.
+    GivenUp,
     /// Not received yet.
     New,
     /// Too far ahead: no well-behaved sender goes there.
@@ -30,12 +35,13 @@ pub(super) enum Place {
 
 impl Window {
     pub(super) const fn new(touched: Timestamp) -> Self {
-        Self { base: Sequence::FIRST, bits: [0; WORDS], touched }
+        Self { base: Sequence::FIRST, bits: [0; WORDS], given_up: Sequence::FIRST, touched }
     }
 
     /// A stored window. Surplus or missing bytes count as not received.
     pub(super) fn from_row(row: &WindowRow) -> Self {
-        let mut window = Self { base: row.base, bits: [0; WORDS], touched: row.touched };
+        let (base, given_up, touched) = (row.base, row.given_up, row.touched);
+        let mut window = Self { base, bits: [0; WORDS], given_up, touched };
         for offset in 0..WINDOW {
             let byte = usize::try_from(offset / 8).ok().and_then(|at| row.received.get(at));
             if byte.is_some_and(|byte| byte >> (offset % 8) & 1 == 1) {
@@ -56,7 +62,8 @@ impl Window {
             .collect();
         received.truncate(received.iter().rposition(|byte| *byte != 0).map_or(0, |at| at + 1));
         let received = Bytes::from(received);
-        WindowRow { sender, incarnation, base: self.base, received, touched: self.touched }
+        let Self { base, given_up, touched, .. } = *self;
+        WindowRow { sender, incarnation, base, received, given_up, touched }
     }
 
     /// Everything before it is received, or never will be.
@@ -65,7 +72,9 @@ impl Window {
     }
 
     pub(super) fn place(&self, sequence: Sequence) -> Place {
-        if sequence < self.base {
+        if sequence < self.given_up.min(self.base) {
+            Place::GivenUp
+        } else if sequence < self.base {
             Place::Past
         } else if sequence.0 - self.base.0 >= WINDOW {
             Place::Beyond
@@ -114,9 +123,21 @@ impl Window {
         released
     }
 
-    /// Gives up every gap: what is held is returned, in order.
-    pub(super) fn skip_all(&mut self) -> Vec<Sequence> {
-        self.skip_to(Sequence(self.base.0.saturating_add(WINDOW)))
+    /// We give up everything below `floor` that has not come. What was held for it is returned, in
+    /// order.
+    pub(super) fn give_up_to(&mut self, floor: Sequence) -> Vec<Sequence> {
+        self.given_up = self.given_up.max(floor);
+        self.skip_to(floor)
+    }
+
+    /// The last number that waits for an earlier one.
+    pub(super) fn last_held(&self) -> Option<Sequence> {
+        if self.is_in_order() {
+            return None;
+        }
+        let mut ahead =
+            (0..WINDOW).rev().map(|offset| Sequence(self.base.0.saturating_add(offset)));
+        ahead.find(|sequence| self.get(*sequence))
     }
 
     fn advance(&mut self) -> Vec<Sequence> {
@@ -180,7 +201,22 @@ mod tests {
         assert_eq!(window.receive(Sequence(1)), []);
         assert_eq!(window.place(Sequence(WINDOW + 1)), Place::New);
         assert_eq!(window.place(Sequence(WINDOW)), Place::Past);
-        assert_eq!(window.skip_all(), [Sequence(WINDOW)]);
+        assert_eq!(window.last_held(), Some(Sequence(WINDOW)));
+        assert_eq!(window.give_up_to(Sequence(WINDOW + 1)), [Sequence(WINDOW)]);
+        assert_eq!(window.last_held(), None);
+    }
+
+    #[test]
+    fn what_was_given_up_is_not_taken_for_received() {
+        let mut window = fresh();
+        assert_eq!(window.receive(Sequence(3)), []);
+        assert_eq!(window.give_up_to(Sequence(4)), [Sequence(3)]);
+        assert_eq!(window.receive(Sequence(4)), []);
+        assert_eq!(window.place(Sequence(2)), Place::GivenUp);
+        assert_eq!(window.place(Sequence(4)), Place::Past);
+        assert_eq!(window.place(Sequence(5)), Place::New);
+        let row = window.to_row(PeerId::from_bytes([0; 32]), Incarnation(1));
+        assert_eq!(Window::from_row(&row).place(Sequence(2)), Place::GivenUp);
     }
 
     #[test]

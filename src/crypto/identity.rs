@@ -140,9 +140,55 @@ impl fmt::Debug for Identity {
     }
 }
 
-/// Whether the peer signed these parts for this purpose.
+/// Whether the peer signed these parts for this purpose. Strict: besides what RFC 8032 section
+/// 5.1.7 asks for, nobody signs with a key of small order.
 pub fn verify(peer: &PeerId, domain: Domain, parts: &[&[u8]], signature: &Signature) -> bool {
-    primitive::verify(peer.as_bytes(), &tagged(domain, parts), signature)
+    !is_of_small_order(peer.as_bytes())
+        && primitive::verify(peer.as_bytes(), &tagged(domain, parts), signature)
+}
+
+/// All encodings of the y coordinates of the eight points whose order divides the cofactor, the
+/// ones above the field's prime included.
+const SMALL_ORDER: [[u8; 32]; 7] = [
+    // 0, of order 4.
+    [0; 32],
+    // 1, the neutral element.
+    ends_with(1, 0, 0),
+    // The four points of order 8.
+    [
+        0x26, 0xe8, 0x95, 0x8f, 0xc2, 0xb2, 0x27, 0xb0, 0x45, 0xc3, 0xf4, 0x89, 0xf2, 0xef, 0x98,
+        0xf0, 0xd5, 0xdf, 0xac, 0x05, 0xd3, 0xc6, 0x33, 0x39, 0xb1, 0x38, 0x02, 0x88, 0x6d, 0x53,
+        0xfc, 0x05,
+    ],
+    [
+        0xc7, 0x17, 0x6a, 0x70, 0x3d, 0x4d, 0xd8, 0x4f, 0xba, 0x3c, 0x0b, 0x76, 0x0d, 0x10, 0x67,
+        0x0f, 0x2a, 0x20, 0x53, 0xfa, 0x2c, 0x39, 0xcc, 0xc6, 0x4e, 0xc7, 0xfd, 0x77, 0x92, 0xac,
+        0x03, 0x7a,
+    ],
+    // -1, of order 2; then 0 and 1 once more, not reduced.
+    ends_with(0xec, 0xff, 0x7f),
+    ends_with(0xed, 0xff, 0x7f),
+    ends_with(0xee, 0xff, 0x7f),
+];
+
+/// 32 bytes: one, thirty of one kind, one.
+const fn ends_with(first: u8, middle: u8, last: u8) -> [u8; 32] {
+    let mut bytes = [middle; 32];
+    let [head, .., tail] = &mut bytes;
+    *head = first;
+    *tail = last;
+    bytes
+}
+
+/// Whether a public key is a point of small order: under such a key anybody can make signatures
+/// that hold, so that it is nobody's identity (Chalkias, Garillot, Nikolaenko: Taming the many
+/// EdDSAs, 2020).
+fn is_of_small_order(key: &[u8; 32]) -> bool {
+    let mut y = *key;
+    let [.., last] = &mut y;
+    // The uppermost bit is the sign of x.
+    *last &= 0x7f;
+    SMALL_ORDER.contains(&y)
 }
 
 /// The fixed head of an Ed25519 SubjectPublicKeyInfo (RFC 8410 section 4); the key follows.
@@ -152,10 +198,11 @@ fn spki_of(peer: &PeerId) -> Vec<u8> {
     [&SPKI_HEAD[..], peer.as_bytes()].concat()
 }
 
-/// The peer whose public key this SubjectPublicKeyInfo holds, if it is an Ed25519 key.
+/// The peer whose public key this SubjectPublicKeyInfo holds, if it is an Ed25519 key that can be
+/// somebody's: see [`verify`].
 pub fn peer_of_spki(spki: &[u8]) -> Option<PeerId> {
-    let key = spki.strip_prefix(&SPKI_HEAD)?;
-    key.try_into().ok().map(PeerId::from_bytes)
+    let key: [u8; 32] = spki.strip_prefix(&SPKI_HEAD)?.try_into().ok()?;
+    (!is_of_small_order(&key)).then(|| PeerId::from_bytes(key))
 }
 
 fn tagged(domain: Domain, parts: &[&[u8]]) -> Vec<u8> {
@@ -206,5 +253,17 @@ mod tests {
         assert!(!verify(&b.peer(), Domain::Find, &[b"content"], &signature));
         assert!(!verify(&a.peer(), Domain::Found, &[b"content"], &signature));
         assert!(!verify(&a.peer(), Domain::Find, &[b"contend"], &signature));
+    }
+
+    #[test]
+    fn a_key_of_small_order_is_no_identity() {
+        for y in SMALL_ORDER {
+            for sign in [0, 0x80] {
+                let mut key = y;
+                key[31] |= sign;
+                let peer = PeerId::from_bytes(key);
+                assert_eq!(peer_of_spki(&spki_of(&peer)), None, "{key:?}");
+            }
+        }
     }
 }

@@ -40,7 +40,7 @@ Exit codes:
   5  nothing came in time
   6  identity mismatch
   7  refused or too large
-  8  no such peer or message";
+  8  no such peer, message or listener";
 
 /// Options of all commands.
 #[derive(Debug, Clone, Default, Args)]
@@ -71,6 +71,7 @@ pub(crate) enum Verb {
     Discover(verb::discover::Discover),
     Send(verb::send::Send),
     Listen(verb::listen::Listen),
+    Listeners(verb::listeners::Listeners),
     Inbox(verb::inbox::Inbox),
     Outbox(verb::outbox::Outbox),
 }

@@ -2,8 +2,9 @@
 
 use std::fs::File;
 use std::path::Path;
+use std::time::Duration;
 
-use super::context::connect;
+use super::context::{answered, connect};
 use super::exit::{Failed, Stop};
 use super::input::Input;
 use crate::config::SocketPath;
@@ -44,7 +45,7 @@ impl Allowance {
         // On a connection of its own, which takes the upload with it when it is closed.
         let (client, _events) = connect(&self.socket).await?;
         let begin = Request::UploadBegin(UploadBegin { upload: 1, bytes: bytes as u64 });
-        client.call::<Done>(&begin).await?;
+        answered(Duration::ZERO, client.call::<Done>(&begin)).await?;
         self.bytes_max = bytes.saturating_mul(2).min(MESSAGE_BYTES_CEILING);
         Ok(())
     }

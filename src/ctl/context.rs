@@ -3,6 +3,7 @@
 use std::io::{self, IsTerminal as _};
 use std::time::Duration;
 
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -13,10 +14,10 @@ use super::output::{Output, ask};
 use super::unreachable;
 use crate::config::{Environment, Problems, SocketPath};
 use crate::control::client::{CallError, Client, Events};
-use crate::control::protocol::{Done, Request};
+use crate::control::protocol::Request;
 
 /// How long an answer takes at most that should come at once.
-const GRACE: Duration = Duration::from_secs(10);
+pub(crate) const GRACE: Duration = Duration::from_secs(10);
 
 /// What one command works with.
 pub(crate) struct Context {
@@ -50,7 +51,10 @@ impl Context {
     }
 
     /// Prints that something was done: as JSON the bare reply, else a line for who watches.
-    pub(crate) fn done(&mut self, done: &Done, chat: impl FnOnce()) -> Result<Exit, Stop> {
+    pub(crate) fn done<R>(&mut self, done: &R, chat: impl FnOnce()) -> Result<Exit, Stop>
+    where
+        R: Serialize,
+    {
         if self.json {
             self.out.object(done);
             self.out.flush()?;
@@ -127,6 +131,11 @@ pub(crate) async fn answered<R>(
 ) -> Result<R, CallError> {
     let most = within.saturating_add(GRACE);
     tokio::time::timeout(most, answer).await.unwrap_or(Err(CallError::Silent))
+}
+
+/// What getting so many bytes to the daemon may take beyond [`GRACE`].
+pub(crate) const fn carrying(bytes: usize) -> Duration {
+    Duration::from_millis(bytes as u64 / 1_000)
 }
 
 /// Waits until somebody wants us to stop.

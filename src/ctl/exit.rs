@@ -27,7 +27,7 @@ pub(crate) enum Exit {
     Mismatch = 6,
     /// Refused, or too large.
     Refused = 7,
-    /// No such peer or message.
+    /// No such peer, message or listener.
     NoSuch = 8,
     /// Ended by ctrl-C: 128 + SIGINT, as shells count.
     Interrupted = 130,
@@ -47,11 +47,14 @@ impl Exit {
             ErrorCode::Refused
             | ErrorCode::TooLarge
             | ErrorCode::OutboxFull
-            | ErrorCode::StorageFull => Self::Refused,
+            | ErrorCode::StorageFull
+            | ErrorCode::ListenerInUse
+            | ErrorCode::KeyConflict => Self::Refused,
             // An ambiguous prefix names nobody.
-            ErrorCode::NoSuchPeer | ErrorCode::AmbiguousPeer | ErrorCode::NoSuchMessage => {
-                Self::NoSuch
-            }
+            ErrorCode::NoSuchPeer
+            | ErrorCode::AmbiguousPeer
+            | ErrorCode::NoSuchMessage
+            | ErrorCode::NoSuchListener => Self::NoSuch,
             ErrorCode::ParseError
             | ErrorCode::InvalidRequest
             | ErrorCode::MethodNotFound

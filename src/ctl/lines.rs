@@ -4,17 +4,19 @@ use std::collections::VecDeque;
 use std::future::{Future as _, poll_fn};
 use std::pin::Pin;
 use std::task::{Context as Task, Poll};
+use std::time::Duration;
 
 use serde::Serialize;
+use tokio::time::{Instant, sleep_until};
 
 use super::body::Allowance;
-use super::context::{self, Context, interrupted};
+use super::context::{self, Context, GRACE, answered, carrying, interrupted};
 use super::exit::{Exit, Failed, Stop};
 use super::input::{Input, Line, Lines};
 use super::output::{chat, explain};
 use super::text;
 use crate::control::client::{CallError, Client, Pending};
-use crate::control::protocol::{Send, Sent};
+use crate::control::protocol::{InboxPage, InboxQuery, Request, Send, Sent};
 
 /// Lines that may be unanswered: enough to keep a link with a long way full.
 const OUTSTANDING_MAX: usize = 4_096;
@@ -23,15 +25,18 @@ const OUTSTANDING_MAX: usize = 4_096;
 const OUTSTANDING_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// Sends each line of an input. The stream goes on whatever becomes of a line; it ends early only
-/// when no line could fare better.
+/// when no line could fare better. Each line is answered for within `timeout` from when the daemon
+/// queued it.
 pub(crate) async fn run(
     send: Send,
+    timeout: Duration,
     input: Input,
     input_name: &str,
     client: &Client,
     context: &mut Context,
 ) -> Result<Exit, Stop> {
-    let mut stream = Stream::new(send, client, context);
+    known(&send.peer, client).await?;
+    let mut stream = Stream::new(send, timeout, client, context);
     let result = tokio::select! {
         result = stream.run(input, input_name) => result,
         exit = interrupted() => {
@@ -61,6 +66,14 @@ pub(crate) async fn run(
     }
 }
 
+/// Fails if nobody is called so, which is wrong even if no line ever comes: asks for what came from
+/// there after all that can have come.
+async fn known(peer: &str, client: &Client) -> Result<(), Stop> {
+    let query = InboxQuery { after: Some(u64::MAX), limit: Some(1), from: Some(peer.to_owned()) };
+    answered(Duration::ZERO, client.call::<InboxPage>(&Request::Inbox(query))).await?;
+    Ok(())
+}
+
 /// A line that the daemon was given and has not answered for.
 struct Outstanding {
     number: u64,
@@ -73,6 +86,8 @@ struct Stream<'a> {
     context: &'a mut Context,
     /// The request but for its body and key.
     send: Send,
+    /// What each line may wait for.
+    timeout: Duration,
     /// The key that each line's number is added to.
     key: Option<String>,
     lines: Lines,
@@ -80,6 +95,9 @@ struct Stream<'a> {
     /// In the order they were sent, which is nearly that of their answers.
     outstanding: VecDeque<Outstanding>,
     outstanding_bytes: usize,
+    /// When the oldest of them was sent, or the last answer came: the daemon was heard or not yet
+    /// due then.
+    waiting_since: Instant,
     /// The number of the last line that was read.
     number: u64,
     /// Lines for which what was waited for is true.
@@ -95,7 +113,12 @@ struct LineSent<'a> {
 }
 
 impl<'a> Stream<'a> {
-    fn new(mut send: Send, client: &'a Client, context: &'a mut Context) -> Self {
+    fn new(
+        mut send: Send,
+        timeout: Duration,
+        client: &'a Client,
+        context: &'a mut Context,
+    ) -> Self {
         let key = send.key.take();
         let allowance = Allowance::new(&context.socket);
         let lines = Lines::new(allowance.bytes_max());
@@ -103,11 +126,13 @@ impl<'a> Stream<'a> {
             client,
             context,
             send,
+            timeout,
             key,
             lines,
             allowance,
             outstanding: VecDeque::new(),
             outstanding_bytes: 0,
+            waiting_since: Instant::now(),
             number: 0,
             delivered: 0,
             worst: Exit::Done,
@@ -130,9 +155,11 @@ impl<'a> Stream<'a> {
                 return Ok(());
             }
             let wants_input = !ended && at == read.len() && self.has_room();
+            let (waits, silent_at) = (!self.outstanding.is_empty(), self.silent_at());
             tokio::select! {
                 biased;
                 settled = poll_fn(|task| self.poll_settle(task)) => settled?,
+                () = sleep_until(silent_at), if waits => return Err(CallError::Silent.into()),
                 next = input.next(), if wants_input => match next {
                     Some(bytes) => {
                         let why = |error| format!("cannot read {input_name}: {error}");
@@ -158,6 +185,11 @@ impl<'a> Stream<'a> {
         self.outstanding.len() < OUTSTANDING_MAX && self.outstanding_bytes < OUTSTANDING_BYTES_MAX
     }
 
+    /// When the daemon should have answered for a line at the latest.
+    fn silent_at(&self) -> Instant {
+        self.waiting_since + self.timeout + carrying(self.outstanding_bytes) + GRACE
+    }
+
     /// Sends a line, or refuses it.
     async fn take(&mut self, line: Line) -> Result<(), Stop> {
         match line {
@@ -165,8 +197,11 @@ impl<'a> Stream<'a> {
                 self.number += 1;
                 self.send.key = self.key.as_ref().map(|key| format!("{key}-{}", self.number));
                 let bytes = body.len();
-                self.client.ready().await?;
+                answered(carrying(self.outstanding_bytes), self.client.ready()).await?;
                 let answer = self.client.send_body(self.send.clone(), &body);
+                if self.outstanding.is_empty() {
+                    self.waiting_since = Instant::now();
+                }
                 self.outstanding.push_back(Outstanding { number: self.number, bytes, answer });
                 self.outstanding_bytes += bytes;
             }
@@ -197,7 +232,11 @@ impl<'a> Stream<'a> {
             self.outstanding.pop_front();
             self.outstanding_bytes -= bytes;
         }
-        if settled { Poll::Ready(Ok(())) } else { Poll::Pending }
+        if settled {
+            self.waiting_since = Instant::now();
+            return Poll::Ready(Ok(()));
+        }
+        Poll::Pending
     }
 
     /// What became of a line.

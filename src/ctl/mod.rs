@@ -18,6 +18,7 @@ mod input;
 mod lines;
 mod message;
 mod output;
+mod progress;
 mod table;
 mod text;
 mod unreachable;
@@ -130,6 +131,7 @@ async fn perform(verb: Verb, context: &mut Context) -> Result<Exit, Stop> {
         Verb::Discover(args) => brief(verb::discover::run(args, context)).await,
         Verb::Inbox(args) => brief(verb::inbox::run(args, context)).await,
         Verb::Outbox(args) => brief(verb::outbox::run(args, context)).await,
+        Verb::Listeners(args) => brief(verb::listeners::run(args, context)).await,
         Verb::Send(args) => verb::send::run(args, context).await,
         Verb::Listen(args) => verb::listen::run(args, context).await,
     }

@@ -124,7 +124,7 @@ pub enum Command {
 Examples:
   distmsg init
   distmsg init --yes
-  distmsg init --yes --name ship --listen 0.0.0.0:3000 --listen [::]:3000 --network closed
+  distmsg init --yes --name ship --listen 0.0.0.0 --listen '[::]' --network closed
   distmsg init /etc/distmsg/config.toml --yes --listen 192.0.2.7 --network open")]
 pub struct InitArgs {
     /// The file to write; never over one that is there [env: DISTMSG_CONFIG] [default:
@@ -151,7 +151,7 @@ pub struct InitArgs {
     #[arg(long, value_name = "FILE")]
     pub network_key_file: Option<PathBuf>,
     /// How many links the node makes by itself [default: 8]
-    #[arg(long, value_name = "N", value_parser = links_auto)]
+    #[arg(long, value_name = "N", value_parser = links_auto, allow_negative_numbers = true)]
     pub auto_links: Option<usize>,
 }
 
@@ -190,13 +190,18 @@ Examples:
   distmsg lab 12 --topology random --seed 7")]
 pub struct LabArgs {
     /// How many nodes
-    #[arg(value_name = "N", default_value = "3", value_parser = lab_nodes)]
+    #[arg(
+        value_name = "N",
+        default_value = "3",
+        value_parser = lab_nodes,
+        allow_negative_numbers = true
+    )]
     pub nodes: usize,
     /// Who is linked with whom
     #[arg(long, value_enum, default_value_t = Topology::Line)]
     pub topology: Topology,
     /// Makes a random network the same again
-    #[arg(long)]
+    #[arg(long, value_parser = seed, allow_negative_numbers = true)]
     pub seed: Option<u64>,
 }
 
@@ -205,9 +210,9 @@ pub struct LabArgs {
 pub enum Topology {
     /// Each with the next
     Line,
-    /// Each with the next, and the last with the first
+    /// Each with the next, and the last with the first: that is one hop
     Ring,
-    /// All with the first
+    /// All with the second, through which the first one's messages pass
     Star,
     /// Connected somehow
     Random,
@@ -216,6 +221,10 @@ pub enum Topology {
 fn links_auto(text: &str) -> Result<usize, String> {
     let number = text.parse().ok().filter(|number| *number <= LINKS_AUTO_MAX);
     number.ok_or_else(|| format!("write a number from 0 to {LINKS_AUTO_MAX}"))
+}
+
+fn seed(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| "write a whole number".to_owned())
 }
 
 fn lab_nodes(text: &str) -> Result<usize, String> {
@@ -286,6 +295,14 @@ mod tests {
         let random = lab("distmsg lab 9 --topology random --seed 7").expect("right");
         assert_eq!((random.topology, random.seed), (Topology::Random, Some(7)));
         assert!(lab("distmsg lab 1").is_none() && lab("distmsg lab 257").is_none());
+        for (wrong, why) in [
+            ("distmsg lab -1", "write a number from 2 to 256"),
+            ("distmsg lab --seed -1", "write a whole number"),
+            ("distmsg init --auto-links -1", "write a number from 0 to 64"),
+        ] {
+            let error = parse(wrong).expect_err(wrong).to_string();
+            assert!(error.contains(why) && !error.contains("'-- -1'"), "{wrong}: {error}");
+        }
     }
 
     #[test]

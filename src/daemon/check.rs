@@ -7,7 +7,8 @@ use super::args::CheckArgs;
 use super::exit::Stop;
 use super::secrets::{SecretError, network_key_in};
 use crate::config::{Config, Environment};
-use crate::model::Address;
+use crate::model::limits::SOCKET_PATH_BYTES_MAX;
+use crate::model::{Address, escaped};
 
 /// Checks the configuration and the key file it names.
 ///
@@ -24,7 +25,17 @@ pub fn check(
     if let Some(file) = &config.network_key_file {
         check_key(&path, file, chatter)?;
     }
-    writeln!(out, "{}: ok", path.display())?;
+    let socket = environment.daemon_socket(&config);
+    let bytes = socket.as_os_str().len();
+    if bytes > SOCKET_PATH_BYTES_MAX {
+        let message = format_args!(
+            "without this key it would be {}, but a socket's path has at most \
+             {SOCKET_PATH_BYTES_MAX} bytes and this has {bytes}; write a shorter one",
+            shown(&socket)
+        );
+        return Err(Config::problem_with(&path, "socket", message).into());
+    }
+    writeln!(out, "{}: ok", shown(&path))?;
     Ok(summary(&config, environment, out)?)
 }
 
@@ -43,10 +54,15 @@ fn summary(config: &Config, environment: &Environment, out: &mut dyn Write) -> i
     }
     writeln!(out, "  network     {}", config.network)?;
     match environment.state_dir(config) {
-        Ok(dir) => writeln!(out, "  state       {}", dir.display())?,
+        Ok(dir) => writeln!(out, "  state       {}", shown(&dir))?,
         Err(error) => writeln!(out, "  state       {error}")?,
     }
-    writeln!(out, "  socket      {}", environment.daemon_socket(config).display())
+    writeln!(out, "  socket      {}", shown(&environment.daemon_socket(config)))
+}
+
+/// A path made safe for a terminal.
+fn shown(path: &Path) -> String {
+    escaped(&path.to_string_lossy())
 }
 
 fn check_key(path: &Path, file: &Path, chatter: &mut dyn Write) -> Result<(), Stop> {
@@ -54,11 +70,9 @@ fn check_key(path: &Path, file: &Path, chatter: &mut dyn Write) -> Result<(), St
         Ok(_) => Ok(()),
         // Who checks is often not who runs the daemon.
         Err(SecretError::Io { error, .. }) if error.kind() == io::ErrorKind::PermissionDenied => {
-            Ok(writeln!(chatter, "{}: may not be read by you, so not checked", file.display())?)
+            Ok(writeln!(chatter, "{}: may not be read by you, so not checked", shown(file))?)
         }
-        Err(error) => {
-            Err(Stop::config(format_args!("{}: network_key_file: {error}", path.display())))
-        }
+        Err(error) => Err(Config::problem_with(path, "network_key_file", error).into()),
     }
 }
 
@@ -102,12 +116,43 @@ mod tests {
         let text = format!("network = \"closed\"\nnetwork_key_file = \"{}\"", key.display());
         fs::write(&path, text).expect("written");
         let stop = run().expect_err("no key");
-        assert!(stop.message.contains("network_key_file: cannot use the secret"), "{stop}");
+        let expected = format!(
+            "{}:2: network_key_file: {} does not exist; copy another member's network.key there",
+            path.display(),
+            key.display()
+        );
+        assert!(stop.message.starts_with(&expected), "{stop}");
         fs::write(&key, "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\n").expect("written");
         fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).expect("set");
         let stop = run().expect_err("public");
         assert!(stop.message.contains("chmod 600"), "{stop}");
         fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).expect("set");
         assert!(run().is_ok());
+    }
+
+    #[test]
+    fn a_socket_that_cannot_be_is_wrong_and_a_path_cannot_reach_the_terminal() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("c.toml");
+        fs::write(&path, "socket = \"/tmp/\\u001b[31m\"\nstate_dir = \"/\\r\"").expect("written");
+        let args = CheckArgs { config: Some(path.clone()) };
+        let mut out = Vec::new();
+        check(&args, &Environment::default(), &mut out, &mut Vec::new()).expect("right");
+        let shown = String::from_utf8(out).expect("text");
+        assert!(shown.contains("  socket      /tmp/\\u{1b}[31m\n"), "{shown:?}");
+        assert!(shown.contains("  state       /\\r\n"), "{shown:?}");
+
+        fs::write(&path, "").expect("written");
+        let runtime = format!("/{}", "r".repeat(100));
+        let vars = [("XDG_RUNTIME_DIR".to_owned(), runtime.into())].into();
+        let environment = Environment { vars, ..Environment::default() };
+        let stop = check(&args, &environment, &mut Vec::new(), &mut Vec::new());
+        let stop = stop.expect_err("too long");
+        assert_eq!(stop.code, 78);
+        assert!(stop.message.contains(": socket: without this key it would be /r"), "{stop}");
+        assert!(
+            stop.message.ends_with("107 bytes and this has 116; write a shorter one"),
+            "{stop}"
+        );
     }
 }

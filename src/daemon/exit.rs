@@ -5,6 +5,7 @@ use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use crate::config::{PathError, Problems};
+use crate::model::escaped;
 
 /// Something went wrong.
 pub const FAILURE: u8 = 1;
@@ -48,9 +49,15 @@ pub fn report(result: Result<(), Stop>) -> ExitCode {
     let prefix = if stop.code == CONFIG { "" } else { "distmsg: " };
     for line in stop.message.lines() {
         // When standard error is gone, the exit code still tells.
-        let _ = writeln!(io::stderr(), "{prefix}{line}");
+        let _ = writeln!(io::stderr(), "{prefix}{}", safe(line));
     }
     ExitCode::from(stop.code)
+}
+
+/// A line that cannot reach the terminal, whatever path is named in it. Backslashes are left alone:
+/// what was escaped before must not be again.
+fn safe(line: &str) -> String {
+    line.split('\\').map(escaped).collect::<Vec<_>>().join("\\")
 }
 
 impl fmt::Display for Stop {

@@ -55,7 +55,10 @@ pub fn import(
     init::told(environment, &path, &setup, chatter)?;
     left_behind(&old, chatter)?;
     for (alias, address) in &old.peers {
-        writeln!(out, "distmsgctl connect {address} --alias {alias}")?;
+        // Brackets are a pattern for shells, and some take no pattern that fits no file.
+        let address = address.to_string();
+        let quote = if address.starts_with('[') { "'" } else { "" };
+        writeln!(out, "distmsgctl connect {quote}{address}{quote} --alias {alias}")?;
     }
     Ok(())
 }
@@ -256,7 +259,7 @@ mod tests {
         assert_eq!(format!("{:?}", config.listen), "[127.0.0.1:4001]");
         assert_eq!(
             ran.out,
-            "distmsgctl connect [2001:db8::7]:4001 --alias 0011AABB\n\
+            "distmsgctl connect '[2001:db8::7]:4001' --alias 0011AABB\n\
              distmsgctl connect 127.0.0.1:4002 --alias 9A8B7C6D\n\
              distmsgctl connect 192.0.2.7:4001 --alias E5F60718\n"
         );
@@ -272,7 +275,7 @@ mod tests {
         assert_eq!(ran.config, Some(Config::default()));
         assert!(!ran.chatter.contains("interface_port"), "{}", ran.chatter);
         let ran = run("peer_table=\nAB=::1:7\n", None);
-        assert_eq!(ran.out, "distmsgctl connect [::1]:7 --alias AB\n");
+        assert_eq!(ran.out, "distmsgctl connect '[::1]:7' --alias AB\n");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! `distmsg init`, and what the daemon does at its start when there is no configuration.
 
 use std::io::{self, BufRead, IsTerminal as _, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::args::InitArgs;
 use super::exit::Stop;
@@ -10,7 +10,7 @@ use super::questions::Questions;
 use super::secrets::NETWORK_KEY_FILE;
 use crate::config::{Config, ConfigPath, Environment, LINKS_AUTO_DEFAULT, Network, Setup};
 use crate::model::limits::NAME_BYTES_MAX;
-use crate::model::{Address, Name};
+use crate::model::{Address, Name, plainly};
 
 /// Nothing in it is secret, and the system service runs as another user than who sets it up.
 const CONFIG_MODE: u32 = 0o644;
@@ -72,7 +72,7 @@ pub fn init(
             )));
         }
     };
-    let setup = answered(args, person, chatter)?;
+    let setup = answered(args, environment, person, chatter)?;
     write(&path, &setup)?;
     told(environment, &path, &setup, chatter)?;
     let default = environment.config_path(None).is_ok_and(|default| default.path == path);
@@ -98,7 +98,7 @@ pub fn load_or_ask(
     match person {
         Some(person) => {
             writeln!(chatter, "{} does not exist yet; a few questions for it:", path.display())?;
-            let setup = answered(&InitArgs::default(), Some(person), chatter)?;
+            let setup = answered(&InitArgs::default(), environment, Some(person), chatter)?;
             write(path, &setup)?;
             told(environment, path, &setup, chatter)?;
             // What counts is what the file says, now as at every later start.
@@ -126,7 +126,11 @@ pub(super) fn write(path: &Path, setup: &Setup) -> Result<(), Stop> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && files::exists(path) => {
             Err(exists(path))
         }
-        Err(error) => Err(Stop::failure(format_args!("cannot write {}: {error}", path.display()))),
+        Err(error) => Err(Stop::failure(format_args!(
+            "cannot write {}: {}; let this user write there, or name another file",
+            path.display(),
+            plainly(&error)
+        ))),
     }
 }
 
@@ -157,6 +161,7 @@ fn unanswered(args: &InitArgs) -> Vec<&'static str> {
 /// Each answer: a flag's, or the person's, or the default.
 fn answered(
     args: &InitArgs,
+    environment: &Environment,
     person: Option<Person<'_>>,
     out: &mut dyn Write,
 ) -> Result<Setup, Stop> {
@@ -184,13 +189,23 @@ fn answered(
         (None, false, None) => network_default,
     };
     let key_file = args.network_key_file.as_ref().map(std::path::absolute).transpose();
+    let key_file =
+        key_file.map_err(|error| Stop::usage(format_args!("--network-key-file: {error}")))?;
+    let key_file = match (key_file, questions.as_mut()) {
+        // Where a key is there already, it is used.
+        (None, Some(questions))
+            if network == Network::Closed && !files::exists(&own_key(environment)?) =>
+        {
+            questions.network_key(environment.home.as_deref())?
+        }
+        (key_file, _) => key_file,
+    };
     let setup = Setup {
         name,
         listen,
         advertise: args.advertise.clone(),
         network,
-        network_key_file: key_file
-            .map_err(|error| Stop::usage(format_args!("--network-key-file: {error}")))?,
+        network_key_file: key_file,
         links_auto: args.auto_links.unwrap_or(LINKS_AUTO_DEFAULT),
     };
     checked(setup)
@@ -222,12 +237,22 @@ pub(super) fn told(
 ) -> Result<(), Stop> {
     writeln!(chatter, "wrote {}", path.display())?;
     if setup.network == Network::Closed && setup.network_key_file.is_none() {
-        let key = environment.state_dir(&Config::default())?.join(NETWORK_KEY_FILE);
-        let key = key.display();
-        writeln!(chatter, "the network's key is made at the first start, in {key};")?;
-        writeln!(chatter, "to join a network that exists, put a member's copy there before")?;
+        let key = own_key(environment)?;
+        let shown = key.display();
+        if files::exists(&key) {
+            writeln!(chatter, "the network's key is the one in {shown}")?;
+        } else {
+            writeln!(chatter, "a new network key is made at the first start, in {shown};")?;
+            writeln!(chatter, "who is to join this network needs a copy of it; to join another,")?;
+            writeln!(chatter, "name a copy of its key: network_key_file in {}", path.display())?;
+        }
     }
     Ok(())
+}
+
+/// Where a closed network's key is, if no other file is named.
+fn own_key(environment: &Environment) -> Result<PathBuf, Stop> {
+    Ok(environment.state_dir(&Config::default())?.join(NETWORK_KEY_FILE))
 }
 
 #[cfg(test)]
@@ -310,7 +335,7 @@ mod tests {
         let place = Place::new();
         let path = place.dir.path().join("c.toml");
         let words = [path.to_str().expect("text"), "--name", "ship", "--auto-links", "0"];
-        let (result, shown) = place.init(&words, Some("0.0.0.0\n\n"));
+        let (result, shown) = place.init(&words, Some("0.0.0.0\n\n\n"));
         assert_eq!(result, Ok(()));
         let config = load(&path);
         assert_eq!(config.name.map(|name| name.to_string()).as_deref(), Some("ship"));
@@ -320,6 +345,35 @@ mod tests {
         assert!(shown.contains("open or closed [closed]"), "{shown}");
         assert!(shown.contains("distmsg/network.key"), "{shown}");
         assert!(shown.contains(&format!("'distmsg {}'", path.display())), "{shown}");
+    }
+
+    #[test]
+    fn a_key_that_is_there_is_not_asked_for_and_one_that_is_named_is_in_the_file() {
+        let place = Place::new();
+        let key = own_key(&place.environment).expect("a path");
+        let line = b"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\n";
+        files::create(&key, line, 0o600).expect("written");
+        let words = ["--name", "ship", "--listen", "0.0.0.0"];
+        let (result, shown) = place.init(&words, Some("\n"));
+        assert_eq!(result, Ok(()));
+        assert!(shown.contains(&format!("key is the one in {}", key.display())), "{shown}");
+
+        let other = Place::new();
+        let (result, shown) = other.init(&words, Some(&format!("\n{}\n", key.display())));
+        assert_eq!(result, Ok(()));
+        assert_eq!(load(&other.default_path()).network_key_file, Some(key));
+        assert!(!shown.contains("is made"), "{shown}");
+    }
+
+    #[test]
+    fn a_directory_that_may_not_be_written_has_a_remedy() {
+        let place = Place::new();
+        let file = place.dir.path().join("file");
+        fs::write(&file, "").expect("written");
+        let path = file.join("sub/c.toml");
+        let stop = place.init(&["--yes", path.to_str().expect("text")], None).0.expect_err("no");
+        let why = ": not a directory; let this user write there, or name another file";
+        assert!(stop.code == 1 && stop.message.ends_with(why), "{stop}");
     }
 
     #[test]

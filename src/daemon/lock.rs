@@ -10,6 +10,7 @@ use thiserror::Error;
 
 use super::exit::Stop;
 use super::files;
+use crate::model::plainly;
 
 const LOCK_FILE: &str = "lock";
 /// Bytes of the lock's file that are read for the holder's number.
@@ -47,7 +48,11 @@ pub enum LockError {
         why: &'static str,
     },
     /// The system refuses.
-    #[error("cannot use the state directory {state_dir}: {error}")]
+    #[error(
+        "cannot use the state directory {state_dir}: {}; let this user write to it, or set another \
+         state_dir in the configuration",
+        plainly(error)
+    )]
     Io {
         /// The directory.
         state_dir: PathBuf,
@@ -169,7 +174,8 @@ mod tests {
         let file = dir.path().join("file");
         std::fs::write(&file, "").expect("written");
         let error = StateLock::acquire(&file.join("state")).expect_err("impossible").to_string();
-        assert!(error.contains("file/state"), "{error}");
+        assert!(error.contains("file/state: not a directory; let this user write"), "{error}");
+        assert!(error.ends_with("or set another state_dir in the configuration"), "{error}");
     }
 
     #[test]

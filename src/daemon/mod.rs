@@ -48,7 +48,7 @@ fn dispatch(args: Args) -> Result<(), Stop> {
                 exit_with_stdin: args.run.exit_with_stdin,
             };
             drop(answers);
-            run::run(config, &environment, manner)
+            run::run(config, &path.path, &environment, manner)
         }
     }
 }

@@ -2,10 +2,12 @@
 
 use std::fmt::Display;
 use std::io::{self, BufRead, Read as _, Write};
+use std::path::{Path, PathBuf};
 
 use super::exit::Stop;
+use super::secrets::{SecretError, network_key_in};
 use crate::config::{ADDRESSES_MAX, Network, address_to_listen};
-use crate::model::{Address, Name, escaped};
+use crate::model::{Address, Name, escaped, plainly};
 
 /// Bytes of one answer.
 const ANSWER_BYTES_MAX: u64 = 4 * 1024;
@@ -51,6 +53,32 @@ impl Questions<'_> {
         self.note("has the network's key. Either way only its recipient can read a message.")?;
         self.ask("Network, open or closed", default.word(), |text| {
             text.to_ascii_lowercase().parse::<Network>()
+        })
+    }
+
+    /// Which key a closed network has: none means that a new one is made. `home` is what a path may
+    /// begin with as `~`.
+    pub(super) fn network_key(&mut self, home: Option<&Path>) -> Result<Option<PathBuf>, Stop> {
+        self.note(
+            "To found a network, let a new key be made. To join one that exists, bring a copy",
+        )?;
+        self.note("of network.key from a machine that is in it, and write where it is.")?;
+        self.ask("The network's key, new or a file", "new", |text| {
+            if text.eq_ignore_ascii_case("new") {
+                return Ok(None);
+            }
+            let file = match (text.strip_prefix("~/"), home) {
+                (Some(rest), Some(home)) => home.join(rest),
+                _ => std::path::absolute(text).map_err(|error| plainly(&error))?,
+            };
+            match (network_key_in(&file), file.to_str()) {
+                (_, None) => Err("the path is not UTF-8; name another".to_owned()),
+                (Err(SecretError::Missing(path)), _) => {
+                    Err(format!("{} does not exist; write 'new', or its path", path.display()))
+                }
+                (Err(error), _) => Err(error.to_string()),
+                (Ok(_), Some(_)) => Ok(Some(file)),
+            }
         })
     }
 
@@ -136,6 +164,32 @@ mod tests {
         assert_eq!(shown.matches("Listen on").count(), 2, "{shown}");
         let (answer, _) = asked("what\nOpen\n", |q| q.network(Network::Closed));
         assert_eq!(answer, Ok(Network::Open));
+    }
+
+    #[test]
+    fn a_network_has_a_new_key_or_that_of_its_members() {
+        use std::os::unix::fs::PermissionsExt as _;
+
+        let (answer, shown) = asked("\n", |q| q.network_key(None));
+        assert_eq!(answer, Ok(None));
+        assert!(shown.ends_with("The network's key, new or a file [new]: "), "{shown}");
+        let home = tempfile::tempdir().expect("a directory");
+        let file = home.path().join("k");
+        std::fs::write(&file, "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\n").expect("written");
+        let mode = |mode| {
+            let permissions = std::fs::Permissions::from_mode(mode);
+            std::fs::set_permissions(&file, permissions).expect("set");
+        };
+        mode(0o644);
+        let (answer, shown) = asked("~/none\n~/k\nNEW\n", |q| q.network_key(Some(home.path())));
+        assert_eq!(answer, Ok(None));
+        assert!(shown.contains("/none does not exist; write 'new', or its path"), "{shown}");
+        assert!(shown.contains("chmod 600"), "{shown}");
+        mode(0o600);
+        let (answer, _) = asked("~/k\n", |q| q.network_key(Some(home.path())));
+        assert_eq!(answer, Ok(Some(file.clone())));
+        let (answer, _) = asked(&format!("{}\n", file.display()), |q| q.network_key(None));
+        assert_eq!(answer, Ok(Some(file.clone())));
     }
 
     #[test]

@@ -11,6 +11,7 @@ use super::exit::Stop;
 use super::lock::StateLock;
 use super::{init, logging, print, secrets};
 use crate::config::{Config, Environment, Network};
+use crate::control::plain;
 use crate::control::socket::ControlSocket;
 use crate::crypto::Random;
 use crate::link::Membership;
@@ -31,16 +32,27 @@ pub struct Manner {
     pub exit_with_stdin: bool,
 }
 
-/// Runs a node in the foreground until SIGTERM or SIGINT.
+/// Runs a node in the foreground until SIGTERM or SIGINT. Its configuration is of this file.
 ///
 /// # Errors
 /// When it cannot start, or its database fails.
-pub fn run(config: Config, environment: &Environment, manner: Manner) -> Result<(), Stop> {
+pub fn run(
+    config: Config,
+    file: &Path,
+    environment: &Environment,
+    manner: Manner,
+) -> Result<(), Stop> {
+    if manner.print && plain::stdout_was_closed() {
+        return Err(Stop::failure(
+            "standard output is closed: nobody would see the messages that --print acknowledges; \
+             open it, or leave out --print",
+        ));
+    }
     let _logging = logging::start(config.log, environment)?;
     allow_many_files();
     let state_dir = environment.state_dir(&config)?;
     let _lock = StateLock::acquire(&state_dir)?;
-    let (node, made) = node_config(&config, environment, &state_dir)?;
+    let (node, made) = node_config(&config, file, environment, &state_dir)?;
     let socket = environment.daemon_socket(&config);
     environment.prepare_private_dir(&socket)?;
     let system = environment.var("RUNTIME_DIRECTORY").is_some();
@@ -80,6 +92,9 @@ async fn serve(
     // Before anything is promised: a signal must not find us without a handler.
     let mut terminate = signal(SignalKind::terminate()).map_err(Stop::failure)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Stop::failure)?;
+    // Handled at all, it leaves a write with an error instead of ending the process: setrlimit(2).
+    let file_too_large = SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw());
+    let _file_too_large = signal(file_too_large).map_err(Stop::failure)?;
     let peer = config.identity.peer();
     for warning in &config.warnings {
         warn!("{warning}");
@@ -138,6 +153,7 @@ async fn end_of_stdin() {
 /// What the node is made with, and the identity key's file if that was made just now.
 fn node_config(
     config: &Config,
+    config_file: &Path,
     environment: &Environment,
     state_dir: &Path,
 ) -> Result<(NodeConfig, Option<PathBuf>), Stop> {
@@ -156,7 +172,14 @@ fn node_config(
         Network::Open => Membership::Open,
         Network::Closed => {
             let file = config.network_key_file.as_deref();
-            let key = secrets::network_key(state_dir, credentials, file, &mut random)?;
+            let key = secrets::network_key(state_dir, credentials, file, &mut random).map_err(
+                |error| match file {
+                    Some(file) if file == error.path() => {
+                        Config::problem_with(config_file, "network_key_file", error).into()
+                    }
+                    _ => Stop::from(error),
+                },
+            )?;
             if key.made {
                 info!(path = %key.path.display(), "made a new network key; other members need it");
             }

@@ -18,6 +18,7 @@ use zeroize::Zeroizing;
 use super::exit::Stop;
 use super::files;
 use crate::crypto::{Identity, KeyError, NetworkKey, Random};
+use crate::model::plainly;
 
 /// The identity key's file, in the state directory or among the credentials.
 pub const IDENTITY_FILE: &str = "identity.pem";
@@ -76,8 +77,14 @@ pub enum SecretError {
         "{0} does not hold one line of base64 with 32 bytes; copy it again from another member"
     )]
     NetworkKey(PathBuf),
+    /// It was named, and is not there.
+    #[error(
+        "{0} does not exist; copy another member's network.key there, or take network_key_file \
+         out: then the key is in the state directory, and made if it is not there"
+    )]
+    Missing(PathBuf),
     /// The system refuses.
-    #[error("cannot use the secret {path}: {error}")]
+    #[error("cannot use the secret {path}: {}; let this user read it", plainly(error))]
     Io {
         /// The file.
         path: PathBuf,
@@ -89,6 +96,21 @@ pub enum SecretError {
 impl From<SecretError> for Stop {
     fn from(error: SecretError) -> Self {
         Self::config(error)
+    }
+}
+
+impl SecretError {
+    /// The file it is about.
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::NotAFile(path)
+            | Self::NotASecret(path)
+            | Self::NetworkKey(path)
+            | Self::Missing(path)
+            | Self::NotPrivate { path, .. }
+            | Self::Identity { path, .. }
+            | Self::Io { path, .. } => path,
+        }
     }
 }
 
@@ -180,8 +202,7 @@ pub fn network_key(
 /// # Errors
 /// When it is not there, or is no key.
 pub fn network_key_in(file: &Path) -> Result<Kept<NetworkKey>, SecretError> {
-    let missing =
-        || SecretError::Io { path: file.to_owned(), error: io::ErrorKind::NotFound.into() };
+    let missing = || SecretError::Missing(file.to_owned());
     let secret = load(file, Guard::Mode)?.ok_or_else(missing)?;
     network_key_of(Kept { secret, path: file.to_owned(), made: false })
 }
@@ -302,7 +323,7 @@ mod tests {
         assert!(!state.exists(), "nothing was made");
         let missing = dir.path().join("none");
         let error = network_key(&state, None, Some(&missing), &mut random(3)).expect_err("missing");
-        assert!(matches!(error, SecretError::Io { .. }), "{error}");
+        assert!(matches!(error, SecretError::Missing(_)), "{error}");
     }
 
     #[test]

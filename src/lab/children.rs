@@ -1,6 +1,7 @@
 //! The daemons of a lab: child processes with directories of their own.
 
 use std::fs::{self, File};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
@@ -8,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::LabError;
 use crate::ctl::api::{Client, Events};
+use crate::model::limits::SOCKET_PATH_BYTES_MAX;
 
 /// How long a daemon may take to answer for the first time.
 const START_MAX: Duration = Duration::from_secs(60);
@@ -97,6 +99,9 @@ impl Child {
             None => format!("node{}", number + 1),
         };
         let home = directory.join(&name);
+        if home.join("socket").as_os_str().len() > SOCKET_PATH_BYTES_MAX {
+            return Err(LabError::TooLong(directory.to_owned()));
+        }
         fs::create_dir(&home).map_err(failed("cannot make a directory"))?;
         let (config, socket, log) =
             (home.join("config.toml"), home.join("socket"), home.join("log"));
@@ -116,6 +121,9 @@ impl Child {
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(output)
+            // Ctrl-C at the prompt is for the command that runs there: the terminal sends it to
+            // our process group.
+            .process_group(0)
             .spawn()
             .map_err(failed("cannot start a daemon"))?;
         Ok(Self { name, socket, log, process: Mutex::new(process) })

@@ -9,6 +9,7 @@ mod report;
 mod topology;
 
 use std::io::{self, IsTerminal as _, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -41,6 +42,12 @@ enum LabError {
     /// The machine refuses.
     #[error("{0}: {1}")]
     Io(&'static str, io::Error),
+    /// No socket can be made in the directory for temporary files.
+    #[error(
+        "sockets in {0} would have too long a path; name a shorter directory, as in \
+         'TMPDIR=/tmp distmsg lab'"
+    )]
+    TooLong(PathBuf),
     /// A daemon does not start.
     #[error("{name} does not start; the end of its log:\n{log}")]
     Child {
@@ -57,6 +64,9 @@ enum LabError {
         /// Why.
         error: CallError,
     },
+    /// Nobody can be shown what happened.
+    #[error("cannot write to standard output: {0}")]
+    Output(io::Error),
     /// A signal came.
     #[error("ended by a signal")]
     Signal(u8),
@@ -73,6 +83,10 @@ pub fn run(args: &LabArgs) -> ExitCode {
     match outcome {
         Ok(lab) => lab.explore(),
         Err(LabError::Signal(number)) => ExitCode::from(128 + number),
+        // Whoever read us has seen enough.
+        Err(LabError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
+            ExitCode::SUCCESS
+        }
         Err(error) => {
             let _ = writeln!(io::stderr(), "distmsg lab: {error}");
             ExitCode::FAILURE
@@ -163,7 +177,8 @@ async fn build(args: &LabArgs) -> Result<Lab, LabError> {
     for child in lab.children.iter() {
         nodes.push(Node::attach(child).await?);
     }
-    progress(&format!("connecting them: {} links", edges.len()));
+    let plural = if edges.len() == 1 { "" } else { "s" };
+    progress(&format!("connecting them: {} link{plural}", edges.len()));
     for some in edges.chunks(CONNECTS_AT_ONCE) {
         connect(&nodes, some).await?;
     }
@@ -171,22 +186,23 @@ async fn build(args: &LabArgs) -> Result<Lab, LabError> {
     let mut out = io::stdout();
     let names: Vec<&str> = lab.children.iter().map(|child| child.name.as_str()).collect();
     let picture = topology::picture(&names, args.topology, &edges, seed);
-    let _ = writeln!(out, "{picture}");
+    writeln!(out, "{picture}").map_err(LabError::Output)?;
     let took = send(&nodes).await?;
     let mut seen = Vec::new();
     for node in &mut nodes {
         seen.push(Seen { name: node.name.clone(), events: node.drain().await? });
     }
     let table = report::table(&nodes.iter().map(Node::identity).collect::<Vec<_>>(), &seen);
-    let _ = writeln!(out, "{table}");
-    let _ = writeln!(
+    writeln!(
         out,
-        "delivered: {} has it on disk and proved it to {}, {} ms after it was handed in",
+        "{table}\n\
+         delivered: {} has it on disk and proved it to {}, {} ms after it was handed in",
         names.last().copied().unwrap_or_default(),
         names.first().copied().unwrap_or_default(),
         took.as_millis()
-    );
-    let _ = out.flush();
+    )
+    .and_then(|()| out.flush())
+    .map_err(LabError::Output)?;
     Ok(lab)
 }
 

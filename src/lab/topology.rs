@@ -66,12 +66,13 @@ pub(super) fn picture(names: &[&str], topology: Topology, edges: &[Edge], seed: 
     let mut text = String::new();
     let line = names.join(" --- ");
     match topology {
-        Topology::Line => text.push_str(&line),
-        Topology::Ring => {
+        Topology::Ring if names.len() > 2 => {
             let width = line.chars().count().saturating_sub(2);
             let _ = write!(text, "{line}\n |{}|", " ".repeat(width.saturating_sub(2)));
             let _ = write!(text, "\n +{}+", "-".repeat(width.saturating_sub(2)));
         }
+        // Two nodes in a ring are a line.
+        Topology::Line | Topology::Ring => text.push_str(&line),
         Topology::Star | Topology::Random => {
             if topology == Topology::Random {
                 let _ = writeln!(text, "random network, --seed {seed}:");
@@ -134,5 +135,7 @@ mod tests {
         assert_eq!(show(Topology::Star), "bob --- alice, carol\n");
         let ring = "alice --- bob --- carol\n |                   |\n +-------------------+\n";
         assert_eq!(show(Topology::Ring), ring);
+        let two = picture(&names[..2], Topology::Ring, &edges(2, Topology::Ring, 1), 1);
+        assert_eq!(two, "alice --- bob\n", "there is one link");
     }
 }

@@ -1,12 +1,15 @@
 //! Those who dial us: bounded before anything is known of them.
 
-use std::collections::HashMap;
+use std::cmp::Reverse;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 use tracing::{debug, info, warn};
 
@@ -79,10 +82,16 @@ fn admit(context: &Arc<Context>, tcp: TcpStream, address: SocketAddr) {
         return refused(context, address, None, "too many handshakes are in progress".to_owned());
     };
     let context = Arc::clone(context);
+    let given_up = Arc::clone(&place.given_up);
     tokio::spawn(async move {
         let established = tokio::select! {
             biased;
             () = context.stopped() => None,
+            () = given_up.notified() => {
+                let reason = "it took long, and others want to begin a handshake".to_owned();
+                refused(&context, address, None, reason);
+                None
+            }
             established = shake_hands(&context, tcp, address, place) => established,
         };
         if let Some(established) = established {
@@ -132,8 +141,8 @@ async fn shake_hands(
         }
         failure => {
             refused(context, address, Some(peer), failure.describe());
-            if let Failure::Refusing(reason, text) = failure {
-                channel.close(reason, &text).await;
+            if let Failure::Refusing(reason, words) = failure {
+                channel.close(reason, &words.theirs).await;
             }
         }
     }
@@ -152,15 +161,18 @@ fn describe_tls_failure(error: &io::Error) -> String {
 /// Tells of a connection that did not become a link: to the log and to the receiver of events.
 fn refused(context: &Context, address: SocketAddr, peer: Option<PeerId>, reason: String) {
     let Some(unreported) = context.noise.allow() else { return };
+    let unlogged = NonZeroU64::new(unreported);
     match peer {
-        Some(peer) => info!(peer = %peer, %address, unreported, "refused: {reason}"),
-        None => info!(%address, unreported, "refused: {reason}"),
+        Some(peer) => info!(peer = %peer, %address, unlogged, "refused: {reason}"),
+        None => info!(%address, unlogged, "refused: {reason}"),
     }
     // Never waits: whoever is refused must not be able to hold anything up.
     let _ = context.events.try_send(Event::Refused { address, peer, reason, unreported });
 }
 
-/// Counts handshakes in progress, in all and of each source.
+/// Counts handshakes in progress, in all and of each source. When all places are taken, whoever has
+/// the most gives one up for a newcomer that has fewer: connections that say nothing, from however
+/// many addresses, do not keep others out.
 pub(super) struct Gate {
     in_all_max: usize,
     per_source_max: usize,
@@ -170,13 +182,60 @@ pub(super) struct Gate {
 #[derive(Default)]
 struct Inside {
     in_all: usize,
-    per_source: HashMap<IpAddr, usize>,
+    last: u64,
+    /// Of each source, oldest first; never none.
+    per_source: HashMap<IpAddr, VecDeque<Seat>>,
+}
+
+/// A place as the gate sees it.
+struct Seat {
+    /// Counted from the gate's beginning: whoever came first has the lowest.
+    number: u64,
+    given_up: Arc<Notify>,
 }
 
 /// A place in a [`Gate`], until dropped.
 pub(super) struct Place {
     gate: Arc<Gate>,
     source: IpAddr,
+    number: u64,
+    /// Told when the place was given to somebody else: the handshake is to end.
+    given_up: Arc<Notify>,
+}
+
+impl Inside {
+    fn count(&self, source: &IpAddr) -> usize {
+        self.per_source.get(source).map_or(0, VecDeque::len)
+    }
+
+    /// Takes a place from whoever has the most, the longest there if several have; false if the
+    /// newcomer would only change places with it.
+    fn make_room(&mut self, newcomer: &IpAddr) -> bool {
+        let rank = |seats: &VecDeque<Seat>| {
+            (seats.len(), Reverse(seats.front().map_or(0, |seat| seat.number)))
+        };
+        let all = self.per_source.iter();
+        let Some((source, seats)) = all.max_by_key(|(_, seats)| rank(seats)) else { return false };
+        let held = self.count(newcomer);
+        if held > 0 && held + 1 >= seats.len() {
+            return false;
+        }
+        let (source, Some(oldest)) = (*source, seats.front()) else { return false };
+        oldest.given_up.notify_one();
+        self.remove(&source, oldest.number);
+        true
+    }
+
+    /// Frees a place, if it was not given to somebody else before.
+    fn remove(&mut self, source: &IpAddr, number: u64) {
+        let Some(seats) = self.per_source.get_mut(source) else { return };
+        let before = seats.len();
+        seats.retain(|seat| seat.number != number);
+        self.in_all = self.in_all.saturating_sub(before - seats.len());
+        if seats.is_empty() {
+            self.per_source.remove(source);
+        }
+    }
 }
 
 impl Gate {
@@ -187,22 +246,17 @@ impl Gate {
     fn enter(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
         let source = source_of(address);
         let mut inside = self.inside();
-        let of_source = inside.per_source.get(&source).copied().unwrap_or(0);
-        if inside.in_all >= self.in_all_max || of_source >= self.per_source_max {
+        if inside.count(&source) >= self.per_source_max
+            || (inside.in_all >= self.in_all_max && !inside.make_room(&source))
+        {
             return None;
         }
         inside.in_all += 1;
-        inside.per_source.insert(source, of_source + 1);
-        Some(Place { gate: Arc::clone(self), source })
-    }
-
-    fn leave(&self, source: &IpAddr) {
-        let mut inside = self.inside();
-        inside.in_all = inside.in_all.saturating_sub(1);
-        match inside.per_source.get_mut(source) {
-            Some(count) if *count > 1 => *count -= 1,
-            _ => drop(inside.per_source.remove(source)),
-        }
+        inside.last += 1;
+        let (number, given_up) = (inside.last, Arc::new(Notify::new()));
+        let seat = Seat { number, given_up: Arc::clone(&given_up) };
+        inside.per_source.entry(source).or_default().push_back(seat);
+        Some(Place { gate: Arc::clone(self), source, number, given_up })
     }
 
     fn inside(&self) -> MutexGuard<'_, Inside> {
@@ -212,7 +266,7 @@ impl Gate {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.gate.leave(&self.source);
+        self.gate.inside().remove(&self.source, self.number);
     }
 }
 
@@ -263,6 +317,8 @@ impl Noise {
 
 #[cfg(test)]
 mod tests {
+    use std::task::Waker;
+
     use super::*;
 
     #[test]
@@ -273,7 +329,7 @@ mod tests {
         let _second = gate.enter(ip("::ffff:192.0.2.1")).expect("room");
         assert!(gate.enter(ip("192.0.2.1")).is_none(), "the third of one source");
         let _other = gate.enter(ip("2001:db8::1")).expect("room");
-        assert!(gate.enter(ip("192.0.2.9")).is_none(), "the fourth in all");
+        assert!(gate.enter(ip("2001:db8::2")).is_none(), "of two sources with two, a third");
         drop(first);
         let _neighbour = gate.enter(ip("2001:db8::2")).expect("room");
         drop(_other);
@@ -281,6 +337,34 @@ mod tests {
         drop(_second);
         assert!(gate.inside().per_source.is_empty());
         assert_eq!(gate.inside().in_all, 0);
+    }
+
+    #[test]
+    fn who_has_the_most_handshakes_gives_way_to_who_has_fewer() {
+        let gate = Gate::new(4, 3);
+        let ip = |text: &str| text.parse::<IpAddr>().expect("an address");
+        let is_given_up = |place: &Place| {
+            let mut context = std::task::Context::from_waker(Waker::noop());
+            std::pin::pin!(place.given_up.notified()).poll(&mut context).is_ready()
+        };
+        let enter = |text: &str| gate.enter(ip(text));
+        let many: Vec<Place> = (0..3).map(|_| enter("192.0.2.1").expect("room")).collect();
+        let lone = enter("192.0.2.2").expect("room");
+        let newcomer = enter("192.0.2.3").expect("in place of the first of many");
+        assert_eq!(gate.inside().in_all, 4);
+        assert!(enter("192.0.2.3").is_none(), "it would have as many as the other had");
+        assert_eq!(many.iter().map(is_given_up).collect::<Vec<_>>(), [true, false, false]);
+        assert!(![&lone, &newcomer].into_iter().any(is_given_up));
+        drop(many);
+        assert_eq!(gate.inside().in_all, 2, "what was given up is not counted twice");
+        drop((lone, newcomer));
+        assert!(gate.inside().per_source.is_empty());
+        assert_eq!(gate.inside().in_all, 0);
+        // Of many with one each, whoever has been there the longest.
+        let ones: Vec<Place> =
+            (1..=4).map(|n| enter(&format!("192.0.2.{n}")).expect("room")).collect();
+        let _fifth = enter("192.0.2.5").expect("in place of the first");
+        assert_eq!(ones.iter().map(is_given_up).collect::<Vec<_>>(), [true, false, false, false]);
     }
 
     #[test]

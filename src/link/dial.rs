@@ -14,7 +14,7 @@ use tracing::debug;
 use super::channel::Channel;
 use super::endpoint::{Context, Purpose};
 use super::event::{DialId, Direction, Event};
-use super::handshake::{Failure, Greeting, Own, confirm, describe_loss, greet_listener};
+use super::handshake::{Failure, Greeting, Own, Words, confirm, describe_loss, greet_listener};
 use super::run::{Established, run};
 use super::socket::Socket;
 use super::tls::is_of_tls;
@@ -197,12 +197,12 @@ async fn attempt(
     }
     let mut channel = Channel::new(secured);
     if peer == context.peer {
-        return Err(refuse(channel, peer, CloseReason::Myself, String::new()));
+        return Err(refuse(channel, peer, CloseReason::Myself, Words::default()));
     }
     let own = context.own(&exporter);
     match greet(&mut channel, &own, dial.purpose).await {
         Ok(greeting) => Ok(Reached { channel, peer, address, greeting }),
-        Err(Failure::Refusing(reason, text)) => Err(refuse(channel, peer, reason, text)),
+        Err(Failure::Refusing(reason, words)) => Err(refuse(channel, peer, reason, words)),
         Err(Failure::Refused(reason, text)) => Err(DialError::Refused { peer, reason, text }),
         Err(Failure::Lost(why)) => Err(DialError::Lost(why)),
     }
@@ -221,9 +221,9 @@ async fn greet(
 }
 
 /// Tells the other end why, without keeping the dial waiting for it.
-fn refuse(channel: Channel, peer: PeerId, reason: CloseReason, text: String) -> DialError {
-    let told = text.clone();
-    tokio::spawn(async move { channel.close(reason, &told).await });
+fn refuse(channel: Channel, peer: PeerId, reason: CloseReason, words: Words) -> DialError {
+    let Words { ours: text, theirs } = words;
+    tokio::spawn(async move { channel.close(reason, &theirs).await });
     DialError::Refused { peer, reason, text }
 }
 

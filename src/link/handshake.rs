@@ -1,6 +1,5 @@
 //! Hello: do the two belong together? The order of words is explained in the room's front page.
 
-use std::fmt;
 use std::io;
 
 use bytes::Bytes;
@@ -18,6 +17,19 @@ pub enum Membership {
     /// A closed network: whoever links has its key.
     Closed(NetworkKey),
 }
+
+/// What the operator reads whose node is in the open network. Such texts travel, and have at most
+/// [`REASON_BYTES_MAX`] bytes.
+///
+/// [`REASON_BYTES_MAX`]: crate::model::limits::REASON_BYTES_MAX
+const JOIN: &str = "this node is in the open network, the peer in a closed network; to join it, \
+                    write network = \"closed\" and put a copy of its network.key in place";
+/// What the operator reads whose node is in the closed one.
+const LET_IN: &str = "this node is in a closed network, the peer in the open one; only who \
+                      has a copy of its network.key can link with it";
+/// What both read where the keys are not the same.
+const DIFFERENT: &str = "the two are in different closed networks; to join the peer's, put a copy \
+                         of its network.key in place of this node's";
 
 /// What one end says of itself, and where.
 pub(super) struct Own<'a> {
@@ -39,18 +51,34 @@ pub(super) struct Greeting {
 #[derive(Debug)]
 pub(super) enum Failure {
     /// We do not want it, and the other end has yet to be told.
-    Refusing(CloseReason, String),
+    Refusing(CloseReason, Words),
     /// The other end does not want it; its text is escaped.
     Refused(CloseReason, String),
     /// The connection broke, or ended without a word.
     Lost(String),
 }
 
+/// The same for the operators of both ends, each of whom reads "this node" and "the peer".
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(super) struct Words {
+    /// For ours.
+    pub(super) ours: String,
+    /// For the other end's.
+    pub(super) theirs: String,
+}
+
+impl Words {
+    /// What is true of both ends alike.
+    fn alike(text: &str) -> Self {
+        Self { ours: text.to_owned(), theirs: text.to_owned() }
+    }
+}
+
 impl Failure {
     /// For the log: who did what.
     pub(super) fn describe(&self) -> String {
         match self {
-            Self::Refusing(reason, text) => format!("{reason}: {text}"),
+            Self::Refusing(reason, words) => format!("{reason}: {}", words.ours),
             Self::Refused(reason, text) if text.is_empty() => {
                 format!("it closed the connection: {reason}")
             }
@@ -73,7 +101,7 @@ pub(super) async fn greet_listener(
     own: &Own<'_>,
 ) -> Result<Greeting, Failure> {
     channel.writer.write(&own.hello(ProofRole::Dialler, Bytes::new())).await?;
-    let hello = read_hello(channel, ProofRole::Listener).await?;
+    let hello = read_hello(channel).await?;
     own.check(ProofRole::Listener, &hello)?;
     Ok(Greeting { instance: hello.instance, record: own_memory(&hello.record) })
 }
@@ -89,7 +117,7 @@ pub(super) async fn greet_dialler(
     channel: &mut Channel,
     own: &Own<'_>,
 ) -> Result<Greeting, Failure> {
-    let hello = read_hello(channel, ProofRole::Dialler).await?;
+    let hello = read_hello(channel).await?;
     own.check(ProofRole::Dialler, &hello)?;
     channel.writer.write(&own.hello(ProofRole::Listener, own.record.clone())).await?;
     match read_frame(channel).await? {
@@ -121,21 +149,21 @@ impl Own<'_> {
     /// Whether the other end, in its role, is of our network.
     fn check(&self, role: ProofRole, hello: &Hello) -> Result<(), Failure> {
         let (ours, theirs) = (self.membership.network(), hello.network);
-        let (us, them) = (Role(other(role)), Role(role));
-        let text = match self.membership {
+        let words = match self.membership {
             _ if ours != theirs && ours == NetworkId::OPEN => {
-                format!("the {them} is in a closed network, the {us} in the open one")
+                Words { ours: JOIN.to_owned(), theirs: LET_IN.to_owned() }
             }
             _ if ours != theirs && theirs == NetworkId::OPEN => {
-                format!("the {us} is in a closed network, the {them} in the open one")
+                Words { ours: LET_IN.to_owned(), theirs: JOIN.to_owned() }
             }
-            _ if ours != theirs => "the two are in different closed networks".to_owned(),
+            _ if ours != theirs => Words::alike(DIFFERENT),
             Membership::Closed(key) if !key.verify(role, self.exporter, &hello.proof) => {
-                format!("the {them} did not prove that it has the network's key")
+                let without = |who| format!("{who} did not prove that it has the network's key");
+                Words { ours: without("the peer"), theirs: without("this node") }
             }
             _ => return Ok(()),
         };
-        Err(Failure::Refusing(CloseReason::Network, text))
+        Err(Failure::Refusing(CloseReason::Network, words))
     }
 }
 
@@ -149,14 +177,16 @@ impl Membership {
     }
 }
 
-async fn read_hello(channel: &mut Channel, role: ProofRole) -> Result<Hello, Failure> {
+async fn read_hello(channel: &mut Channel) -> Result<Hello, Failure> {
     match channel.reader.read_handshake_frame().await {
         Ok(Frame::Hello(hello)) => Ok(hello),
         // The version stands first in a hello and never moves; no other frame may come here.
         Err(ReadEnd::Malformed(WireError::Version(version))) => {
-            let (us, them) = (Role(other(role)), Role(role));
-            let text = format!("the {them} speaks version {version}, the {us} version {VERSION}");
-            Err(Failure::Refusing(CloseReason::Version, text))
+            let words = |ours, theirs| {
+                format!("this node speaks version {ours}, the peer version {theirs}")
+            };
+            let words = Words { ours: words(VERSION, version), theirs: words(version, VERSION) };
+            Err(Failure::Refusing(CloseReason::Version, words))
         }
         other => {
             frame_or_failure(other)?;
@@ -182,7 +212,7 @@ fn frame_or_failure(read: Result<Frame, ReadEnd>) -> Result<Frame, Failure> {
 }
 
 fn violation(what: &str) -> Failure {
-    Failure::Refusing(CloseReason::Protocol, what.to_owned())
+    Failure::Refusing(CloseReason::Protocol, Words::alike(what))
 }
 
 /// A copy: a slice would keep the buffer that the frame was read into alive.
@@ -198,24 +228,5 @@ pub(super) fn describe_loss(error: &io::Error) -> String {
         | io::ErrorKind::ConnectionAborted
         | io::ErrorKind::BrokenPipe => "connection lost".to_owned(),
         _ => format!("connection lost: {error}"),
-    }
-}
-
-const fn other(role: ProofRole) -> ProofRole {
-    match role {
-        ProofRole::Dialler => ProofRole::Listener,
-        ProofRole::Listener => ProofRole::Dialler,
-    }
-}
-
-/// What both operators call an end: a text with "you" or "this node" would be wrong at one of them.
-struct Role(ProofRole);
-
-impl fmt::Display for Role {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.0 {
-            ProofRole::Dialler => "dialler",
-            ProofRole::Listener => "listener",
-        })
     }
 }

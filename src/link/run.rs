@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -59,7 +60,10 @@ pub(super) async fn run(context: Arc<Context>, established: Established) {
     let up = Event::Up { link, peer, direction, dial, address, instance, record, handle };
     // At a pace: a peer that comes and goes without end shall not fill the disk.
     match context.changes.allow() {
-        Some(unlogged) => info!(link = link.0, %peer, %address, ?direction, unlogged, "link up"),
+        Some(unlogged) => {
+            let unlogged = NonZeroU64::new(unlogged);
+            info!(link = link.0, %peer, %address, ?direction, unlogged, "link up");
+        }
         None => debug!(link = link.0, %peer, %address, ?direction, "link up"),
     }
     tokio::select! {
@@ -71,7 +75,10 @@ pub(super) async fn run(context: Arc<Context>, established: Established) {
     queue.end();
     let ended = finish(exit, &context, link, &mut channel).await;
     match context.changes.allow() {
-        Some(unlogged) => info!(link = link.0, %peer, %address, unlogged, "link down: {ended}"),
+        Some(unlogged) => {
+            let unlogged = NonZeroU64::new(unlogged);
+            info!(link = link.0, %peer, %address, unlogged, "link down: {ended}");
+        }
         None => debug!(link = link.0, %peer, %address, "link down: {ended}"),
     }
     let tell = matches!(ended, Ended::ByUs { .. });

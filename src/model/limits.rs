@@ -34,6 +34,9 @@ pub const ITEMS_MAX: usize = 1_024;
 pub const FRAGMENTS_MAX: usize = 32;
 /// Next hops kept for one destination.
 pub const NEXT_HOPS_MAX: usize = 3;
+/// Peers that have an alias or are connected by the operator: each is a row on disk, and perhaps a
+/// link that is kept.
+pub const KNOWN_PEERS_MAX: usize = 10_000;
 /// Bytes of a node's name or an alias.
 pub const NAME_BYTES_MAX: usize = 64;
 /// Bytes of a host name.
@@ -50,6 +53,8 @@ pub const CLOCK_SKEW_MAX: Span = Span::from_secs(600);
 pub const FLOOD_LIFETIME: Span = Span::from_secs(600);
 /// How long a message may wait for delivery.
 pub const MESSAGE_LIFETIME_MAX: Span = Span::from_secs(7 * DAY_SECS);
+/// Messages given up that are remembered for people: the newest.
+pub const GIVEN_UP_MAX: u32 = 100;
 /// How often prekeys and sessions are renewed.
 pub const ROTATION: Span = Span::from_secs(DAY_SECS);
 /// When a prekey's private half is erased: after every message sealed to it has expired.
@@ -62,12 +67,17 @@ pub const LINK_SILENCE_MAX: Span = Span::from_secs(45);
 pub const PING_INTERVAL: Span = Span::from_secs(15);
 /// From connecting to the end of hello.
 pub const HANDSHAKE_TIMEOUT: Span = Span::from_secs(5);
+/// Full queues of links whose bytes may wait in all; beyond, whoever has more than its fair part
+/// waiting loses traffic.
+pub const FULL_LINK_QUEUES_MAX: usize = 32;
 /// Digests in one answer when records are compared.
 pub const DIGESTS_MAX: usize = 1_024;
 /// Records in one request or answer.
 pub const RECORDS_PER_FRAME_MAX: usize = 16;
 /// Bytes of a reason that one node tells another.
 pub const REASON_BYTES_MAX: usize = 255;
+/// Bytes of a socket's path: `sun_path` of unix(7), less the NUL at its end.
+pub const SOCKET_PATH_BYTES_MAX: usize = 107;
 /// Bytes of one line of the control protocol, newline excluded.
 pub const CONTROL_LINE_BYTES_MAX: usize = 1024 * 1024;
 /// Bytes of a body that goes inline into a control line; a larger one goes in chunks of this size.
@@ -125,6 +135,15 @@ pub struct Limits {
     pub outbox_bytes_max: u64,
     /// How long a message that every listener acknowledged is kept.
     pub inbox_retention: Span,
+}
+
+impl Limits {
+    /// Bytes of the inbox that senders whom the operator does not know can fill: three quarters,
+    /// but always one message.
+    pub fn strangers_bytes_max(&self) -> u64 {
+        let largest = stored_bytes(self.message_bytes_max as u64);
+        (self.inbox_bytes_max / 4 * 3).max(largest.min(self.inbox_bytes_max))
+    }
 }
 
 impl Default for Limits {

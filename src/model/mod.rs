@@ -14,6 +14,7 @@ mod occupancy;
 mod peer_id;
 mod record;
 mod stored;
+mod system;
 mod time;
 
 pub mod limits;
@@ -29,7 +30,8 @@ pub use occupancy::Occupancy;
 pub use peer_id::{PeerId, PeerIdError};
 pub use record::{Prekey, PrekeyId, Record, SignedRecord};
 pub use stored::{
-    Cursor, HeldRow, Incoming, IncomingChunk, Outgoing, PartialRow, PrekeyRow, ReceivedKey, Row,
-    SessionRow, WindowRow,
+    Cursor, GivenUp, HeldRow, Incoming, IncomingChunk, Outgoing, PartialRow, PrekeyRow,
+    ReceivedKey, Row, SessionRow, WhyGivenUp, WindowRow,
 };
+pub use system::plainly;
 pub use time::{Monotonic, Now, Span, Timestamp};

@@ -49,6 +49,45 @@ pub struct Outgoing {
     pub body: Bytes,
 }
 
+/// A message that left the outbox and was not delivered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GivenUp {
+    /// Its place in the outbox.
+    pub row: Row,
+    /// Its ID.
+    pub id: MessageId,
+    /// Who it was for.
+    pub recipient: PeerId,
+    /// When it was queued.
+    pub queued: Timestamp,
+    /// What it is about.
+    pub subject: Option<Box<str>>,
+    /// Bytes of the body.
+    pub bytes: u64,
+    /// When it was given up.
+    pub at: Timestamp,
+    /// Why.
+    pub why: WhyGivenUp,
+}
+
+/// Why a message was given up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WhyGivenUp {
+    /// It waited too long.
+    Expired,
+    /// The recipient does not accept messages of its size.
+    TooLarge,
+}
+
+impl std::fmt::Display for WhyGivenUp {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Expired => "expired",
+            Self::TooLarge => "too large for the recipient",
+        })
+    }
+}
+
 /// A message received whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Incoming {
@@ -112,6 +151,8 @@ pub struct WindowRow {
     /// One bit per sequence number from `base` on: received. The lowest bit of the first byte is
     /// `base`.
     pub received: Bytes,
+    /// Everything before it that is not received was given up without its sender's word.
+    pub given_up: Sequence,
     /// When it was last changed.
     pub touched: Timestamp,
 }

@@ -19,7 +19,7 @@ use crate::link::{
     DialError, DialId, Endpoint, EndpointConfig, Event as LinkEvent, LinkHandle, LinkId,
     ListenError, Membership, Purpose,
 };
-use crate::model::{Address, Limits, Monotonic, Name, NetworkId, Now, Timestamp};
+use crate::model::{Address, GivenUp, Limits, Monotonic, Name, NetworkId, Now, Timestamp};
 use crate::store::op::Completion;
 use crate::store::{OpenError, Request, Store};
 use crate::wire::CloseReason;
@@ -32,8 +32,12 @@ const CLIENT_EVENTS_MAX: usize = 256;
 const BATCH_MAX: usize = 512;
 /// Between two helpings of entropy from the operating system.
 const ENTROPY_INTERVAL: Duration = Duration::from_secs(3600);
+/// At most this often, when the loop wakes anyway, the control socket is looked after.
+const REMINDER_INTERVAL: Duration = Duration::from_secs(15);
 /// The longest sleep: calendar time may jump, which no timer notices.
 const SLEEP_MAX: Duration = Duration::from_secs(600);
+/// Messages given up together whose IDs are logged.
+const LOGGED_IDS_MAX: usize = 16;
 /// What links get to say goodbye.
 const GOODBYE: Duration = Duration::from_millis(500);
 
@@ -97,6 +101,7 @@ pub struct Node {
     client_events: mpsc::Receiver<ClientEvent>,
     completions: mpsc::UnboundedReceiver<Vec<Completion>>,
     next_entropy: Instant,
+    next_reminder: Instant,
 }
 
 impl Node {
@@ -156,6 +161,7 @@ impl Node {
             client_events,
             completions,
             next_entropy: Instant::now() + ENTROPY_INTERVAL,
+            next_reminder: Instant::now() + REMINDER_INTERVAL,
         };
         // Whoever dials from now on is to get our record.
         node.execute();
@@ -233,6 +239,10 @@ impl Node {
     }
 
     fn on_time(&mut self) {
+        if self.next_reminder <= Instant::now() {
+            self.next_reminder = Instant::now() + REMINDER_INTERVAL;
+            self.server.remind();
+        }
         if self.next_entropy <= Instant::now() {
             self.next_entropy = Instant::now() + ENTROPY_INTERVAL;
             match random() {
@@ -311,6 +321,7 @@ impl Node {
                     }
                 }
                 Effect::Record(record) => self.endpoint.set_record(record),
+                Effect::GivenUp(messages) => log_given_up(&messages),
                 Effect::Stop { reason } => stop = Some(reason),
             }
         }
@@ -345,6 +356,21 @@ impl Node {
             error!(%error, "the database was not closed");
         }
     }
+}
+
+/// One line for all of them: a queue may expire as a whole.
+fn log_given_up(messages: &[GivenUp]) {
+    let Some(GivenUp { recipient, why, .. }) = messages.first() else { return };
+    let ids: Vec<String> =
+        messages.iter().take(LOGGED_IDS_MAX).map(|message| message.id.to_string()).collect();
+    let bytes: u64 = messages.iter().map(|message| message.bytes).sum();
+    warn!(
+        to = %recipient,
+        messages = messages.len(),
+        bytes,
+        ids = ids.join(" "),
+        "given up undelivered: {why}"
+    );
 }
 
 /// The machine's clocks.

@@ -28,7 +28,8 @@ pub(super) struct Directory {
     records_max: usize,
     /// Peers of which there are news to tell, and the neighbour that told us.
     news: BTreeMap<PeerId, PeerId>,
-    /// The highest sequence of our own record that others had and that we reported.
+    /// The highest sequence of our own record that others had and that we reported since we have
+    /// the one that we have.
     ahead: u64,
 }
 
@@ -206,13 +207,25 @@ impl Directory {
         self.remove(&peer);
         Some(peer)
     }
+
+    /// Takes out the records from the future: they were believed by a clock that was ahead, and
+    /// would stand in the way of the true ones.
+    pub(super) fn take_future(&mut self, wall: Timestamp) -> Vec<PeerId> {
+        let entries = self.entries.iter();
+        let future = entries.filter(|(_, entry)| is_from_the_future(&entry.record.record, wall));
+        let future: Vec<PeerId> = future.map(|(peer, _)| *peer).collect();
+        for peer in &future {
+            self.remove(peer);
+        }
+        future
+    }
 }
 
 /// Everything but the signature that a record must fulfil.
 pub(super) fn check(record: &Record, network: NetworkId, wall: Timestamp) -> Result<(), Refusal> {
     if record.network != network {
         Err(Refusal::OtherNetwork)
-    } else if record.sequence > (wall + CLOCK_SKEW_MAX).as_millis() {
+    } else if is_from_the_future(record, wall) {
         Err(Refusal::FromTheFuture)
     } else if record.expires <= wall {
         Err(Refusal::Expired)
@@ -221,6 +234,10 @@ pub(super) fn check(record: &Record, network: NetworkId, wall: Timestamp) -> Res
     } else {
         Ok(())
     }
+}
+
+fn is_from_the_future(record: &Record, wall: Timestamp) -> bool {
+    record.sequence > (wall + CLOCK_SKEW_MAX).as_millis()
 }
 
 /// Whether a record was signed by the peer it describes.
@@ -239,6 +256,7 @@ impl Router {
     /// Our own record was made or renewed.
     pub(super) fn on_own_record(&mut self, record: SignedRecord) {
         self.own = Some(record);
+        self.directory.ahead = 0;
         self.announce(self.me, self.me);
     }
 
@@ -315,7 +333,10 @@ impl Router {
         (record.record.expires > self.now.wall).then_some(record)
     }
 
-    pub(super) fn drop_expired_records(&mut self) {
+    pub(super) fn drop_void_records(&mut self) {
+        for peer in self.directory.take_future(self.now.wall) {
+            self.output(Output::Dropped { peer });
+        }
         while let Some(peer) = self.directory.take_expired(self.now.wall) {
             self.output(Output::Dropped { peer });
         }

@@ -26,6 +26,9 @@ const STALLED_AFTER: Span = Span::from_secs(5);
 const ANSWER_PATIENCE: Span = Span::from_secs(30);
 /// Digests waiting to be asked for, from news: the next comparison brings what is above.
 const WANTED_MAX: usize = 4 * DIGESTS_MAX;
+/// Digests looked at in a row that others are being asked for: whoever sends a frame of a few bytes
+/// makes us look at no more. The rest is looked at the next time that something has come.
+const ELSEWHERE_MAX: usize = 64;
 /// Pages read from one neighbour beyond those that our table could hold.
 const PAGES_EXTRA_MAX: usize = 64;
 
@@ -34,12 +37,48 @@ const PAGES_EXTRA_MAX: usize = 64;
 pub(super) struct Dialogue {
     /// The comparison of whole tables that is going on.
     run: Option<Run>,
-    /// Records to ask for, and the sequence it claims to have.
-    wanted: VecDeque<(PeerId, u64)>,
+    /// Records to ask for.
+    wanted: Wanted,
     /// What it was asked for and owes.
     asked: Option<BTreeSet<PeerId>>,
     /// When it was last asked for anything.
     asked_at: Monotonic,
+}
+
+/// Records to ask one neighbour for, each once.
+#[derive(Debug, Default)]
+struct Wanted {
+    /// The sequence that the neighbour claims to have.
+    sequences: BTreeMap<PeerId, u64>,
+    /// The same peers, in turn.
+    order: VecDeque<PeerId>,
+}
+
+impl Wanted {
+    /// Adds a record to ask for; false if it was there.
+    fn add(&mut self, digest: &Digest) -> bool {
+        let before = self.sequences.get(&digest.peer).copied();
+        self.sequences.insert(digest.peer, digest.sequence.max(before.unwrap_or(0)));
+        if before.is_none() {
+            self.order.push_back(digest.peer);
+        }
+        before.is_none()
+    }
+
+    /// The next in turn, and its sequence.
+    fn take(&mut self) -> Option<Digest> {
+        let peer = self.order.pop_front()?;
+        let sequence = self.sequences.remove(&peer)?;
+        Some(Digest { peer, sequence })
+    }
+
+    fn len(&self) -> usize {
+        self.order.len()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.order.is_empty()
+    }
 }
 
 /// A comparison of whole tables.
@@ -86,6 +125,9 @@ pub(super) struct Exchange {
     budget: Bucket,
     /// The discover that a user waits for.
     discover: Option<Discover>,
+    /// Digests looked at in order to ask for their records, ever.
+    #[cfg(test)]
+    looked_at: usize,
 }
 
 /// A discover that goes on.
@@ -104,6 +146,8 @@ impl Exchange {
             arrived: Lanes::default(),
             budget: Bucket::new(rate, rate, now),
             discover: None,
+            #[cfg(test)]
+            looked_at: 0,
         }
     }
 
@@ -132,6 +176,11 @@ impl Exchange {
     #[cfg(test)]
     pub(super) fn fetching(&self) -> usize {
         self.fetching.len()
+    }
+
+    #[cfg(test)]
+    pub(super) const fn looked_at(&self) -> usize {
+        self.looked_at
     }
 }
 
@@ -229,24 +278,29 @@ impl Router {
     /// the queue, so that several neighbours with the same table share the work.
     fn next_batch(&mut self, id: PeerId) -> Vec<PeerId> {
         let Some(neighbour) = self.neighbours.get_mut(&id) else { return Vec::new() };
-        let mut queue = std::mem::take(&mut neighbour.dialogue.wanted);
+        let mut wanted = std::mem::take(&mut neighbour.dialogue.wanted);
         let mut batch = Vec::new();
-        for _ in 0..queue.len() {
-            if batch.len() >= RECORDS_PER_FRAME_MAX {
-                break;
+        let mut elsewhere = Vec::new();
+        while batch.len() < RECORDS_PER_FRAME_MAX && elsewhere.len() < ELSEWHERE_MAX {
+            let Some(digest) = wanted.take() else { break };
+            #[cfg(test)]
+            {
+                self.exchange.looked_at += 1;
             }
-            let Some((peer, sequence)) = queue.pop_front() else { break };
-            if !self.is_wanted(&peer, sequence, &id) || batch.contains(&peer) {
+            if !self.is_wanted(&digest, &id) {
                 continue;
             }
-            if self.is_fetched_elsewhere(&peer, &id) {
-                queue.push_back((peer, sequence));
+            if self.is_fetched_elsewhere(&digest.peer, &id) {
+                elsewhere.push(digest);
             } else {
-                batch.push(peer);
+                batch.push(digest.peer);
             }
         }
+        for digest in &elsewhere {
+            wanted.add(digest);
+        }
         if let Some(neighbour) = self.neighbours.get_mut(&id) {
-            neighbour.dialogue.wanted = queue;
+            neighbour.dialogue.wanted = wanted;
         }
         batch
     }
@@ -256,17 +310,18 @@ impl Router {
         fetching.is_some_and(|(of, since)| of != id && self.now.mono.since(*since) < STALLED_AFTER)
     }
 
-    /// Whether a neighbour's record of this sequence is worth asking for.
-    fn is_wanted(&self, peer: &PeerId, sequence: u64, of: &PeerId) -> bool {
+    /// Whether a record that a neighbour has is worth asking for.
+    fn is_wanted(&self, digest: &Digest, of: &PeerId) -> bool {
+        let Digest { peer, sequence } = *digest;
         if sequence > (self.now.wall + CLOCK_SKEW_MAX).as_millis() {
             return false;
         }
-        if *peer == self.me {
+        if peer == self.me {
             return self.is_own_ahead(sequence);
         }
-        match self.directory.record(peer) {
+        match self.directory.record(&peer) {
             Some(known) => known.record.sequence < sequence,
-            None => self.is_kept(peer) || self.directory.has_room(peer, of),
+            None => self.is_kept(&peer) || self.directory.has_room(&peer, of),
         }
     }
 
@@ -290,18 +345,24 @@ impl Router {
         more: bool,
         digests: &[Digest],
     ) {
-        let wanted: Vec<(PeerId, u64)> = digests
-            .iter()
-            .filter(|digest| self.is_wanted(&digest.peer, digest.sequence, &from))
-            .map(|digest| (digest.peer, digest.sequence))
-            .collect();
+        let wanted: Vec<&Digest> =
+            digests.iter().filter(|digest| self.is_wanted(digest, &from)).collect();
         let pages_max = self.limits.records_max / DIGESTS_MAX + PAGES_EXTRA_MAX;
         let Some(neighbour) = self.neighbours.get_mut(&from) else { return };
         let dialogue = &mut neighbour.dialogue;
         if exchange == 0 {
-            let room = WANTED_MAX.saturating_sub(dialogue.wanted.len());
-            dialogue.wanted.extend(wanted.into_iter().take(room));
-            return self.pump(from);
+            let mut any = false;
+            for digest in wanted {
+                if dialogue.wanted.len() >= WANTED_MAX {
+                    break;
+                }
+                any |= dialogue.wanted.add(digest);
+            }
+            // What is no news changes nothing: whatever waits goes on when an answer comes.
+            if any {
+                self.pump(from);
+            }
+            return;
         }
         let Some(run) = &mut dialogue.run else { return };
         if run.exchange != exchange || !run.waiting {
@@ -319,7 +380,9 @@ impl Router {
         run.after = digests.last().map(|digest| digest.peer);
         run.complete = !more;
         let endless = more && run.pages >= pages_max;
-        dialogue.wanted.extend(wanted);
+        for digest in wanted {
+            dialogue.wanted.add(digest);
+        }
         self.timers.clear(Timer::Exchange(from));
         if endless {
             self.end_run(from, false);

@@ -1,5 +1,6 @@
 //! The table of envelopes that are on their way, or were a moment ago.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
@@ -20,6 +21,8 @@ pub(super) const PATIENCE: Span = Span::from_secs(5);
 /// Flights with one commitment that came from one neighbour: the attempts of one envelope. Whoever
 /// sends more (forged copies, perhaps) loses its own first.
 pub(super) const FLIGHTS_PER_COMMITMENT_MAX: usize = 16;
+/// Flights of others with one commitment in all: each further one is compared with all of them.
+pub(super) const FLIGHTS_OF_OTHERS_MAX: usize = 64;
 /// Neighbours that brought the same attempt and get its receipt.
 const ARRIVALS_MAX: usize = 4;
 
@@ -327,20 +330,46 @@ impl Flights {
         self.due.insert((flight.due, id));
     }
 
-    /// Makes room for one more: first what its owner sent with the same commitment, then what the
+    /// Makes room for one more: first what was sent with the same commitment, then what the
     /// greediest owner can spare most.
     fn make_room(&mut self, new: &Flight) {
-        let of_owner = |id: &u64| self.get(*id).is_some_and(|flight| flight.owner == new.owner);
-        let mut same = self.range_of(&new.header.commitment).filter(of_owner);
-        let oldest = same.next();
-        if same.count() + 1 >= FLIGHTS_PER_COMMITMENT_MAX
-            && let Some(oldest) = oldest
-        {
-            self.remove(oldest);
+        while let Some(id) = self.spared_for(new) {
+            self.remove(id);
         }
         while self.flights.len() >= FLIGHTS_MAX {
             let Some((_, _, (_, id))) = self.shares.greediest() else { return };
             self.remove(id);
         }
+    }
+
+    /// What has to go of those with the commitment of a new one, if any: the oldest of its owner;
+    /// or of others' what the owner that has most can spare most. Our own are not pushed out.
+    fn spared_for(&self, new: &Flight) -> Option<u64> {
+        if self.range_of(&new.header.commitment).count() < FLIGHTS_PER_COMMITMENT_MAX {
+            return None;
+        }
+        let mut of_others = Vec::new();
+        let mut counts: BTreeMap<PeerId, usize> = BTreeMap::from([(new.owner, 1)]);
+        let mut oldest = None;
+        for id in self.range_of(&new.header.commitment) {
+            let Some(flight) = self.get(id) else { continue };
+            *counts.entry(flight.owner).or_default() += 1;
+            if flight.owner == new.owner {
+                oldest = oldest.or(Some(id));
+            }
+            if !flight.arrivals.is_empty() {
+                of_others.push((flight.owner, flight.stage, id));
+            }
+        }
+        let count = |owner: &PeerId| counts.get(owner).copied().unwrap_or(0);
+        if count(&new.owner) > FLIGHTS_PER_COMMITMENT_MAX {
+            return oldest;
+        }
+        if new.arrivals.is_empty() || of_others.len() < FLIGHTS_OF_OTHERS_MAX {
+            return None;
+        }
+        let spared =
+            of_others.iter().min_by_key(|(owner, stage, id)| (Reverse(count(owner)), *stage, *id));
+        spared.map(|(_, _, id)| *id)
     }
 }

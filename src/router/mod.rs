@@ -302,6 +302,8 @@ pub struct Router {
     outputs: VecDeque<Output>,
     timers: Timers,
     neighbours: BTreeMap<PeerId, Neighbour>,
+    /// Bytes handed to all links that were not written yet.
+    queued: usize,
     /// Peers that the operator or a receipt made known; at most as many as records.
     known: BTreeSet<PeerId>,
     directory: Directory,
@@ -342,6 +344,7 @@ impl Router {
             outputs: VecDeque::new(),
             timers: Timers::default(),
             neighbours: BTreeMap::new(),
+            queued: 0,
             known: BTreeSet::new(),
             directory: Directory::new(limits.records_max),
             exchange: Exchange::new(start),
@@ -481,7 +484,7 @@ impl Router {
         self.finds.sweep(now);
         self.flood_log.sweep(now);
         self.reassembly.sweep(now);
-        self.drop_expired_records();
+        self.drop_void_records();
     }
 }
 

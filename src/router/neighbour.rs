@@ -7,7 +7,9 @@ use super::exchange::Dialogue;
 use super::outflow::Outflow;
 use super::timers::Timer;
 use super::{Output, Router};
-use crate::model::limits::{FRAME_BYTES_MAX, LINK_SILENCE_MAX, PING_INTERVAL};
+use crate::model::limits::{
+    FRAME_BYTES_MAX, FULL_LINK_QUEUES_MAX, LINK_SILENCE_MAX, PING_INTERVAL,
+};
 use crate::model::{Bucket, Monotonic, Occupancy, PeerId, Span};
 use crate::wire::{CloseReason, Frame, ParsedRecord};
 
@@ -160,9 +162,8 @@ impl Router {
 
     /// The link to a neighbour is down, or void.
     pub(super) fn remove_neighbour(&mut self, id: &PeerId) {
-        if self.neighbours.remove(id).is_none() {
-            return;
-        }
+        let Some(neighbour) = self.neighbours.remove(id) else { return };
+        self.queued = self.queued.saturating_sub(neighbour.queued);
         self.timers.clear(Timer::Link(*id));
         let kept = self.is_kept(id);
         self.directory.keep(id, kept);
@@ -246,19 +247,30 @@ impl Router {
 
     pub(super) fn on_written(&mut self, id: &PeerId, bytes: usize) {
         if let Some(neighbour) = self.neighbours.get_mut(id) {
-            neighbour.queued = neighbour.queued.saturating_sub(bytes);
+            let written = bytes.min(neighbour.queued);
+            neighbour.queued -= written;
+            self.queued = self.queued.saturating_sub(written);
         }
     }
 
     /// Sends a small frame that tells what became of others; false if even the headroom is full.
     pub(super) fn send_control(&mut self, to: &PeerId, frame: &Frame) -> bool {
-        let room = self.limits.link_queue_bytes_max.saturating_add(QUEUE_HEADROOM_BYTES);
-        self.send_within(to, frame.encode(), room)
+        let room = self.queue_room();
+        self.send_within(to, frame.encode(), room.saturating_add(room.min(QUEUE_HEADROOM_BYTES)))
     }
 
     /// Sends a frame unless the neighbour's queue is full: a slow neighbour loses it.
     pub(super) fn send_traffic(&mut self, to: &PeerId, frame: Bytes) -> bool {
-        self.send_within(to, frame, self.limits.link_queue_bytes_max)
+        let room = self.queue_room();
+        self.send_within(to, frame, room)
+    }
+
+    /// How many bytes may wait for one neighbour: no more than its fair part when too many wait for
+    /// all of them. One that reads never has that much waiting for long.
+    fn queue_room(&self) -> usize {
+        let room = self.limits.link_queue_bytes_max;
+        let all = room.saturating_mul(FULL_LINK_QUEUES_MAX);
+        if self.queued < all { room } else { room.min(all / self.neighbours.len().max(1)) }
     }
 
     fn send_within(&mut self, to: &PeerId, frame: Bytes, room: usize) -> bool {
@@ -269,6 +281,7 @@ impl Router {
             return false;
         }
         neighbour.queued = queued;
+        self.queued = self.queued.saturating_add(frame.len());
         self.output(Output::Send { neighbour: *to, frame });
         true
     }

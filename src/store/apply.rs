@@ -2,12 +2,12 @@
 
 use rusqlite::{Connection, OptionalExtension as _, Statement, params};
 
-use crate::model::Timestamp;
-use crate::model::limits::stored_bytes;
+use crate::model::limits::{GIVEN_UP_MAX, stored_bytes};
+use crate::model::{Incarnation, PeerId, Timestamp, WhyGivenUp};
 use crate::store::columns::{bound, key_params, stored};
 use crate::store::error::Fault;
 use crate::store::op::{
-    Cursor, Incoming, KeyState, Op, Outgoing, PeerRow, Pruned, ReceivedKey, Row, Snapshot,
+    Cursor, GivenUp, Incoming, KeyState, Op, Outgoing, PeerRow, Pruned, ReceivedKey, Row, Snapshot,
     WindowRow,
 };
 use crate::store::{chunks, listeners, secrets, sums};
@@ -15,6 +15,18 @@ use crate::store::{chunks, listeners, secrets, sums};
 /// Messages that one [`Op::Prune`] removes at most: some 50 ms of work, during which nobody else is
 /// served.
 pub(super) const PRUNE_MESSAGES_MAX: u16 = 20_000;
+
+/// Keys that one [`Op::PruneKeys`] forgets at most: as much work, since they lie far apart.
+pub(super) const PRUNE_KEYS_MAX: u16 = 5_000;
+
+/// What a transaction did beyond what it says.
+#[derive(Debug, Default)]
+pub(super) struct Done {
+    /// What [`Op::Prune`] did.
+    pub(super) pruned: Pruned,
+    /// The windows that [`Op::DropWindow`] left.
+    pub(super) kept_windows: Vec<(PeerId, Incarnation)>,
+}
 
 /// Sums over the database that would be slow to ask for. They follow what is applied and return to
 /// what they were when it is undone.
@@ -79,18 +91,19 @@ impl<'connection> Applier<'connection> {
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
             )?,
             window: connection.prepare(
-                "INSERT INTO windows (sender, incarnation, base, received, touched)
-                 VALUES (?1, ?2, ?3, ?4, ?5)
-                 ON CONFLICT DO UPDATE SET base = ?3, received = ?4, touched = ?5",
+                "INSERT INTO windows (sender, incarnation, base, received, given_up, touched)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+                 ON CONFLICT DO UPDATE SET base = ?3, received = ?4, given_up = ?5, touched = ?6",
             )?,
         })
     }
 
     /// Carries out one change.
-    pub(super) fn apply(&mut self, op: &Op, pruned: &mut Pruned) -> Result<(), Fault> {
+    pub(super) fn apply(&mut self, op: &Op, done: &mut Done) -> Result<(), Fault> {
         match op {
             Op::Queue(message) => self.queue(message),
             Op::Unqueue { rows } => self.unqueue(rows),
+            Op::GiveUp(message) => self.give_up(message),
             Op::KeyState { key, state } => self.key_state(key, *state),
             Op::Deliver(message) => self.deliver(message),
             Op::Hold(message) => self.hold(message),
@@ -110,10 +123,12 @@ impl<'connection> Applier<'connection> {
                 Ok(())
             }
             Op::Window(row) => self.window(row),
-            Op::DropWindow { sender, incarnation } => self.run(
-                "DELETE FROM windows WHERE sender = ?1 AND incarnation = ?2",
-                params![sender.as_bytes(), stored(incarnation.0)],
-            ),
+            Op::DropWindow { sender, incarnation } => {
+                if !self.drop_window(*sender, *incarnation)? {
+                    done.kept_windows.push((*sender, *incarnation));
+                }
+                Ok(())
+            }
             Op::Session(row) => {
                 self.secret_dropped |= secrets::put_session(self.connection, row)?;
                 Ok(())
@@ -133,15 +148,14 @@ impl<'connection> Applier<'connection> {
             Op::Peer(row) => self.peer(row),
             Op::DropPeer(peer) => self.run("DELETE FROM peers WHERE peer = ?1", [peer.as_bytes()]),
             Op::Listener { name, position } => listeners::put(self.connection, name, *position),
+            Op::DropListener { name } => listeners::forget(self.connection, name),
             Op::Acknowledge { name, first, last } => {
                 listeners::acknowledge(self.connection, name, *first, *last)
             }
             Op::Prune { through, received_before, bytes_max } => {
-                self.prune(*through, *received_before, *bytes_max, pruned)
+                self.prune(*through, *received_before, *bytes_max, &mut done.pruned)
             }
-            Op::PruneKeys { expired_before } => {
-                self.run("DELETE FROM keys WHERE expires < ?1", [bound(expired_before.as_millis())])
-            }
+            Op::PruneKeys { expired_before } => self.prune_keys(*expired_before, &mut done.pruned),
         }
     }
 
@@ -181,8 +195,8 @@ impl<'connection> Applier<'connection> {
         };
         // A key that was used before names the newer message: the node has decided so.
         self.run(
-            "INSERT OR REPLACE INTO keys (key, id, recipient, state, row, expires)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            "INSERT OR REPLACE INTO keys (key, id, recipient, state, row, expires, sum)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
             params![
                 key,
                 message.id.0,
@@ -190,6 +204,7 @@ impl<'connection> Applier<'connection> {
                 key_state_number(KeyState::Queued),
                 stored(message.row.0),
                 bound(message.expires.as_millis()),
+                sums::of_content(message.subject.as_deref(), &message.body),
             ],
         )
     }
@@ -200,6 +215,28 @@ impl<'connection> Applier<'connection> {
         }
         self.totals.removed = true;
         Ok(())
+    }
+
+    fn give_up(&mut self, message: &GivenUp) -> Result<(), Fault> {
+        self.unqueue(&[message.row])?;
+        self.run(
+            "INSERT INTO given_up (row, id, recipient, queued, subject, bytes, at, why)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+            params![
+                stored(message.row.0),
+                message.id.0,
+                message.recipient.as_bytes(),
+                stored(message.queued.as_millis()),
+                message.subject,
+                stored(message.bytes),
+                stored(message.at.as_millis()),
+                why_number(message.why),
+            ],
+        )?;
+        self.run(
+            "DELETE FROM given_up WHERE place <= (SELECT max(place) FROM given_up) - ?1",
+            [GIVEN_UP_MAX],
+        )
     }
 
     fn key_state(&self, key: &str, state: KeyState) -> Result<(), Fault> {
@@ -294,9 +331,26 @@ impl<'connection> Applier<'connection> {
             stored(row.incarnation.0),
             stored(row.base.0),
             &row.received[..],
+            stored(row.given_up.0),
             stored(row.touched.as_millis()),
         ])?;
         Ok(())
+    }
+
+    /// Drops a window, unless messages of its run are in the inbox: whatever time has passed, they
+    /// must not come in a second time. Whether it is gone.
+    fn drop_window(&self, sender: PeerId, incarnation: Incarnation) -> Result<bool, Fault> {
+        let run = params![sender.as_bytes(), stored(incarnation.0)];
+        let is_needed: bool = self
+            .connection
+            .prepare_cached(
+                "SELECT EXISTS (SELECT 1 FROM inbox WHERE sender = ?1 AND incarnation = ?2)",
+            )?
+            .query_row(run, |row| row.get(0))?;
+        if !is_needed {
+            self.run("DELETE FROM windows WHERE sender = ?1 AND incarnation = ?2", run)?;
+        }
+        Ok(!is_needed)
     }
 
     fn peer(&self, row: &PeerRow) -> Result<(), Fault> {
@@ -347,6 +401,17 @@ impl<'connection> Applier<'connection> {
         Ok(())
     }
 
+    /// Forgets keys, those that expired first.
+    fn prune_keys(&self, expired_before: Timestamp, pruned: &mut Pruned) -> Result<(), Fault> {
+        let mut statement = self.connection.prepare_cached(
+            "DELETE FROM keys WHERE key IN
+             (SELECT key FROM keys WHERE expires < ?1 ORDER BY expires LIMIT ?2)",
+        )?;
+        let params = params![bound(expired_before.as_millis()), PRUNE_KEYS_MAX];
+        pruned.keys += statement.execute(params)? as u64;
+        Ok(())
+    }
+
     /// Runs a statement that is not hot.
     fn run(&self, sql: &str, params: impl rusqlite::Params) -> Result<(), Fault> {
         self.connection.prepare_cached(sql)?.execute(params)?;
@@ -368,5 +433,13 @@ pub(super) const fn key_state_number(state: KeyState) -> u8 {
         KeyState::Queued => 0,
         KeyState::Delivered => 1,
         KeyState::Expired => 2,
+    }
+}
+
+/// How the reason for which a message was given up is stored.
+pub(super) const fn why_number(why: WhyGivenUp) -> u8 {
+    match why {
+        WhyGivenUp::Expired => 0,
+        WhyGivenUp::TooLarge => 1,
     }
 }

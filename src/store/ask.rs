@@ -69,7 +69,9 @@ pub(super) fn answer(
         Question::Body { cursor, offset, bytes_max } => {
             body(connection, *cursor, *offset, *bytes_max).map(Answer::Body)
         }
-        Question::Key { key } => key_row(connection, key).map(Answer::Key),
+        Question::Key { key, subject, body } => {
+            key_row(connection, key, subject.as_deref(), body).map(Answer::Key)
+        }
     }
 }
 
@@ -306,9 +308,14 @@ fn sum_of(blob: &Blob<'_>, length: usize) -> Result<Sum, Fault> {
     Ok(summing.sum())
 }
 
-fn key_row(connection: &Connection, key: &str) -> Result<Option<KeyRow>, Fault> {
+fn key_row(
+    connection: &Connection,
+    key: &str,
+    subject: Option<&str>,
+    body: &[u8],
+) -> Result<Option<KeyRow>, Fault> {
     let mut statement = connection
-        .prepare_cached("SELECT key, id, recipient, state, row FROM keys WHERE key = ?1")?;
+        .prepare_cached("SELECT key, id, recipient, state, row, sum FROM keys WHERE key = ?1")?;
     let mut rows = statement.query([key])?;
     let Some(row) = rows.next()? else {
         return Ok(None);
@@ -325,5 +332,9 @@ fn key_row(connection: &Connection, key: &str) -> Result<Option<KeyRow>, Fault> 
         recipient: columns.peer(2)?,
         state,
         row: Row(columns.number(4)?),
+        // Of keys from before there was this column nobody knows.
+        is_same: columns
+            .optional_bytes(5)?
+            .is_none_or(|sum| sum == sums::of_content(subject, body).as_slice()),
     }))
 }

@@ -3,7 +3,7 @@
 
 use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use rusqlite::Connection;
@@ -121,7 +121,8 @@ impl Disk {
     pub(super) fn checkpoint(&self, connection: &Connection, now: bool) -> Result<(), Fault> {
         let waiting = frames_waiting(connection, "PRAGMA wal_checkpoint(NOOP)")?;
         if waiting >= CHECKPOINT_FRAMES || (now && waiting > 0) {
-            frames_waiting(connection, "PRAGMA wal_checkpoint(PASSIVE)")?;
+            frames_waiting(connection, "PRAGMA wal_checkpoint(PASSIVE)")
+                .map_err(|fault| self.explain(fault))?;
         }
         Ok(())
     }
@@ -133,11 +134,37 @@ impl Disk {
     /// anew with its next write; until then it reads nothing from it. A log of zeros is an empty
     /// log, whenever the power fails.
     pub(super) fn scrub(&self, connection: &Connection) -> Result<(), Fault> {
-        let waiting = frames_waiting(connection, "PRAGMA wal_checkpoint(RESTART)")?;
+        let waiting = frames_waiting(connection, "PRAGMA wal_checkpoint(RESTART)")
+            .map_err(|fault| self.explain(fault))?;
         if waiting > 0 {
             return Err(Fault::Bug(format!("{waiting} pages stayed in the log")));
         }
         self.overwrite_log().map_err(|error| fault(error, "the log cannot be overwritten"))
+    }
+
+    /// Finds out why a write did not succeed, outside of any transaction.
+    ///
+    /// SQLite tells a full file system from other errors, but neither a quota that is used up nor
+    /// a limit on the size of files. So this wants more room than any write of a page does: if
+    /// there is none, it is the same.
+    pub(super) fn explain(&self, fault: Fault) -> Fault {
+        let Fault::Unwritten(what) = fault else { return fault };
+        match self.has_room() {
+            Err(error) if is_no_room(&error) => Fault::Full,
+            _ => Fault::Disk(what),
+        }
+    }
+
+    /// Writes beyond the ends of both files, where SQLite reads nothing, and cuts that off again.
+    fn has_room(&self) -> io::Result<()> {
+        let log = OpenOptions::new().write(true).open(&self.log)?;
+        for file in [&log, &self.database] {
+            let length = file.metadata()?.len();
+            let written = file.write_all_at(&ZEROS, length);
+            file.set_len(length)?;
+            written?;
+        }
+        Ok(())
     }
 
     /// Overwrites what the log has, then lets it grow to what it should have, if there is room.
@@ -164,9 +191,10 @@ fn write_zeros(file: &mut File, mut left: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether there was no room, by the disk's size or by the user's quota.
+/// Whether there was no room, by the disk's size, the user's quota or a limit on files.
 fn is_no_room(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+    use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge)
 }
 
 /// What went wrong with a file, for the operator.

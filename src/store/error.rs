@@ -3,10 +3,13 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use rusqlite::ErrorCode;
+use rusqlite::{ErrorCode, ffi};
 use thiserror::Error;
 
-use crate::model::PeerId;
+use crate::model::{PeerId, escaped};
+
+/// Characters of what SQLite says that are repeated to the operator.
+const SAID_CHARS_MAX: usize = 300;
 
 /// Why the database could not be opened.
 #[derive(Debug, Error)]
@@ -78,7 +81,10 @@ pub enum OpenError {
         what: String,
     },
     /// There is no room.
-    #[error("there is no room to open {}; make some on its file system", path.display())]
+    #[error(
+        "there is no room to open {}; make some on its file system, or raise the quota",
+        path.display()
+    )]
     Full {
         /// The file.
         path: PathBuf,
@@ -109,8 +115,9 @@ pub enum OpenError {
     },
     /// Anything else SQLite says.
     #[error(
-        "cannot open {}: {source}; check the disk and the file's owner and mode",
-        path.display()
+        "cannot open {}: {}; check the disk and the file's owner and mode",
+        path.display(),
+        one_line(&source.to_string())
     )]
     Sqlite {
         /// The file.
@@ -158,7 +165,7 @@ impl ReadError {
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => OpenError::Busy { path },
             Some(ErrorCode::NotADatabase) => OpenError::Foreign { path },
             Some(ErrorCode::DatabaseCorrupt) => {
-                OpenError::Damaged { path, what: error.to_string() }
+                OpenError::Damaged { path, what: one_line(&error.to_string()) }
             }
             Some(ErrorCode::DiskFull) => OpenError::Full { path },
             _ => OpenError::Sqlite { path, source: error },
@@ -170,8 +177,15 @@ impl ReadError {
 #[derive(Debug, Error)]
 pub(super) enum Fault {
     /// No room: the one fault that passes.
-    #[error("there is no room on the disk; make some")]
+    #[error("there is no room on the disk or in the quota; make some")]
     Full,
+    /// A write did not succeed. SQLite says why only if the file system is full; whether a quota
+    /// or a limit on files was in the way, which passes as well, `Disk::explain` finds out.
+    #[error(
+        "the database cannot be used safely: {0}; \
+         check the disk and the log of the system, then start again"
+    )]
+    Unwritten(String),
     /// What the change builds on is not there. After a refusal for lack of room that is a
     /// consequence; otherwise it is our bug.
     #[error("{0}; this is a bug in distmsg, please report it")]
@@ -198,8 +212,11 @@ impl From<rusqlite::Error> for Fault {
             // SQLite says so when the file system has no room left, and when the database has
             // reached its own limit.
             Some(ErrorCode::DiskFull) => Self::Full,
+            Some(ErrorCode::SystemIoFailure) if is_write(&error) => {
+                Self::Unwritten(described(&error))
+            }
             Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
-                Self::Damaged(error.to_string())
+                Self::Damaged(one_line(&error.to_string()))
             }
             Some(
                 ErrorCode::SystemIoFailure
@@ -208,7 +225,7 @@ impl From<rusqlite::Error> for Fault {
                 | ErrorCode::PermissionDenied
                 | ErrorCode::OutOfMemory,
             ) => Self::Disk(described(&error)),
-            _ => Self::Bug(error.to_string()),
+            _ => Self::Bug(one_line(&error.to_string())),
         }
     }
 }
@@ -228,18 +245,29 @@ impl From<ReadError> for Fault {
     }
 }
 
+/// Whether it was a write that failed: not a sync, after which nobody knows what is on the disk.
+fn is_write(error: &rusqlite::Error) -> bool {
+    error.sqlite_error().is_some_and(|code| code.extended_code == ffi::SQLITE_IOERR_WRITE)
+}
+
 /// SQLite's extended code tells a failed sync from a failed read; its message does not.
 fn described(error: &rusqlite::Error) -> String {
+    let said = one_line(&error.to_string());
     match error.sqlite_error() {
-        Some(code) => format!("{error} (sqlite code {})", code.extended_code),
-        None => error.to_string(),
+        Some(code) => format!("{said} (sqlite code {})", code.extended_code),
+        None => said,
     }
+}
+
+/// The beginning of what SQLite says, as one line: it speaks of a page in many, and repeats
+/// statements and names from the file as they are.
+pub(super) fn one_line(said: &str) -> String {
+    let words: Vec<_> = said.split_whitespace().collect();
+    escaped(&words.join(" ").chars().take(SAID_CHARS_MAX).collect::<String>())
 }
 
 #[cfg(test)]
 mod tests {
-    use rusqlite::ffi;
-
     use super::*;
 
     fn fault(code: i32) -> Fault {
@@ -247,9 +275,19 @@ mod tests {
     }
 
     #[test]
+    fn whatever_sqlite_says_is_one_short_line() {
+        let said = format!("*** in main ***\nTree 17:\n  \u{1b}[31m{}", "cell 3\n".repeat(999));
+        let line = one_line(&said);
+        assert!(line.starts_with("*** in main *** Tree 17: "), "{line}");
+        assert!(!line.contains(char::is_control) && line.len() < 1_000, "{line}");
+    }
+
+    #[test]
     fn only_lack_of_room_passes() {
         assert!(matches!(fault(ffi::SQLITE_FULL), Fault::Full));
-        for code in [ffi::SQLITE_IOERR_FSYNC, ffi::SQLITE_IOERR_WRITE, ffi::SQLITE_READONLY] {
+        let write = fault(ffi::SQLITE_IOERR_WRITE);
+        assert!(matches!(write, Fault::Unwritten(_)), "{write}");
+        for code in [ffi::SQLITE_IOERR_FSYNC, ffi::SQLITE_IOERR_READ, ffi::SQLITE_READONLY] {
             let fault = fault(code);
             assert!(matches!(fault, Fault::Disk(_)), "{fault}");
             assert!(fault.to_string().contains(&code.to_string()), "{fault}");

@@ -33,6 +33,13 @@ pub(super) fn put(connection: &Connection, name: &str, position: Cursor) -> Resu
     Ok(())
 }
 
+/// Forgets a listener with its ranges.
+pub(super) fn forget(connection: &Connection, name: &str) -> Result<(), Fault> {
+    remove(connection, name, 0, i64::MAX)?;
+    connection.prepare_cached("DELETE FROM listeners WHERE name = ?1")?.execute([name])?;
+    Ok(())
+}
+
 /// Notes that a listener has acknowledged these messages. Ranges that touch become one, so there
 /// are only as many as there are gaps.
 pub(super) fn acknowledge(

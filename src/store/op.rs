@@ -4,8 +4,8 @@ use bytes::Bytes;
 
 use crate::model::{Address, Incarnation, MessageId, Name, PeerId, PrekeyId, SessionId, Timestamp};
 pub use crate::model::{
-    Cursor, HeldRow, Incoming, IncomingChunk, Outgoing, PartialRow, PrekeyRow, ReceivedKey, Row,
-    SessionRow, WindowRow,
+    Cursor, GivenUp, HeldRow, Incoming, IncomingChunk, Outgoing, PartialRow, PrekeyRow,
+    ReceivedKey, Row, SessionRow, WindowRow,
 };
 
 /// Changes that become durable together or not at all.
@@ -22,11 +22,14 @@ pub struct Transaction {
 pub enum Op {
     /// A new message in the outbox.
     Queue(Box<Outgoing>),
-    /// Messages that left the outbox: delivered, expired or given up. Keys stay.
+    /// Messages that left the outbox because they were delivered. Keys stay.
     Unqueue {
         /// Their rows.
         rows: Vec<Row>,
     },
+    /// A message that left the outbox undelivered. Its key stays; of itself what people want to
+    /// know is kept, until [`GIVEN_UP_MAX`](crate::model::limits::GIVEN_UP_MAX) newer ones follow.
+    GiveUp(Box<GivenUp>),
     /// What became of a message that was sent with a key.
     KeyState {
         /// The client's key.
@@ -62,7 +65,8 @@ pub enum Op {
     DropChunks(ReceivedKey),
     /// The ordering window of one sender's incarnation.
     Window(Box<WindowRow>),
-    /// A window that is no longer needed.
+    /// A window that is no longer needed, unless messages of that run are in the inbox:
+    /// [`Completion::Committed`] tells which windows are kept for that.
     DropWindow {
         /// The sender.
         sender: PeerId,
@@ -93,6 +97,11 @@ pub enum Op {
         /// Everything up to here is acknowledged.
         position: Cursor,
     },
+    /// A listener to forget, with everything it has acknowledged.
+    DropListener {
+        /// Its name.
+        name: Box<str>,
+    },
     /// Messages acknowledged beyond the position of a listener that exists.
     Acknowledge {
         /// The listener's name.
@@ -114,7 +123,8 @@ pub enum Op {
         /// More than this, and the oldest go.
         bytes_max: u64,
     },
-    /// Forgets keys whose messages expired before this time.
+    /// Forgets keys whose messages expired before this time: at most 5,000 at once, as with
+    /// [`Op::Prune`].
     PruneKeys {
         /// The time.
         expired_before: Timestamp,
@@ -145,6 +155,8 @@ pub struct KeyRow {
     pub state: KeyState,
     /// Its place in the outbox.
     pub row: Row,
+    /// Whether its subject and body are those that were asked about.
+    pub is_same: bool,
 }
 
 /// What is known of a peer.
@@ -180,6 +192,8 @@ pub struct OutboxSummary {
     pub messages: u64,
     /// Bytes of their bodies.
     pub bytes: u64,
+    /// When the first of them expires.
+    pub expires: Timestamp,
 }
 
 /// Everything the node keeps in memory, as it was found when the store was opened.
@@ -201,6 +215,8 @@ pub struct Snapshot {
     pub listeners: Vec<ListenerRow>,
     /// What waits, by recipient.
     pub outbox: Vec<OutboxSummary>,
+    /// What was given up, the newest last.
+    pub given_up: Vec<GivenUp>,
     /// The last place given in the outbox, ever.
     pub last_row: Row,
     /// The last place given in the inbox, ever.
@@ -268,10 +284,14 @@ pub enum Question {
         /// At most this many bytes.
         bytes_max: usize,
     },
-    /// What became of the message sent with a key.
+    /// What became of the message sent with a key, and whether it was this one.
     Key {
         /// The client's key.
         key: Box<str>,
+        /// The subject that is to be sent with it now.
+        subject: Option<Box<str>>,
+        /// The body.
+        body: Bytes,
     },
 }
 
@@ -316,13 +336,15 @@ pub enum Answer {
     Key(Option<KeyRow>),
 }
 
-/// What a commit did beyond what was asked literally.
+/// What [`Op::Prune`] did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Pruned {
-    /// Messages that [`Op::Prune`] removed.
+    /// Messages removed.
     pub messages: u64,
     /// Their bytes.
     pub bytes: u64,
+    /// Keys that [`Op::PruneKeys`] forgot.
+    pub keys: u64,
 }
 
 /// What the node hears back, in the order of submission.
@@ -334,6 +356,8 @@ pub enum Completion {
         token: u64,
         /// What was pruned by it.
         pruned: Pruned,
+        /// The windows, each by its sender and its run, that [`Op::DropWindow`] left.
+        kept_windows: Vec<(PeerId, Incarnation)>,
     },
     /// The transaction was undone: there is no room. Others are not affected, except that what
     /// builds on it (releases what it held, assembles its chunks, acknowledges for its listener)

@@ -7,7 +7,7 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OpenFlags};
 
 use crate::store::disk;
-use crate::store::error::{Damage, OpenError, ReadError};
+use crate::store::error::{Damage, OpenError, ReadError, one_line};
 
 /// Names our files among those of SQLite: "DMSG".
 const APPLICATION_ID: i64 = 0x444d_5347;
@@ -17,7 +17,7 @@ const STATEMENTS_MAX: usize = 128;
 
 /// The steps from an empty file to the newest schema: the first makes version 1, and so on. A step
 /// that was released is never changed.
-const MIGRATIONS: &[&str] = &[VERSION_1, VERSION_2];
+const MIGRATIONS: &[&str] = &[VERSION_1, VERSION_2, VERSION_3, VERSION_4, VERSION_5];
 
 /// How a rowid is used, and what has an index, is decided by the four hot changes: a message comes
 /// into the outbox, leaves it, comes into the inbox; a window moves.
@@ -166,6 +166,37 @@ CREATE TABLE owner (
 ) STRICT;
 ";
 
+/// What was given up, in this order; the outbox's columns and when and why. See
+/// [`Op::GiveUp`](super::op::Op::GiveUp).
+const VERSION_3: &str = "
+CREATE TABLE given_up (
+    place INTEGER PRIMARY KEY,
+    row INTEGER NOT NULL,
+    id BLOB NOT NULL,
+    recipient BLOB NOT NULL,
+    queued INTEGER NOT NULL,
+    subject TEXT,
+    bytes INTEGER NOT NULL,
+    at INTEGER NOT NULL,
+    why INTEGER NOT NULL
+) STRICT;
+";
+
+/// What was sent with a key, as a sum: a key that comes with something else is a mistake.
+const VERSION_4: &str = "ALTER TABLE keys ADD COLUMN sum BLOB;";
+
+/// What recipients gave up by themselves is told from what they received. And every message of the
+/// inbox has the window of its run, see [`Op::DropWindow`]: those that went before this was so come
+/// back.
+///
+/// [`Op::DropWindow`]: crate::store::op::Op::DropWindow
+const VERSION_5: &str = "
+ALTER TABLE windows ADD COLUMN given_up INTEGER NOT NULL DEFAULT 1;
+INSERT OR IGNORE INTO windows (sender, incarnation, base, received, given_up, touched)
+SELECT sender, incarnation, max(sequence) + 1, x'', max(sequence) + 1, max(received) FROM inbox
+GROUP BY sender, incarnation;
+";
+
 /// Tables whose size the number of peers bounds, not the number of messages: these are checked as a
 /// whole at each start.
 const SMALL_TABLES: &[&str] = &[
@@ -179,6 +210,7 @@ const SMALL_TABLES: &[&str] = &[
     "acknowledged",
     "last_places",
     "owner",
+    "given_up",
 ];
 
 /// What tests change.
@@ -333,7 +365,7 @@ fn check(connection: &Connection) -> Result<(), ReadError> {
         connection.pragma(None, "quick_check", table, |row| {
             let text = shown(row.get_ref(0)?);
             if text != "ok" && found.is_none() {
-                found = Some(text);
+                found = Some(one_line(&text));
             }
             Ok(())
         })?;

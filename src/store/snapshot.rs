@@ -6,12 +6,13 @@ use std::collections::BTreeMap;
 use rusqlite::{Connection, OptionalExtension as _};
 
 use crate::model::limits::stored_bytes;
-use crate::model::{Incarnation, PrekeyId, Sequence, SessionId};
+use crate::model::{Incarnation, PrekeyId, Sequence, SessionId, WhyGivenUp};
+use crate::store::apply::why_number;
 use crate::store::columns::Columns;
 use crate::store::error::{Damage, ReadError};
 use crate::store::op::{
-    Cursor, HeldRow, ListenerRow, OutboxSummary, PartialRow, PeerRow, PrekeyRow, ReceivedKey, Row,
-    SessionRow, Snapshot, WindowRow,
+    Cursor, GivenUp, HeldRow, ListenerRow, OutboxSummary, PartialRow, PeerRow, PrekeyRow,
+    ReceivedKey, Row, SessionRow, Snapshot, WindowRow,
 };
 
 /// Reads it all.
@@ -22,6 +23,7 @@ pub(super) fn load(connection: &Connection) -> Result<Snapshot, ReadError> {
         sessions: sessions(connection)?,
         windows: windows(connection)?,
         listeners: listeners(connection)?,
+        given_up: given_up(connection)?,
         ..Snapshot::default()
     };
     last_places(connection, &mut snapshot)?;
@@ -96,7 +98,7 @@ fn sessions(connection: &Connection) -> Result<Vec<SessionRow>, ReadError> {
 
 fn windows(connection: &Connection) -> Result<Vec<WindowRow>, ReadError> {
     let mut windows = Vec::new();
-    let sql = "SELECT sender, incarnation, base, received, touched FROM windows
+    let sql = "SELECT sender, incarnation, base, received, given_up, touched FROM windows
                ORDER BY sender, incarnation";
     each(connection, "windows", sql, |row| {
         windows.push(WindowRow {
@@ -104,7 +106,8 @@ fn windows(connection: &Connection) -> Result<Vec<WindowRow>, ReadError> {
             incarnation: Incarnation(row.number(1)?),
             base: Sequence(row.number(2)?),
             received: row.bytes(3)?,
-            touched: row.time(4)?,
+            given_up: Sequence(row.number(4)?),
+            touched: row.time(5)?,
         });
         Ok(())
     })?;
@@ -136,6 +139,31 @@ fn listeners(connection: &Connection) -> Result<Vec<ListenerRow>, ReadError> {
     Ok(listeners.into_values().collect())
 }
 
+fn given_up(connection: &Connection) -> Result<Vec<GivenUp>, ReadError> {
+    let mut given_up = Vec::new();
+    let sql = "SELECT place, row, id, recipient, queued, subject, bytes, at, why FROM given_up
+               ORDER BY place";
+    each(connection, "given_up", sql, |row| {
+        let number: u8 = row.small(8)?;
+        let why = [WhyGivenUp::Expired, WhyGivenUp::TooLarge]
+            .into_iter()
+            .find(|why| why_number(*why) == number)
+            .ok_or_else(|| row.damage(format!("reason {number} is unknown")))?;
+        given_up.push(GivenUp {
+            row: Row(row.number(1)?),
+            id: row.id(2)?,
+            recipient: row.peer(3)?,
+            queued: row.time(4)?,
+            subject: row.optional_text(5)?.map(Into::into),
+            bytes: row.number(6)?,
+            at: row.time(7)?,
+            why,
+        });
+        Ok(())
+    })?;
+    Ok(given_up)
+}
+
 /// What was noted beside the tables; the tables may hold later ones.
 fn last_places(connection: &Connection, snapshot: &mut Snapshot) -> Result<(), ReadError> {
     let sql = "SELECT id, row, cursor FROM last_places";
@@ -155,16 +183,18 @@ fn last_places(connection: &Connection, snapshot: &mut Snapshot) -> Result<(), R
 fn outbox(connection: &Connection, snapshot: &mut Snapshot) -> Result<(), ReadError> {
     let mut by_recipient = BTreeMap::new();
     let mut messages = 0;
-    let sql = "SELECT row, recipient, length(body), length(id) FROM outbox ORDER BY row";
+    let sql = "SELECT row, recipient, length(body), length(id), expires FROM outbox ORDER BY row";
     each(connection, "outbox", sql, |row| {
         let recipient = row.peer(1)?;
         if row.number(3)? != 16 {
             return Err(row.damage("id is not 16 bytes").into());
         }
-        let empty = OutboxSummary { recipient, messages: 0, bytes: 0 };
+        let expires = row.time(4)?;
+        let empty = OutboxSummary { recipient, messages: 0, bytes: 0, expires };
         let summary = by_recipient.entry(recipient).or_insert(empty);
         summary.messages += 1;
         summary.bytes += row.number(2)?;
+        summary.expires = summary.expires.min(expires);
         messages += 1;
         snapshot.last_row = snapshot.last_row.max(Row(row.number(0)?));
         Ok(())

@@ -82,6 +82,11 @@ pub(super) fn of_whole_outgoing(message: &Outgoing) -> Sums {
     of_outgoing(message, message.body.len() as u64, of_bytes(&message.body))
 }
 
+/// Of what a client wants to say, to know it again.
+pub(super) fn of_content(subject: Option<&str>, body: &[u8]) -> Sum {
+    Summing::new().text(subject).bytes(body).sum()
+}
+
 /// Of a message received, with a body of this length and sum, wherever that is.
 pub(super) fn of_incoming(message: &Incoming, length: u64, body: Sum) -> Sums {
     Summing::new()

@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 
 use crate::store::Request;
-use crate::store::apply::{Applier, PRUNE_MESSAGES_MAX, Totals};
+use crate::store::apply::{Applier, Done, PRUNE_MESSAGES_MAX, Totals};
 use crate::store::ask::{self, Ends};
 use crate::store::disk::Disk;
 use crate::store::error::Fault;
-use crate::store::op::{Completion, Op, Pruned, Transaction};
+use crate::store::op::{Completion, Op, Transaction};
 
 /// Changes in one group, counted in messages: some 20 ms of work. A single transaction may have
 /// more.
@@ -27,7 +27,7 @@ const GROUP_QUESTIONS_MAX: usize = 32;
 const SCRUB_DELAY: Duration = Duration::from_secs(1);
 
 /// What became of a transaction that did not fail.
-type Outcome = Result<Pruned, NoRoom>;
+type Outcome = Result<Done, NoRoom>;
 
 /// The transaction alone was too much.
 struct NoRoom;
@@ -146,7 +146,9 @@ impl Writer<'_> {
                 Request::Transact(Transaction { token, ops }) => {
                     advance(&mut ends, ops);
                     match outcomes.next() {
-                        Some(Ok(pruned)) => Completion::Committed { token: *token, pruned },
+                        Some(Ok(Done { pruned, kept_windows })) => {
+                            Completion::Committed { token: *token, pruned, kept_windows }
+                        }
                         Some(Err(NoRoom)) => Completion::Full { token: *token },
                         None => return Err(Fault::Bug("a transaction without an outcome".into())),
                     }
@@ -180,7 +182,7 @@ impl Writer<'_> {
         if !self.applier.connection.is_autocommit() {
             self.applier.connection.execute_batch("ROLLBACK")?;
         }
-        match fault {
+        match self.disk.explain(fault) {
             Fault::Full => {}
             // What it builds on was refused, perhaps.
             Fault::Missing(_) if self.refused => {}
@@ -205,11 +207,11 @@ impl Writer<'_> {
         let connection = self.applier.connection;
         connection.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
         for transaction in transactions {
-            let mut pruned = Pruned::default();
+            let mut done = Done::default();
             for op in &transaction.ops {
-                self.applier.apply(op, &mut pruned)?;
+                self.applier.apply(op, &mut done)?;
             }
-            outcomes.push(Ok(pruned));
+            outcomes.push(Ok(done));
         }
         self.applier.note_last_places()?;
         self.disk.reserve(connection)?;

@@ -89,7 +89,35 @@ fn an_id_without_an_address_is_not_taken_for_a_host() {
     let typo = BOB.replace("lhh9s", "lhh9q");
     let ran = fake.ctl(&["connect", &typo]);
     assert!(ran.code == 2 && ran.stderr.contains("the checksum does not match"), "{}", ran.stderr);
+    // One that was cut, or has something behind it.
+    let (short, long) = (&BOB[..20], format!("{BOB}x"));
+    for (id, chars) in [(short, 20), (&*long, 62), (&*format!("{long}:3000"), 62)] {
+        for trust in [&[][..], &["--trust-on-first-use"]] {
+            let ran = fake.ctl(&[&["connect", id], trust].concat());
+            let why = format!("a peer ID has 61 characters, this has {chars}\n");
+            assert!(ran.code == 2 && ran.stderr.ends_with(&why), "{id}: {}", ran.stderr);
+        }
+    }
     assert_eq!(fake.asked("probe"), [Value::Null; 0]);
+}
+
+#[test]
+fn a_host_may_be_called_nearly_like_an_id() {
+    for host in ["dm1box", "dm1box.example.org:3000", "dm1-a-long-host-name"] {
+        let fake = daemon(|| connected(None));
+        assert_eq!(fake.ctl(&["connect", host, "--trust-on-first-use"]).code, 0, "{host}");
+    }
+}
+
+#[test]
+fn the_address_is_what_must_be_given() {
+    let fake = daemon(|| connected(None));
+    let why = "distmsgctl: the following required arguments were not provided: <ADDRESS>; \
+               'distmsgctl connect --help' tells more\n";
+    assert_eq!(fake.ctl(&["connect"]), ran(2, "", why));
+    let help = fake.ctl(&["connect", "--help"]).stdout;
+    assert!(help.contains("Usage: distmsgctl connect [OPTIONS] [PEER_ID] <ADDRESS>\n"), "{help}");
+    assert!(help.contains("\n  [PEER_ID]") && help.contains("\n  <ADDRESS>"), "{help}");
 }
 
 #[test]

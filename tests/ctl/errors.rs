@@ -145,7 +145,19 @@ fn mistakes_are_one_line_and_exit_2() {
     );
     assert!(line(&["ping", "bob", "--timeout", "soon"]).contains("write a duration like 10s"));
     assert!(line(&["alias", "bob", "no spaces"]).contains("a name has only letters"));
-    assert!(line(&["listen", "--count", "0"]).contains("--count"));
+    assert!(line(&["listen", "--count", "0"]).contains("write a whole number from 1 on"));
+    for (args, why) in [
+        (["ping", "bob", "--timeout", "-1"], "write a duration like 10s"),
+        (["ping", "bob", "--timeout", "-1s"], "write a duration like 10s"),
+        (["send", "bob", "--timeout", "-0.5"], "write a duration like 10s"),
+        (["listen", "--raw", "--since", "-1h"], "write a time like"),
+        (["listen", "--raw", "--count", "-1"], "write a whole number from 1 on"),
+        (["inbox", "--from", "bob", "--limit=-1"], "write a whole number"),
+        (["inbox", "--from=bob", "--after", "-1"], "write a whole number"),
+    ] {
+        let said = line(&args);
+        assert!(said.contains(why) && !said.contains("'-- -"), "{args:?}: {said}");
+    }
 }
 
 #[test]

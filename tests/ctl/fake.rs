@@ -36,6 +36,11 @@ pub(crate) fn reply(value: Value) -> Vec<Answer> {
     vec![Answer::Result(value)]
 }
 
+/// An inbox without a message: also what tells that a name means somebody.
+pub(crate) fn nothing_came() -> Vec<Answer> {
+    reply(json!({"messages": [], "next": null}))
+}
+
 /// A plain failure.
 pub(crate) fn failure(code: &'static str, message: &'static str) -> Vec<Answer> {
     vec![Failure(code, message, json!({}))]
@@ -80,14 +85,28 @@ impl Fake {
         fake
     }
 
-    /// A daemon that answers one method, always the same.
+    /// A daemon that answers one method, always the same, and knows everybody's name.
     pub(crate) fn answering(
         method: &'static str,
         answers: impl Fn() -> Vec<Answer> + Send + Sync + 'static,
     ) -> Self {
         Self::start(move |asked, _| {
+            if asked == "inbox" && method == "send" {
+                return nothing_came();
+            }
             assert_eq!(asked, method, "the method asked for");
             answers()
+        })
+    }
+
+    /// A daemon that answers messages as told by their parameters, and knows everybody's name.
+    pub(crate) fn answering_sends(
+        answer: impl Fn(&Value) -> Vec<Answer> + Send + Sync + 'static,
+    ) -> Self {
+        Self::start(move |method, params| match method {
+            "inbox" => nothing_came(),
+            "send" => answer(params),
+            other => panic!("asked for {other}"),
         })
     }
 

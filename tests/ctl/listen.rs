@@ -129,6 +129,20 @@ fn nothing_in_time_is_exit_5() {
 }
 
 #[test]
+fn a_daemon_that_hangs_is_exit_3_whatever_the_timeout() {
+    let silent = Fake::answering("listen", Vec::new);
+    assert_eq!(
+        silent.ctl(&["listen", "--timeout", "10ms"]),
+        ran(
+            3,
+            "",
+            "distmsgctl: the daemon does not answer; it was stopped or hangs, and its log may say \
+             why\n"
+        )
+    );
+}
+
+#[test]
 fn fewer_than_the_count_in_time_is_exit_5_and_they_are_acknowledged() {
     let fake = with_messages(three());
     let ran = fake.ctl(&["listen", "--timeout", "0.5", "--count", "4"]);
@@ -178,6 +192,25 @@ fn a_line_is_out_before_it_is_acknowledged() {
     wait_until("all three are acknowledged", || acknowledged(&fake).len() == 3);
     child.kill().expect("it runs");
     child.wait().expect("it ends");
+}
+
+#[test]
+fn what_nobody_would_see_is_not_acknowledged() {
+    let fake = with_messages(three());
+    let run = |redirection: &str| {
+        let line = format!("exec \"$0\" listen --timeout 0.1 {redirection}");
+        let mut shell = std::process::Command::new("sh");
+        shell.args(["-c", &line, env!("CARGO_BIN_EXE_distmsgctl")]);
+        shell.env_clear().env("DISTMSG_SOCKET", fake.socket()).env("TZ", "UTC");
+        crate::fake::run(shell, b"")
+    };
+    let closed = run(">&-");
+    assert_eq!(closed.code, 1, "{}", closed.stderr);
+    assert!(closed.stderr.contains("standard output is closed"), "{}", closed.stderr);
+    assert_eq!(acknowledged(&fake), [0; 0]);
+    // To throw them away is a choice.
+    assert_eq!(run(">/dev/null"), ran(0, "", ""));
+    assert_eq!(acknowledged(&fake), [1, 2, 3]);
 }
 
 #[test]

@@ -9,9 +9,27 @@ fn status() -> Value {
         "version": "0.1.0", "pid": 17, "peer": BOB, "name": "bob", "network": "closed",
         "uptime_s": 7_265, "state_dir": "/var/lib/distmsg", "listen": ["127.0.0.1:3000"],
         "advertise": [], "peers": 12, "links": 1, "outbox_messages": 0, "outbox_bytes": 0,
-        "inbox_messages": 3, "inbox_bytes": 2_048,
-        "listeners": [{"name": "default", "unread": 3, "clients": 1}],
+        "given_up": 2, "last_given_up": given_up(), "inbox_messages": 3, "inbox_bytes": 2_048,
+        "listeners": [
+            listener("default", 3, 1, Value::Null),
+            listener("old", 7, 0, "2026-01-02T03:04:05Z".into()),
+        ],
         "warnings": ["the disk is full\n"],
+    })
+}
+
+fn listener(name: &str, unread: u64, clients: u64, last_seen: Value) -> Value {
+    json!({
+        "name": name, "unread": unread, "position": 12, "leased": 2 * clients,
+        "clients": clients, "last_seen": last_seen,
+    })
+}
+
+fn given_up() -> Value {
+    json!({
+        "id": "0abc", "to": EVE, "alias": "eve", "subject": null,
+        "queued": "2026-01-02T03:04:05Z", "given_up": "2026-01-03T03:04:05Z", "bytes": 2_048,
+        "state": "given up", "reason": "too_large",
     })
 }
 
@@ -46,7 +64,10 @@ fn status_names_the_socket_and_all_that_matters() {
          peers      12 known, 1 link\n\
          outbox     0 messages, 0 B\n\
          inbox      3 messages, 2.0 KiB\n\
+         given up   2 messages, the last one for eve: too large for the recipient; \
+         see 'distmsgctl outbox'\n\
          listener   default: 3 unread, 1 client attached\n\
+         listener   old: 7 unread, 0 clients attached\n\
          warning    the disk is full\\n\n",
         fake.socket().display()
     );
@@ -195,10 +216,34 @@ fn a_discover_that_nobody_answers_is_exit_5() {
 }
 
 #[test]
+fn listeners_are_listed_and_removed() {
+    let fake = Fake::start(|method, params| match method {
+        "status" => reply(status()),
+        "remove_listener" if params["name"] == "old" => reply(json!({})),
+        "remove_listener" if params["name"] == "default" => {
+            failure("listener_in_use", "somebody listens by this name; end that first")
+        }
+        _ => failure("no_such_listener", "no listener has this name"),
+    });
+    let expected = "NAME     UNREAD  POSITION  LEASED  CLIENTS  LAST SEEN\n\
+                    default  3       12        2       1        now\n\
+                    old      7       12        0       0        2026-01-02T03:04:05+00:00\n";
+    assert_eq!(fake.ctl(&["listeners"]), ran(0, expected, ""));
+    let json = fake.ctl(&["listeners", "--json"]).stdout;
+    let lines: Vec<Value> =
+        json.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert_eq!(Value::from(lines), status()["listeners"]);
+    assert_eq!(fake.ctl(&["listeners", "--remove", "old"]), ran(0, "", ""));
+    let in_use = "distmsgctl: somebody listens by this name; end that first\n";
+    assert_eq!(fake.ctl(&["listeners", "--remove", "default"]), ran(7, "", in_use));
+    let unknown = "distmsgctl: no listener has this name\n";
+    assert_eq!(fake.ctl(&["listeners", "--remove", "x"]), ran(8, "", unknown));
+}
+
+#[test]
 fn what_is_done_without_a_result_is_silent() {
     for (method, args) in [
-        ("disconnect", &["disconnect", "bob"][..]),
-        ("forget", &["forget", "bob"]),
+        ("forget", &["forget", "bob"][..]),
         ("alias", &["alias", "bob", "box"]),
         ("alias", &["alias", "bob", "--remove"]),
     ] {
@@ -206,6 +251,24 @@ fn what_is_done_without_a_result_is_silent() {
         assert_eq!(fake.ctl(args), ran(0, "", ""), "{args:?}");
         let with_json: Vec<&str> = args.iter().copied().chain(["--json"]).collect();
         assert_eq!(fake.ctl(&with_json), ran(0, "{}\n", ""), "{args:?}");
+    }
+}
+
+#[test]
+fn a_disconnect_that_may_not_last_says_so() {
+    for (dialled_by_peer, line) in [
+        (false, ""),
+        (
+            true,
+            "disconnected bob, but it dials us and may do so again; have its operator disconnect \
+             as well\n",
+        ),
+    ] {
+        let done = json!({"dialled_by_peer": dialled_by_peer});
+        let as_json = format!("{done}\n");
+        let fake = Fake::answering("disconnect", move || reply(done.clone()));
+        assert_eq!(fake.ctl(&["disconnect", "bob"]), ran(0, "", line));
+        assert_eq!(fake.ctl(&["disconnect", "bob", "--json"]), ran(0, &as_json, ""));
     }
 }
 
@@ -256,15 +319,21 @@ fn the_outbox_is_listed() {
             "queued": "2026-01-02T03:04:05Z", "expires": "2026-01-09T03:04:05Z", "bytes": 12,
             "state": "in flight",
         });
-        reply(json!({"messages": [message], "next": null}))
+        reply(json!({"messages": [message], "next": null, "given_up": [given_up()]}))
     });
     assert_eq!(
         fake.ctl(&["outbox"]),
         ran(
             0,
             "ID    TO   QUEUED                     EXPIRES                    SIZE  STATE\n\
-             00ff  bob  2026-01-02T03:04:05+00:00  2026-01-09T03:04:05+00:00  12 B  in flight\n",
+             00ff  bob  2026-01-02T03:04:05+00:00  2026-01-09T03:04:05+00:00  12 B  in flight\n\
+             0abc  eve  2026-01-02T03:04:05+00:00  2026-01-03T03:04:05+00:00  2.0 KiB  \
+             given up: too large for the recipient\n",
             ""
         )
     );
+    assert_eq!(fake.ctl(&["outbox", "--limit", "1"]).stdout.lines().count(), 2);
+    let json = fake.ctl(&["outbox", "--json"]).stdout;
+    let last: Value = serde_json::from_str(json.lines().last().expect("two")).expect("JSON");
+    assert_eq!(last, given_up());
 }

@@ -154,7 +154,7 @@ fn each_line_has_its_own_key() {
 
 #[test]
 fn a_line_that_fails_is_named_and_the_stream_goes_on() {
-    let fake = Fake::start(|_, params| match params["body"].as_str() {
+    let fake = Fake::answering_sends(|params| match params["body"].as_str() {
         Some("late") => not_delivered(),
         Some("large") => failure("too_large", "too large"),
         _ => sent("delivered"),
@@ -172,7 +172,20 @@ fn a_line_that_fails_is_named_and_the_stream_goes_on() {
 }
 
 #[test]
-fn lines_to_nobody_end_at_the_first() {
+fn lines_to_nobody_are_refused_before_the_first_comes() {
+    let fake = Fake::answering("inbox", || failure("no_such_peer", "no peer is called 'bob'"));
+    for lines in [&b"a\nb\n"[..], b""] {
+        assert_eq!(
+            fake.ctl_with(&["send", "bob", "--lines"], lines),
+            ran(8, "", "distmsgctl: no peer is called 'bob'\n")
+        );
+    }
+    assert_eq!(fake.asked("inbox")[0]["from"], "bob");
+    assert_eq!(fake.asked("send"), [Value::Null; 0]);
+}
+
+#[test]
+fn lines_to_somebody_who_is_forgotten_meanwhile_end_at_the_first() {
     let fake = Fake::answering("send", || failure("no_such_peer", "no peer is called 'bob'"));
     assert_eq!(
         fake.ctl_with(&["send", "bob", "--lines"], b"a\nb\n"),
@@ -181,8 +194,51 @@ fn lines_to_nobody_end_at_the_first() {
 }
 
 #[test]
+fn a_daemon_that_hangs_is_exit_3_and_said_to_hang() {
+    let silent = Fake::answering("send", Vec::new);
+    let send = silent.ctl(&["send", "bob", "x", "--timeout", "10ms"]);
+    assert_eq!(
+        send,
+        ran(
+            3,
+            "",
+            "distmsgctl: the daemon does not answer; it was stopped or hangs, and its log may say \
+             why; the message may be queued, which 'distmsgctl outbox' shows\n"
+        )
+    );
+}
+
+#[test]
+fn lines_to_a_daemon_that_hangs_are_exit_3() {
+    let silent = Fake::answering("send", Vec::new);
+    assert_eq!(
+        silent.ctl_with(&["send", "bob", "--lines", "--timeout", "10ms"], b"a\nb\n"),
+        ran(
+            3,
+            "",
+            "distmsgctl: the daemon does not answer; it was stopped or hangs, and its log may say \
+             why; 2 lines unanswered, from line 1 on\n"
+        )
+    );
+}
+
+#[test]
+fn lines_to_a_daemon_that_does_not_read_are_exit_3() {
+    let deaf = Fake::answering_sends(|_| {
+        loop {
+            std::thread::park();
+        }
+    });
+    // Far more than socket and queue hold.
+    let lines = format!("{}\n", "x".repeat(100_000)).repeat(40);
+    let sent = deaf.ctl_with(&["send", "bob", "--lines", "--timeout", "10ms"], lines.as_bytes());
+    assert_eq!((sent.code, &*sent.stdout), (3, ""), "{}", sent.stderr);
+    assert!(sent.stderr.contains("the daemon does not answer"), "{}", sent.stderr);
+}
+
+#[test]
 fn a_daemon_that_leaves_the_stream_tells_what_is_unknown() {
-    let fake = Fake::start(|_, params| match params["body"].as_str() {
+    let fake = Fake::answering_sends(|params| match params["body"].as_str() {
         Some("c") => vec![Close],
         _ => sent("delivered"),
     });

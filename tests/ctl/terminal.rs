@@ -106,7 +106,8 @@ fn answer(method: &str, params: &Value) -> Vec<Answer> {
         "status" => reply(json!({
             "version": "0.1.0", "pid": 1, "peer": BOB, "name": "alice", "network": "open",
             "uptime_s": 1, "state_dir": "/", "listen": [], "advertise": [], "peers": 1, "links": 1,
-            "outbox_messages": 0, "outbox_bytes": 0, "inbox_messages": 0, "inbox_bytes": 0,
+            "outbox_messages": 0, "outbox_bytes": 0, "given_up": 0, "last_given_up": null,
+            "inbox_messages": 0, "inbox_bytes": 0,
             "listeners": [], "warnings": [],
         })),
         "subscribe" => {
@@ -254,6 +255,61 @@ fn without_a_daemon_there_is_no_prompt() {
     let mut terminal = Terminal::run(command);
     assert_eq!(terminal.exit_code(), Some(3));
     terminal.wait_for("cannot reach the daemon", 1);
+}
+
+/// What takes a line off the screen again.
+const CLEAR: &str = "\r\u{1b}[K";
+
+#[test]
+fn what_takes_long_is_told_until_it_is_done() {
+    let (done, waits) = std::sync::mpsc::channel::<()>();
+    let waits = Mutex::new(waits);
+    let fake = Fake::start(move |method, _| match method {
+        "ping" => {
+            let _ = waits.lock().expect("no panic").recv_timeout(Duration::from_secs(20));
+            reply(json!({"peer": BOB, "rtt_ms": 1.5, "attempts": 1}))
+        }
+        other => panic!("asked for {other}"),
+    });
+    let mut terminal = Terminal::run(fake.command(&["ping", "bob", "--timeout", "20s"]));
+    terminal.wait_for("looking for bob … 1s of 20s", 1);
+    terminal.wait_for(&format!("{CLEAR}looking for bob … 2s of 20s"), 1);
+    done.send(()).expect("it waits");
+    assert_eq!(terminal.exit_code(), Some(0));
+    terminal.wait_for(&format!("20s{CLEAR}{BOB} answered in 1.50 ms"), 1);
+}
+
+#[test]
+fn a_send_that_is_interrupted_leaves_no_progress_behind() {
+    let fake = daemon();
+    let mut terminal = Terminal::run(fake.command(&["send", "silent", "x"]));
+    terminal.wait_for("waiting for the proof that silent has it … 1s of 10s", 1);
+    let pid = rustix::process::Pid::from_child(&terminal.child);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).expect("it runs");
+    assert_eq!(terminal.exit_code(), Some(130));
+    terminal.wait_for(&format!("{CLEAR}distmsgctl: interrupted; the message may be queued"), 1);
+}
+
+#[test]
+fn a_daemon_that_takes_long_to_take_a_message_shows_how_far_it_is() {
+    let (done, waits) = std::sync::mpsc::channel::<()>();
+    let waits = Mutex::new(waits);
+    let fake = Fake::start(move |method, _| match method {
+        "upload_begin" | "upload_chunk" => {
+            let _ = waits.lock().expect("no panic").recv_timeout(Duration::from_secs(20));
+            reply(json!({}))
+        }
+        "send" => reply(json!({"id": "00ff", "state": "delivered"})),
+        other => panic!("asked for {other}"),
+    });
+    let file = fake.path("large");
+    File::create(&file).expect("a file").set_len(4 << 20).expect("a length");
+    let args = ["send", "bob", "--file", file.to_str().expect("text")];
+    let mut terminal = Terminal::run(fake.command(&args));
+    terminal.wait_for("handing it to the daemon, ", 1);
+    drop(done);
+    assert_eq!(terminal.exit_code(), Some(0));
+    terminal.wait_for("delivered (00ff)", 1);
 }
 
 #[test]

@@ -139,3 +139,82 @@ fn a_subscriber_that_reads_nothing_holds_nobody_up() {
     // What it was leased is free for another of its name.
     a.ctl(&["listen", "--name", "deaf", "--count", "40", "--timeout", "30s"]).exits(0);
 }
+
+/// Kilobytes by which a daemon may grow for all its subscribers together, however many there are.
+const SUBSCRIBERS_KB_MAX: u64 = 64 * 1024;
+
+/// The same for its listeners, who share nothing.
+const LISTENERS_KB_MAX: u64 = 128 * 1024;
+
+/// Messages of 16 KiB in a stream: more than any client may have waiting.
+const STREAM: usize = 1_600;
+
+/// Streams messages to `a`, and watches how large its daemon becomes meanwhile.
+fn largest_under_a_stream(a: &Daemon, b: &Daemon) -> u64 {
+    let body = [&[b'x'; 16 * 1024][..], b"\n"].concat();
+    let mut stream = b.ctl_start(&["send", &a.peer, "--lines", "--timeout", "60s"]);
+    let (mut largest, mut given) = (0, 0);
+    while given < STREAM {
+        assert!(stream.give(&body.repeat(32)), "it reads its input");
+        given += 32;
+        largest = largest.max(resident_kb(a));
+    }
+    stream.close();
+    while !stream.is_over() {
+        largest = largest.max(resident_kb(a));
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    stream.finish().exits(0);
+    largest
+}
+
+#[test]
+fn subscribers_that_read_nothing_share_what_waits_for_them() {
+    let net = line("ab");
+    let [a, b] = &net[..] else { panic!("two") };
+    // What the stream alone takes: buffers, the newest messages, pages of the database.
+    let alone = largest_under_a_stream(a, b);
+    let mut streamed = STREAM;
+    for silent in [20, 200] {
+        let subscribe =
+            r#"{"jsonrpc":"2.0","id":1,"method":"subscribe","params":{"topics":["messages"]}}"#;
+        let deaf: Vec<UnixStream> = std::iter::repeat_with(|| client(a)).take(silent).collect();
+        assert!(deaf.iter().all(|client| ask(client, subscribe).contains("subscription")));
+        let hearing = client(a);
+        assert!(ask(&hearing, subscribe).contains("subscription"));
+        let reader = std::thread::spawn(move || {
+            let lines = BufReader::new(hearing).lines().map_while(Result::ok);
+            lines.take(STREAM).count()
+        });
+        let largest = largest_under_a_stream(a, b);
+        eprintln!("{silent} silent subscribers: {alone} kB before, {largest} kB at most");
+        assert!(
+            largest < alone + SUBSCRIBERS_KB_MAX,
+            "grown from {alone} kB to {largest} kB for {silent} silent subscribers"
+        );
+        assert_eq!(reader.join().expect("it reads"), STREAM, "who reads is told of everything");
+        streamed += STREAM;
+        assert_eq!(a.status()["inbox_messages"], streamed);
+    }
+    is_served(a);
+}
+
+#[test]
+fn listeners_that_read_nothing_take_a_common_part_and_no_more() {
+    let net = line("ab");
+    let [a, b] = &net[..] else { panic!("two") };
+    let alone = largest_under_a_stream(a, b);
+    let deaf: Vec<UnixStream> = std::iter::repeat_with(|| client(a)).take(200).collect();
+    for (number, client) in deaf.iter().enumerate() {
+        // Each has everything to read, and may have a great deal at once.
+        let listen = format!(
+            r#"{{"jsonrpc":"2.0","id":1,"method":"listen","params":{{"name":"n{number}",{}}}}}"#,
+            r#""window":1024"#
+        );
+        assert!(ask(client, &listen).contains("subscription"));
+    }
+    let largest = largest_under_a_stream(a, b);
+    eprintln!("200 silent listeners: {alone} kB before, {largest} kB at most");
+    assert!(largest < alone + LISTENERS_KB_MAX, "grown from {alone} kB to {largest} kB");
+    is_served(a);
+}

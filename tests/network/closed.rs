@@ -30,11 +30,13 @@ fn members_link_and_others_are_refused_with_a_reason_that_both_operators_see() {
     for (other, why) in [(&stranger, "another network"), (&open, "closed network")] {
         let refused = other.ctl(&["connect", &a.peer, &a.address]).exits(7);
         assert!(refused.stderr.contains(why), "{}", refused.stderr);
+        assert!(refused.stderr.contains("copy of its network.key"), "{}", refused.stderr);
         assert!(other.linked().is_empty());
         let log = a.log();
         let told = log.lines().any(|line| line.contains(&other.peer) && line.contains(why));
         assert!(told, "a's operator is not told of {}:\n{log}", other.name);
     }
+    assert!(a.log().contains("this node is in a closed network, the peer in the open one"));
     assert_eq!(a.linked(), std::slice::from_ref(&b.peer));
 }
 

@@ -17,6 +17,8 @@ use crate::running::{Running, until, wait};
 
 /// Bytes of a line at most.
 const LINE_MAX: usize = 1024 * 1024;
+/// Clients that do not fill all places.
+const CLIENTS: usize = 200;
 /// Longer than this, and others notice.
 const NOTICED: Duration = Duration::from_secs(5);
 /// Somebody else, who owns nothing.
@@ -50,6 +52,22 @@ fn is_served(daemon: &Daemon) {
 fn request(method: &str, params: &str) -> Vec<u8> {
     format!(r#"{{"jsonrpc":"2.0","id":7,"method":"{method}","params":{params}}}"#).into_bytes()
 }
+
+/// What is no JSON, by one mistake each, after the kinds of JSONTestSuite's "n" cases (Seriot:
+/// Parsing JSON is a minefield, 2016): numbers, structure, texts.
+#[rustfmt::skip]
+const MALFORMED: [&str; 88] = [
+    "-", "+1", "++1", "-01", "-2.", ".2e-3", "-.5", "0.1.2", "0.3e+", "0.3e", "0.e1", "0E+", "0e",
+    "1.0e+", "1.0e-", "1.0e", "1 000", "1eE2", "2.e+3", "2.e3", "9.e+", "1e", "Inf", "-Infinity",
+    "NaN", "-NaN", "0x42", "1_000", "1+2", "012", "-foo", "1a", "1.2a", "\u{ff11}", "[1 true]",
+    "[1,,2]", "[,1]", "[1,]", "[,]", "[", "]", "[1", "[1}", "[\"\",", "[1]]", "[1]x", "[a", "[*]",
+    "[\"a", "[[]", "[\n1\n,", "[\u{b}]", "[\u{c}]", "[\u{a0}1]", "[\u{2060}]", "{", "}", "{1:1}",
+    "{a:1}", "{\"a\"}", "{\"a\":}", "{\"a\" 1}", "{\"a\":1,}", "{\"a\":1,,}", "{:1}", "{,}",
+    "{\"a\":1 \"b\"}", "{'a':0}", "{\"a\":1}#", "{\"a\":1}/*x*/", "{\"a\",1}", "{\"a\"::1}",
+    "{\"a\":1", "{null:1}", "[nul]", "[tru]", "[fals]", "[True]", "<null>", "\"\\x00\"",
+    "\"\\a\"", "\"\\u\"", "\"\\u00A\"", "\"\\uD800\\\"", "\"\\uD800\\u1\"", "\"\\uqqqq\"",
+    "\"\t\"", "\"\u{0}\"",
+];
 
 /// Lines of which each is wrong in one way.
 fn wrong_lines() -> Vec<Vec<u8>> {
@@ -109,6 +127,11 @@ fn wrong_lines() -> Vec<Vec<u8>> {
         "\0",
     ];
     lines.extend(texts.iter().map(|text| text.as_bytes().to_vec()));
+    for malformed in MALFORMED {
+        lines.push(malformed.as_bytes().to_vec());
+        lines.push(request("status", malformed));
+        lines.push(request("inbox", &format!(r#"{{"limit":{malformed}}}"#)));
+    }
     for (method, params) in [
         ("inbox", r#"{"limit":4294967296}"#),
         ("inbox", r#"{"limit":-1}"#),
@@ -165,6 +188,26 @@ fn what_is_almost_a_request_is_refused_and_leaves_nothing() {
 }
 
 #[test]
+fn what_json_allows_is_understood() {
+    let a = Daemon::start("a");
+    // As texts, escaped in every way; they come back as the request's ID.
+    for (written, meant) in [
+        (r#""\u0060\u012a\u12AB""#, "\u{60}\u{12a}\u{12ab}"),
+        (r#""\ud801\udc37""#, "\u{10437}"),
+        (r#""\"\\\/\b\f\n\r\t""#, "\"\\/\u{8}\u{c}\n\r\t"),
+        (r#""\u0000""#, "\0"),
+        ("\"\u{2028}\u{10ffff}\u{7f}\"", "\u{2028}\u{10ffff}\u{7f}"),
+    ] {
+        let line =
+            format!("\t{{ \"jsonrpc\" :\"2.0\",\"id\": {written}\r,\"method\":\"status\"}} ");
+        let reply: serde_json::Value =
+            serde_json::from_str(&answer(&a, line.as_bytes())).expect("a reply");
+        assert_eq!(reply["id"], meant, "{line}");
+        assert_eq!(reply["result"]["peer"], *a.peer, "{line}");
+    }
+}
+
+#[test]
 fn a_line_may_have_a_mebibyte_and_no_more() {
     let a = Daemon::start("a");
     let mut line = request("status", "{}");
@@ -193,6 +236,14 @@ fn lines_that_come_by_the_byte_hold_nobody_up() {
     let mut reply = String::new();
     BufReader::new(&slow).read_line(&mut reply).expect("a reply");
     assert!(reply.contains(&a.peer), "{reply}");
+    // Many at once, in the middle of a line each.
+    let begun = request("status", "{}");
+    let mut many: Vec<UnixStream> = (0..CLIENTS).map(|_| client(&a)).collect();
+    for byte in begun.chunks(1) {
+        many.iter_mut().for_each(|stream| stream.write_all(byte).expect("written"));
+    }
+    is_served(&a);
+    drop(many);
     // As fast as it goes, a whole mebibyte of them.
     let start = Instant::now();
     std::thread::scope(|scope| {
@@ -244,31 +295,34 @@ fn another_user_is_kept_out_by_the_sockets_own_mode() {
 fn files_are_private_whatever_the_umask_is() {
     let mut a = Daemon::start("a");
     assert!(a.terminate().success());
-    fs::remove_dir_all(a.state_dir()).expect("removed");
-    fs::remove_dir_all(a.socket().parent().expect("a directory")).expect("removed");
-    let mut command = Command::new("/bin/sh");
-    command.args(["-c", "umask 000; exec \"$0\""]).arg(env!("CARGO_BIN_EXE_distmsg"));
-    surround(&a, &mut command);
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    let mut child = command.spawn().expect("it starts");
-    until("it answers", DAEMON_MAX, || (a.ctl(&["status"]).code == Some(0)).then_some(()));
-    let mut open = Vec::new();
-    let mut look = |path: &Path| {
-        let mode = fs::symlink_metadata(path).expect("there").permissions().mode() & 0o777;
-        if mode & 0o077 != 0 {
-            open.push(format!("{} has mode {mode:o}", path.display()));
+    for umask in ["000", "077"] {
+        fs::remove_dir_all(a.state_dir()).expect("removed");
+        fs::remove_dir_all(a.socket().parent().expect("a directory")).expect("removed");
+        let mut command = Command::new("/bin/sh");
+        command.arg("-c").arg(format!("umask {umask}; exec \"$0\""));
+        command.arg(env!("CARGO_BIN_EXE_distmsg"));
+        surround(&a, &mut command);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut child = command.spawn().expect("it starts");
+        until("it answers", DAEMON_MAX, || (a.ctl(&["status"]).code == Some(0)).then_some(()));
+        let mut open = Vec::new();
+        let mut look = |path: &Path| {
+            let mode = fs::symlink_metadata(path).expect("there").permissions().mode() & 0o777;
+            if mode & 0o077 != 0 {
+                open.push(format!("{} has mode {mode:o}", path.display()));
+            }
+            mode
+        };
+        assert_eq!(look(&a.socket()), 0o600, "under umask {umask}");
+        look(a.socket().parent().expect("a directory"));
+        look(&a.state_dir());
+        for entry in fs::read_dir(a.state_dir()).expect("readable") {
+            look(&entry.expect("an entry").path());
         }
-    };
-    look(&a.socket());
-    look(a.socket().parent().expect("a directory"));
-    look(&a.state_dir());
-    for entry in fs::read_dir(a.state_dir()).expect("readable") {
-        look(&entry.expect("an entry").path());
+        child.kill().expect("our child");
+        wait(&mut child, "a daemon that was killed", DAEMON_MAX);
+        assert!(open.is_empty(), "under umask {umask}: {open:?}");
     }
-    child.kill().expect("our child");
-    wait(&mut child, "a daemon that was killed", DAEMON_MAX);
-    // Processes leave the lock's file and the like; what is in them must be private all the same.
-    assert!(open.is_empty(), "{open:?}");
 }
 
 #[test]
@@ -299,6 +353,12 @@ fn what_is_planted_where_the_socket_goes_is_refused_and_left_alone() {
     fs::create_dir(&socket).expect("planted");
     assert_eq!(refused("a directory"), (false, true));
     fs::remove_dir(&socket).expect("removed");
+    // Opening it would wait for a writer that never comes.
+    let mode = rustix::fs::Mode::from_raw_mode(0o600);
+    rustix::fs::mknodat(rustix::fs::CWD, &socket, rustix::fs::FileType::Fifo, mode, 0)
+        .expect("planted");
+    assert_eq!(refused("a pipe"), (false, false));
+    fs::remove_file(&socket).expect("removed");
     fs::write(&socket, "precious").expect("planted");
     assert_eq!(refused("a file"), (false, false));
     for path in [&socket, &target] {

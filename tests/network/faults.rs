@@ -169,6 +169,15 @@ impl Faulty {
         status.code().expect("not by a signal")
     }
 
+    /// Killed, and started again as things are.
+    fn restart(&mut self) {
+        let mut child = self.child.take().expect("it runs");
+        child.kill().expect("our child");
+        child.wait().expect("our child");
+        self.launch();
+        self.answers();
+    }
+
     fn runs(&mut self) -> bool {
         let child = self.child.as_mut().expect("started");
         child.try_wait().expect("our child").is_none()
@@ -384,7 +393,9 @@ fn writes_without_room_are_told_and_recovered_from_without_a_restart() {
     a.await_links(&[&b.daemon]);
     let mut sent = vec![large(0)];
     send(&a, &b.daemon, &sent[0], &["--timeout", "20s"]).exits(0);
-    for (round, order) in ["w28", "h28"].into_iter().enumerate() {
+    // A full disk, a quota that is used up, and a file as large as files may be.
+    let orders = ["w28", "h28", "w122", "h122", "w27"];
+    for (round, order) in orders.into_iter().enumerate() {
         b.order(order);
         let body = large(round + 1);
         send(&a, &b.daemon, &body, &["--timeout", "2s"]).exits(4);
@@ -395,6 +406,9 @@ fn writes_without_room_are_told_and_recovered_from_without_a_restart() {
         });
         let refused = b.daemon.ctl(&["send", &a.peer, "no"]).exits(7);
         assert!(refused.stderr.contains("no room"), "{}", refused.stderr);
+        // Nor does that keep it from starting.
+        b.restart();
+        assert_holds(&b.daemon, &sent[..=round]);
         b.order("");
         let well = Instant::now();
         until("what waited arrives", SOON + Duration::from_secs(60), || {

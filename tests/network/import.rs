@@ -14,7 +14,7 @@ fn an_imported_configuration_is_valid_and_starts() {
     assert_eq!(
         imported.lines(),
         [
-            "distmsgctl connect [2001:db8::7]:4001 --alias 0011AABB",
+            "distmsgctl connect '[2001:db8::7]:4001' --alias 0011AABB",
             "distmsgctl connect 127.0.0.1:4002 --alias 9A8B7C6D",
             "distmsgctl connect 192.0.2.7:4001 --alias E5F60718",
         ]

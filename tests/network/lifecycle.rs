@@ -1,5 +1,7 @@
 //! How a daemon starts, prints, and stops.
 
+use std::time::Duration;
+
 use crate::daemon::{Daemon, SOON, line};
 use crate::running::until;
 
@@ -50,6 +52,28 @@ fn sigterm_stops_cleanly_and_removes_the_socket() {
     assert!(alone.stderr.contains("distmsg"), "it says what to do: {}", alone.stderr);
     net[0].boot();
     net[1].await_links(&[&net[0]]);
+}
+
+#[test]
+fn the_log_tells_of_a_link_and_counts_nothing_where_there_is_nothing() {
+    let net = line("ab");
+    for node in &net {
+        let line = until("it is logged", SOON, || {
+            node.log().lines().find(|line| line.contains("link up")).map(str::to_owned)
+        });
+        assert!(line.contains("peer=") && !line.contains("unlogged"), "{line}");
+    }
+}
+
+#[test]
+fn a_socket_that_somebody_removed_is_made_again() {
+    let net = line("ab");
+    std::fs::remove_file(net[0].socket()).expect("removed");
+    net[0].ctl(&["id"]).exits(3);
+    until("it answers again", Duration::from_secs(120), || {
+        (net[0].ctl(&["id"]).code == Some(0)).then_some(())
+    });
+    assert!(net[0].log().contains("made it again"), "the log says nothing of it");
 }
 
 #[test]

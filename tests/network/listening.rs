@@ -1,5 +1,8 @@
 //! Named listeners: who gets which message, how often, and what is remembered.
 
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::net::UnixStream;
+
 use serde_json::Value;
 
 use crate::daemon::{Daemon, SOON, line, start_all, text};
@@ -148,4 +151,84 @@ fn a_body_cannot_forge_a_line_nor_reach_the_terminal() {
     let json = b.ctl(&["inbox", "--json"]).exits(0).json();
     assert_eq!(text(&json[0], "body"), evil, "JSON has it whole");
     assert_eq!(b.ctl(&["inbox"]).exits(0).lines().len(), 1);
+}
+
+#[test]
+fn a_listener_is_removed_unless_somebody_listens_and_stays_removed() {
+    let mut net = received(&["one", "two"]);
+    let b = &mut net[1];
+    assert_eq!(listen(b, "old", 1), ["one"]);
+    let holder = b.ctl_start(&["listen", "--name", "old"]);
+    let row = |b: &Daemon| -> Option<Value> {
+        let rows = b.ctl(&["listeners", "--json"]).exits(0).json();
+        rows.into_iter().find(|row| row["name"] == "old")
+    };
+    let is_read = |row: &Value| row["clients"] == 1 && row["position"] == 2 && row["leased"] == 0;
+    let held = until("it listens and has all", SOON, || row(b).filter(is_read));
+    assert_eq!((&held["unread"], &held["last_seen"]), (&0.into(), &Value::Null));
+    let refused = b.ctl(&["listeners", "--remove", "old"]).exits(7);
+    assert!(refused.stderr.contains("somebody listens"), "{}", refused.stderr);
+    drop(holder);
+    let left = until("it has left", SOON, || row(b).filter(|row| row["clients"] == 0));
+    assert!(left["last_seen"].is_string(), "{left}");
+    b.ctl(&["listeners", "--remove", "old"]).exits(0);
+    assert_eq!(row(b), None);
+    let unknown = b.ctl(&["listeners", "--remove", "old"]).exits(8);
+    assert!(unknown.stderr.contains("distmsgctl listeners"), "{}", unknown.stderr);
+    b.kill();
+    b.boot();
+    assert_eq!(row(b), None);
+    assert_eq!(listen(b, "old", 2), ["one", "two"], "the name begins anew");
+}
+
+#[test]
+fn what_only_a_removed_listener_kept_may_go() {
+    let mut net = received(&["one", "two"]);
+    let b = &mut net[1];
+    assert!(b.terminate().success());
+    let config = std::fs::read_to_string(b.config()).expect("its configuration");
+    b.configure(&format!("{config}\n[limits]\ninbox_retention_s = 0\n"));
+    b.boot();
+    assert_eq!(listen(b, "quick", 2), ["one", "two"]);
+    assert_eq!(listen(b, "slow", 1), ["one"]);
+    // At its start a daemon removes what may go.
+    let after_a_start = |b: &mut Daemon| {
+        assert!(b.terminate().success());
+        b.boot();
+        until("what may go has gone", SOON, || {
+            let bodies = b.bodies();
+            (bodies.len() < 2).then_some(bodies)
+        })
+    };
+    assert_eq!(after_a_start(b), ["two"]);
+    b.ctl(&["listeners", "--remove", "slow"]).exits(0);
+    assert_eq!(unread(b, "slow"), None);
+    assert!(b.terminate().success());
+    b.boot();
+    until("nobody keeps the other", SOON, || b.bodies().is_empty().then_some(()));
+}
+
+#[test]
+fn names_run_out_with_a_remedy_that_helps() {
+    let b = Daemon::start("b");
+    let mut stream = UnixStream::connect(b.socket()).expect("connected");
+    let mut replies = BufReader::new(stream.try_clone().expect("cloned")).lines();
+    let mut ask = |method: &str, params: String| -> Value {
+        let request =
+            format!(r#"{{"jsonrpc":"2.0","id":1,"method":"{method}","params":{params}}}"#);
+        writeln!(stream, "{request}").expect("written");
+        let reply = replies.next().expect("a reply").expect("read");
+        serde_json::from_str(&reply).expect("JSON")
+    };
+    for number in 0..256 {
+        let reply = ask("listen", format!(r#"{{"name":"n{number}"}}"#));
+        let subscription = &reply["result"]["subscription"];
+        ask("unsubscribe", format!(r#"{{"subscription":{subscription}}}"#));
+    }
+    let refused = b.ctl(&["listen", "--name", "late", "--timeout", "20s"]);
+    assert!(refused.stderr.contains("listeners --remove"), "{refused:?}");
+    b.ctl(&["listeners", "--remove", "n7"]).exits(0);
+    let late = b.ctl_start(&["listen", "--name", "late"]);
+    until("it listens", SOON, || unread(&b, "late"));
+    drop(late);
 }

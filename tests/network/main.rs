@@ -34,6 +34,8 @@ mod listening;
 #[cfg(test)]
 mod memory;
 #[cfg(test)]
+mod minted;
+#[cfg(test)]
 mod peer;
 #[cfg(test)]
 mod proxy;
@@ -48,5 +50,7 @@ mod secrets;
 mod shells;
 #[cfg(test)]
 mod siege;
+#[cfg(test)]
+mod silent;
 #[cfg(test)]
 mod verbs;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use distmsg::crypto::{Domain, Identity, Random};
 use distmsg::link::{
-    DialId, Ended, Endpoint, EndpointConfig, Event, LinkHandle, Membership, Purpose,
+    DialError, DialId, Ended, Endpoint, EndpointConfig, Event, LinkHandle, Membership, Purpose,
 };
 use distmsg::model::{Address, NetworkId, PeerId, Record, SessionId, Span, Timestamp};
 use distmsg::wire::{
@@ -23,6 +23,8 @@ use crate::running::until;
 
 /// Nothing takes longer on an honest daemon's side.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// Dials in vain before a link is given up.
+const DIALS_MAX: u32 = 5;
 /// What misbehaves at once, before it looks for answers.
 const SALVO: usize = 200;
 
@@ -60,17 +62,29 @@ impl Enemy {
     }
 
     pub(crate) fn link(&mut self, victim: &Daemon) -> LinkHandle {
-        self.dials += 1;
-        let address: Address = victim.address.parse().expect("an address");
-        let peer: PeerId = victim.peer.parse().expect("an ID");
-        self.endpoint.dial(DialId(self.dials), address, Some(peer), Purpose::Link);
+        self.dial(victim);
+        let mut dials = 1;
         loop {
             match self.next("a link") {
                 Event::Up { handle, .. } => return handle,
                 Event::Frames { .. } | Event::Written { .. } | Event::Down { .. } => {}
+                // A machine on which very much else happens.
+                Event::DialFailed { error: DialError::Timeout | DialError::Lost(_), .. }
+                    if dials < DIALS_MAX =>
+                {
+                    dials += 1;
+                    self.dial(victim);
+                }
                 other => panic!("{other:?} instead of a link"),
             }
         }
+    }
+
+    fn dial(&mut self, victim: &Daemon) {
+        self.dials += 1;
+        let address: Address = victim.address.parse().expect("an address");
+        let peer: PeerId = victim.peer.parse().expect("an ID");
+        self.endpoint.dial(DialId(self.dials), address, Some(peer), Purpose::Link);
     }
 
     /// Waits until the other end ends the link.
@@ -92,6 +106,14 @@ impl Enemy {
             }
         }
         true
+    }
+
+    /// Takes whatever comes, for so long.
+    pub(crate) fn listen(&mut self, span: Duration) {
+        self.runtime.block_on(async {
+            let all = async { while self.events.recv().await.is_some() {} };
+            let _ = timeout(span, all).await;
+        });
     }
 
     fn peer(&mut self) -> PeerId {

@@ -1,164 +1,123 @@
-//! Very many at once: connections that say nothing, and links that flood in ever new names.
-//!
-//! Short in the ordinary run; `DISTMSG_TEST_SIEGE=LINKS,SECONDS` makes it as long as told, and the
-//! figures are printed.
+//! What tests of very many at once have in common: somebody honest meanwhile, and how much the
+//! daemon takes.
 
-use std::io::Read as _;
-use std::net::TcpStream;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use distmsg::crypto::{Domain, Identity, Random};
-use distmsg::model::limits::FLOOD_LIFETIME;
-use distmsg::model::{PeerId, Timestamp};
-use distmsg::wire::Find;
-
-use crate::daemon::{Daemon, line};
-use crate::hostile::resident_kb;
-use crate::peer::{Enemy, record_of, wall};
+use crate::daemon::Daemon;
+use crate::hostile::{GROWTH_KB_MAX, resident_kb};
 
 /// What a daemon may take, whatever is done to it.
-const RESIDENT_KB_MAX: u64 = 256 * 1024;
-/// Finds said at once.
-const BATCH: usize = 25;
+pub(crate) const RESIDENT_KB_MAX: u64 = 256 * 1024;
+/// How long an honest message may take at most; later, it counts as not delivered.
+pub(crate) const HONEST_MAX: Duration = Duration::from_secs(20);
 
-/// How many links, and for how long.
-fn extent() -> (usize, Duration) {
-    let Ok(text) = std::env::var("DISTMSG_TEST_SIEGE") else { return (8, Duration::from_secs(4)) };
-    let (links, seconds) = text.split_once(',').expect("LINKS,SECONDS");
-    let seconds = seconds.parse().expect("a number of seconds");
-    (links.parse().expect("a number of links"), Duration::from_secs(seconds))
+/// Somebody honest who sends one message after the other, over one control connection.
+pub(crate) struct Honest {
+    stream: BufReader<UnixStream>,
+    to: String,
+    sent: usize,
+    /// How long each took that was delivered.
+    times: Vec<Duration>,
 }
 
-/// Sends messages one after the other; how long each took, if it was delivered.
-fn send_some(from: &Daemon, to: &str, count: usize) -> Vec<Option<Duration>> {
-    (0..count)
-        .map(|_| {
+impl Honest {
+    pub(crate) fn new(from: &Daemon, to: &Daemon) -> Self {
+        let stream = UnixStream::connect(from.socket()).expect("connected");
+        stream.set_read_timeout(Some(HONEST_MAX * 2)).expect("set");
+        let (stream, to) = (BufReader::new(stream), to.peer.clone());
+        Self { stream, to, sent: 0, times: Vec::new() }
+    }
+
+    pub(crate) fn send(&mut self, count: usize) {
+        for _ in 0..count {
+            self.sent += 1;
+            let params = serde_json::json!({
+                "peer": self.to,
+                "body": "honest",
+                "wait": "delivered",
+                "timeout_ms": u64::try_from(HONEST_MAX.as_millis()).expect("small"),
+            });
+            let request = serde_json::json!({
+                "jsonrpc": "2.0", "id": self.sent, "method": "send", "params": params,
+            });
             let began = Instant::now();
-            let sent = from.ctl(&["send", to, "honest", "--timeout", "20s"]);
-            (sent.code == Some(0)).then(|| began.elapsed())
-        })
-        .collect()
-}
-
-fn percentile(times: &[Option<Duration>], part: usize) -> Duration {
-    let mut times: Vec<Duration> = times.iter().flatten().copied().collect();
-    times.sort_unstable();
-    let at = times.len() * part / 100;
-    times.get(at.min(times.len().saturating_sub(1))).copied().unwrap_or_default()
-}
-
-fn report(what: &str, times: &[Option<Duration>]) {
-    let delivered = times.iter().flatten().count();
-    let (median, most) = (percentile(times, 50), percentile(times, 99));
-    eprintln!("{what}: {delivered} of {} delivered, p50 {median:?}, p99 {most:?}", times.len());
-}
-
-#[test]
-fn a_thousand_connections_that_say_nothing_hold_nobody_up() {
-    let net = line("abc");
-    let [a, b, c] = &net[..] else { panic!("three") };
-    let count = 60;
-    let before = send_some(a, &c.peer, count);
-    report("before", &before);
-    let silent: Vec<TcpStream> = (0..1_000)
-        .filter_map(|_| {
-            let stream = TcpStream::connect(&b.address).ok()?;
-            stream.set_nonblocking(true).ok()?;
-            Some(stream)
-        })
-        .collect();
-    assert!(silent.len() > 900, "only {} connections were made", silent.len());
-    let during = send_some(a, &c.peer, count);
-    report("with silent connections", &during);
-    assert_eq!(during.iter().flatten().count(), count, "everything is delivered");
-    let resident = resident_kb(b);
-    eprintln!("the daemon takes {resident} kB");
-    assert!(resident < RESIDENT_KB_MAX, "{resident} kB");
-    // Those that were let in are given up as well.
-    crate::running::until("all silent connections are closed", Duration::from_secs(30), || {
-        let is_closed = |mut stream: &TcpStream| {
-            let mut byte = [0; 1];
-            match stream.read(&mut byte) {
-                Ok(read) => read == 0,
-                Err(error) => error.kind() != std::io::ErrorKind::WouldBlock,
+            self.stream.get_mut().write_all(format!("{request}\n").as_bytes()).expect("written");
+            let mut reply = String::new();
+            self.stream.read_line(&mut reply).expect("a reply");
+            if reply.contains("\"result\"") {
+                self.times.push(began.elapsed());
+            } else {
+                eprintln!("not delivered: {}", reply.trim());
             }
-        };
-        silent.iter().all(is_closed).then_some(())
-    });
-}
+        }
+    }
 
-/// Finds in ever new names.
-struct Mint {
-    random: Random,
-    minted: u64,
-}
+    /// Adds what another has sent.
+    pub(crate) fn add(&mut self, other: Self) {
+        self.sent += other.sent;
+        self.times.extend(other.times);
+    }
 
-impl Mint {
-    fn find(&mut self) -> Bytes {
-        let identity = Identity::generate(&mut self.random);
-        self.minted += 1;
-        let target = PeerId::from_bytes(self.random.bytes());
-        let expires: Timestamp = wall() + FLOOD_LIFETIME;
-        let record = record_of(&identity);
-        let nonce = self.random.number();
-        let signed = Find::to_sign(false, nonce, &target, expires, &record);
-        let signature = identity.sign(Domain::Find, &[&signed]);
-        Find::encode(&signed, &signature, 0)
+    pub(crate) fn percentile(&mut self, part: usize) -> Duration {
+        self.times.sort_unstable();
+        let at = self.times.len() * part / 100;
+        self.times.get(at.min(self.times.len().saturating_sub(1))).copied().unwrap_or_default()
+    }
+
+    pub(crate) fn report(&mut self, what: &str) {
+        let (median, most) = (self.percentile(50), self.percentile(99));
+        let (times, sent) = (self.times.len(), self.sent);
+        eprintln!("{what}: {times} of {sent} delivered, p50 {median:?}, p99 {most:?}");
+    }
+
+    pub(crate) fn assert_delivered(&self) {
+        let (times, sent) = (self.times.len(), self.sent);
+        assert!(times * 100 >= sent * 99, "{times} of {sent} delivered");
     }
 }
 
-/// Floods until told to stop; how many names it made up.
-fn flood(number: u64, victim: &Daemon, stop: &AtomicBool) -> u64 {
-    let mut seed = [7; 32];
-    seed[..8].copy_from_slice(&number.to_be_bytes());
-    let mut enemy = Enemy::of(Identity::from_seed(&seed), seed);
-    let mut mint = Mint { random: Random::from_seed(seed), minted: 0 };
-    let mut link = enemy.link(victim);
-    while !stop.load(Ordering::Relaxed) {
-        let batch: Vec<Bytes> = (0..BATCH).map(|_| mint.find()).collect();
-        let bytes = batch.iter().map(Bytes::len).sum();
-        link.send(batch);
-        if !enemy.flush(bytes) {
-            // It was thrown out: it comes again.
-            link = enemy.link(victim);
-        }
-    }
-    mint.minted
-}
+/// What a process takes as time goes by.
+#[derive(Default)]
+pub(crate) struct Sizes(Vec<u64>);
 
-#[test]
-fn links_that_flood_in_ever_new_names_do_not_keep_honest_messages_from_arriving() {
-    let (links, span) = extent();
-    let net = line("abc");
-    let [a, b, c] = &net[..] else { panic!("three") };
-    let before = send_some(a, &c.peer, 20);
-    report("before", &before);
-    let (stop, minted) = (AtomicBool::new(false), AtomicU64::new(0));
-    let (mut during, mut sizes) = (Vec::new(), Vec::new());
-    thread::scope(|scope| {
-        for number in 0..links as u64 {
-            let (stop, minted) = (&stop, &minted);
-            scope.spawn(move || minted.fetch_add(flood(number, b, stop), Ordering::Relaxed));
-        }
-        let began = Instant::now();
-        while began.elapsed() < span {
-            during.extend(send_some(a, &c.peer, 5));
-            sizes.push(resident_kb(b));
-        }
-        stop.store(true, Ordering::Relaxed);
-    });
-    report("under the flood", &during);
-    let (middle, last) = (sizes[sizes.len() / 2], *sizes.last().expect("some"));
-    let most = sizes.iter().max().expect("some");
-    let minted = minted.load(Ordering::Relaxed);
-    eprintln!(
-        "{links} links, {minted} names, {most} kB at most, {middle} in the middle, {last} kB"
-    );
-    assert!(minted > 100, "only {minted} names were made up");
-    let delivered = during.iter().flatten().count();
-    assert!(delivered * 100 >= during.len() * 99, "{delivered} of {} delivered", during.len());
-    assert!(*most < RESIDENT_KB_MAX, "{most} kB");
+impl Sizes {
+    pub(crate) fn look(&mut self, daemon: &Daemon) -> u64 {
+        let resident = resident_kb(daemon);
+        self.add(resident);
+        resident
+    }
+
+    pub(crate) fn add(&mut self, kb: u64) {
+        self.0.push(kb);
+    }
+
+    pub(crate) fn most(&self) -> u64 {
+        self.0.iter().copied().max().unwrap_or(0)
+    }
+
+    /// The median of one of four equal spans of time, counted from 0.
+    fn quarter(&self, number: usize) -> u64 {
+        let length = self.0.len();
+        let mut part = self.0[length * number / 4..length * (number + 1) / 4].to_vec();
+        part.sort_unstable();
+        part.get(part.len() / 2).copied().unwrap_or(0)
+    }
+
+    /// Fails if it is too much.
+    pub(crate) fn assert_small(&self) {
+        assert!(self.most() < RESIDENT_KB_MAX, "{} kB", self.most());
+    }
+
+    /// Fails if it grows.
+    pub(crate) fn assert_steady(&self) {
+        let (early, late) = (self.quarter(1), self.quarter(3));
+        assert!(late < early + GROWTH_KB_MAX, "grown from {early} kB to {late} kB");
+    }
+
+    pub(crate) fn report(&self) {
+        let quarters: Vec<u64> = (0..4).map(|number| self.quarter(number)).collect();
+        eprintln!("it takes {} kB at most; medians of four quarters: {quarters:?}", self.most());
+    }
 }

@@ -89,6 +89,28 @@ fn disconnect_ends_the_link_and_its_redialling() {
 }
 
 #[test]
+fn a_disconnect_from_a_peer_that_dials_says_that_it_may_not_last() {
+    let net = line("ab");
+    let [a, b] = &net[..] else { panic!("two") };
+    let said = b.ctl(&["disconnect", &a.peer]).exits(0).stderr;
+    assert!(said.lines().count() == 1 && said.contains("its operator"), "{said:?}");
+    b.await_links(&[a]);
+    let json = b.ctl(&["disconnect", &a.peer, "--json"]).exits(0).json();
+    assert_eq!(json, [serde_json::json!({"dialled_by_peer": true})]);
+    b.await_links(&[a]);
+    // Both dial now: only one link is kept, and each knows that the other wants it.
+    b.connect(a);
+    let dials = |node: &Daemon, other: &Daemon| {
+        let json = node.ctl(&["disconnect", &other.peer, "--json"]).exits(0).json();
+        json[0]["dialled_by_peer"].clone()
+    };
+    assert_eq!(dials(b, a), true);
+    a.await_links(&[b]);
+    assert_eq!(dials(a, b), false);
+    a.await_links(&[]);
+}
+
+#[test]
 fn forget_removes_a_peer_but_not_its_messages() {
     let net = line("ab");
     let [a, b] = &net[..] else { panic!("two") };
@@ -155,6 +177,29 @@ fn a_key_is_sent_once_before_and_after_delivery_and_a_restart() {
 }
 
 #[test]
+fn a_key_with_another_message_is_refused_and_a_retry_is_not() {
+    let net = line("ab");
+    let a = &net[0];
+    let send = |body: &str, more: &[&str]| {
+        a.ctl(&[&["send", "b", body, "--id", "key", "--timeout", "20s"], more].concat())
+    };
+    send("first", &[]).exits(0);
+    for output in [send("second", &[]), send("first", &["--subject", "new"])] {
+        let refused = output.exits(7).stderr;
+        assert!(refused.contains("another subject or body"), "{refused}");
+    }
+    let json = send("second", &["--json"]).exits(7).stderr;
+    assert!(json.contains("\"code\":\"key_conflict\"") && json.contains("\"id\":"), "{json}");
+    send("first", &[]).exits(0);
+    let lines = |text: &[u8]| a.ctl_given(&["send", "b", "--lines", "--id", "l"], text);
+    lines(b"one\ntwo\n").exits(0);
+    // What is the same is told of as before, and the stream goes on.
+    let refused = lines(b"one\n2\nthree\n").exits(7).stderr;
+    assert!(refused.contains("line 2: ") && refused.lines().count() == 1, "{refused}");
+    assert_eq!(net[1].bodies(), ["first", "one", "two", "three"]);
+}
+
+#[test]
 fn a_well_formed_id_that_nobody_answers_for_is_not_delivered() {
     let mut net = line("ab");
     let gone = Daemon::start("c").peer.clone();
@@ -204,6 +249,43 @@ fn a_mistyped_connect_does_not_cost_the_address_that_works() {
     assert!(wrong.stderr.contains("stays"), "{}", wrong.stderr);
     assert_eq!(a.knows(b).expect("known")["dial"], *b.address);
     a.await_links(&[b]);
+}
+
+#[test]
+fn a_message_that_is_given_up_leaves_word_for_who_did_not_wait() {
+    let mut net = start_all("ab");
+    let [a, b] = &mut net[..] else { panic!("two") };
+    assert!(b.terminate().success());
+    let config = std::fs::read_to_string(b.config()).expect("its configuration");
+    b.configure(&format!("{config}\n[limits]\nmessage_bytes_max = 4096\n"));
+    b.boot();
+    let body = "no good for the log ".repeat(500);
+    let queue = ["send", &b.peer, &body, "--wait", "queued", "--subject", "photos", "--json"];
+    let id = text(&a.ctl(&queue).exits(0).json()[0], "id");
+    a.connect(b);
+    until("it is given up", SOON, || (a.queued() == 0).then_some(()));
+    let is_told = |a: &Daemon| {
+        let status = a.status();
+        assert_eq!(status["given_up"], 1, "{status}");
+        let last = &status["last_given_up"];
+        assert_eq!(last["id"], *id, "{last}");
+        assert_eq!((&last["to"], &last["subject"]), (&b.peer.clone().into(), &"photos".into()));
+        assert_eq!((&last["reason"], &last["bytes"]), (&"too_large".into(), &10_000.into()));
+        let listed = a.ctl(&["outbox", "--json"]).exits(0).json();
+        assert_eq!((listed.len(), &listed[0]), (1, last));
+        let shown = a.ctl(&["outbox"]).exits(0).text();
+        assert!(shown.contains("given up: too large for the recipient"), "{shown}");
+    };
+    is_told(a);
+    let log = a.log();
+    let line = log.lines().find(|line| line.contains("given up")).expect("a line of the log");
+    for part in ["WARN", &id, &b.peer, "messages=1", "too large for the recipient"] {
+        assert!(line.contains(part), "{part}: {line}");
+    }
+    assert!(!log.contains("no good for the log"), "bodies are nobody's business");
+    a.kill();
+    a.boot();
+    is_told(a);
 }
 
 #[test]

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use distmsg::control::protocol::{Connect, Request};
-use distmsg::control::{Call, RequestId};
+use distmsg::control::protocol::{Connect, PeerRef, Reply, Request, Wait};
+use distmsg::control::{Call, Outgoing, RequestId, SendRequest};
 use distmsg::crypto::{Domain, Identity};
-use distmsg::model::{Address, Limits, Monotonic, NetworkId, Now, Record, Span, Timestamp};
+use distmsg::model::{
+    Address, GivenUp, Limits, Monotonic, NetworkId, Now, Record, Span, Timestamp, WhyGivenUp,
+};
 use distmsg::node::core::{
     About, ClientId, Core, DialFailure, DialId, Effect, Input, LinkId, LinkUp, Settings,
 };
@@ -20,6 +22,8 @@ struct Bare {
     now: Now,
     dials: Vec<DialId>,
     closed: Vec<(LinkId, String)>,
+    given_up: Vec<GivenUp>,
+    told: Vec<Outgoing>,
     last_link: u64,
 }
 
@@ -29,21 +33,29 @@ fn at(micros: u64) -> Now {
 }
 
 impl Bare {
-    fn new(limits: Limits) -> Self {
+    fn new(limits: Limits, links_auto: usize) -> Self {
         let now = at(1_000_000);
         let settings = Settings {
             identity: Arc::new(Identity::from_seed(&[1; 32])),
             network: NetworkId::OPEN,
             name: None,
             advertise: Vec::new(),
-            links_auto: 0,
+            links_auto,
             limits,
             about: About::default(),
         };
         let disk = Disk::default();
         let core = Core::new(settings, disk.snapshot(), now, [3; 32]);
-        let (dials, closed) = (Vec::new(), Vec::new());
-        Self { core, disk, now, dials, closed, last_link: 0 }
+        Self {
+            core,
+            disk,
+            now,
+            dials: Vec::new(),
+            closed: Vec::new(),
+            given_up: Vec::new(),
+            told: Vec::new(),
+            last_link: 0,
+        }
     }
 
     fn finish(&mut self) {
@@ -70,10 +82,17 @@ impl Bare {
                         let bytes = frames.iter().map(Bytes::len).sum();
                         self.core.handle(self.now, Input::Written { link, bytes });
                     }
+                    Effect::GivenUp(messages) => self.given_up.extend(messages),
+                    Effect::Tell { what, .. } => self.told.extend(what),
                     _ => {}
                 }
             }
         }
+    }
+
+    fn call(&mut self, call: Call) {
+        let calls = vec![(RequestId::Number(1), call)];
+        self.input(Input::Calls { client: ClientId(1), calls });
     }
 
     fn input(&mut self, input: Input) {
@@ -88,26 +107,25 @@ impl Bare {
             alias: None,
             timeout_ms: 10_000,
         };
-        let calls = vec![(RequestId::Number(1), Call::Other(Request::Connect(connect)))];
-        self.input(Input::Calls { client: ClientId(1), calls });
+        self.call(Call::Other(Request::Connect(connect)));
         *self.dials.last().expect("dialled")
     }
 
     fn link(&mut self, who: &Identity, dial: Option<DialId>) -> LinkId {
         self.last_link += 1;
         let link = LinkId(self.last_link);
+        let address = Address::new("10.0.0.2", 3000).expect("one");
         let content = encode_record(&Record {
             network: NetworkId::OPEN,
             peer: who.peer(),
             sequence: self.now.wall.as_millis(),
             expires: self.now.wall + Span::from_secs(3_600),
             name: None,
-            addresses: Vec::new(),
+            addresses: vec![address.clone()],
             prekeys: Vec::new(),
         });
         let signature = who.sign(Domain::Record, &[&content]);
         let record = record_with_signature(content, &signature);
-        let address = Address::new("10.0.0.2", 3000).expect("one");
         self.input(Input::LinkUp(LinkUp {
             link,
             peer: who.peer(),
@@ -132,7 +150,7 @@ impl Bare {
 #[test]
 fn a_failed_second_connect_does_not_end_the_redialling() {
     let bob = Identity::from_seed(&[2; 32]);
-    let mut node = Bare::new(Limits::default());
+    let mut node = Bare::new(Limits::default(), 0);
     let good = Address::new("10.0.0.2", 3000).expect("one");
     let dial = node.connect(&bob, &good);
     let link = node.link(&bob, Some(dial));
@@ -150,7 +168,7 @@ fn a_failed_second_connect_does_not_end_the_redialling() {
 #[test]
 fn strangers_do_not_keep_the_operators_peer_out() {
     let bob = Identity::from_seed(&[2; 32]);
-    let mut node = Bare::new(Limits { links_max: 4, ..Limits::default() });
+    let mut node = Bare::new(Limits { links_max: 4, ..Limits::default() }, 0);
     let good = Address::new("10.0.0.2", 3000).expect("one");
     let dial = node.connect(&bob, &good);
     let link = node.link(&bob, Some(dial));
@@ -162,4 +180,57 @@ fn strangers_do_not_keep_the_operators_peer_out() {
     let dial = *node.dials.last().expect("redialled");
     let link = node.link(&bob, Some(dial));
     assert!(node.closed.iter().all(|(l, _)| *l != link), "{:?}", node.closed);
+}
+
+#[test]
+fn a_peer_that_was_disconnected_is_not_dialled_by_our_own_choice() {
+    let (bob, carol) = (Identity::from_seed(&[2; 32]), Identity::from_seed(&[4; 32]));
+    let mut node = Bare::new(Limits::default(), 4);
+    let good = Address::new("10.0.0.2", 3000).expect("one");
+    let dial = node.connect(&bob, &good);
+    let link = node.link(&bob, Some(dial));
+    let before = node.dials.len();
+    node.call(Call::Other(Request::Disconnect(PeerRef { peer: bob.peer().to_string() })));
+    assert!(node.closed.iter().any(|(l, _)| *l == link), "{:?}", node.closed);
+    node.wait(Span::from_secs(3_000));
+    assert_eq!(node.dials.len(), before, "it is dialled again");
+    // Others are, if their links go down.
+    let link = node.link(&carol, None);
+    node.input(Input::LinkDown { link, reason: "gone".to_owned() });
+    node.wait(Span::from_secs(3_000));
+    assert!(node.dials.len() > before, "nobody is dialled");
+}
+
+#[test]
+fn a_message_that_expires_leaves_word() {
+    let mut node = Bare::new(Limits::default(), 0);
+    let nobody = Identity::from_seed(&[9; 32]).peer();
+    node.call(Call::Send(SendRequest {
+        peer: nobody.to_string(),
+        body: Bytes::from_static(b"body"),
+        subject: Some("late".into()),
+        key: None,
+        wait: Wait::Queued,
+        timeout_ms: None,
+    }));
+    let day = Span::from_secs(24 * 60 * 60);
+    node.wait(day.times(6));
+    assert_eq!(node.given_up, []);
+    node.wait(day + Span::from_secs(2 * 60 * 60));
+    let given_up = node.given_up.clone();
+    let [message] = &given_up[..] else { panic!("{given_up:?}") };
+    let told = (message.recipient, message.subject.as_deref(), message.bytes, message.why);
+    assert_eq!(told, (nobody, Some("late"), 4, WhyGivenUp::Expired));
+    let status = |node: &mut Bare| {
+        node.call(Call::Other(Request::Status {}));
+        match node.told.pop() {
+            Some(Outgoing::Reply { result: Ok(Reply::Status(status)), .. }) => status,
+            other => panic!("{other:?}"),
+        }
+    };
+    let now = status(&mut node);
+    assert_eq!((now.outbox_messages, now.given_up), (0, 1));
+    assert_eq!(now.last_given_up.expect("one").id, message.id.to_string());
+    node.wait(day.times(8));
+    assert_eq!(status(&mut node).given_up, 0, "that is not lately any more");
 }

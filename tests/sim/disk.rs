@@ -1,10 +1,11 @@
 //! A store in memory: what is committed survives a crash, what is not is lost.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 
 use bytes::{Bytes, BytesMut};
 use distmsg::model::{
-    Cursor, Incarnation, Incoming, IncomingChunk, Outgoing, PartialRow, PeerId, PrekeyId,
+    Cursor, GivenUp, Incarnation, Incoming, IncomingChunk, Outgoing, PartialRow, PeerId, PrekeyId,
     PrekeyRow, ReceivedKey, Row, SessionId, SessionRow, WindowRow,
 };
 use distmsg::store::op::{
@@ -19,7 +20,8 @@ pub(crate) struct Disk {
     pub(crate) held: BTreeMap<ReceivedKey, Incoming>,
     chunks: BTreeMap<(ReceivedKey, u16), IncomingChunk>,
     pub(crate) outbox: BTreeMap<Row, Outgoing>,
-    keys: BTreeMap<Box<str>, KeyRow>,
+    given_up: Vec<GivenUp>,
+    keys: BTreeMap<Box<str>, (KeyRow, Outgoing)>,
     windows: BTreeMap<(PeerId, Incarnation), WindowRow>,
     sessions: BTreeMap<(PeerId, SessionId), SessionRow>,
     prekeys: BTreeMap<PrekeyId, PrekeyRow>,
@@ -38,10 +40,22 @@ impl Disk {
     }
 
     pub(crate) fn commit(&mut self, transaction: Transaction) -> Completion {
+        let mut kept_windows = Vec::new();
         for op in transaction.ops {
-            self.apply(op);
+            match op {
+                Op::DropWindow { sender, incarnation } if self.has_any_of(sender, incarnation) => {
+                    kept_windows.push((sender, incarnation));
+                }
+                op => self.apply(op),
+            }
         }
-        Completion::Committed { token: transaction.token, pruned: Pruned::default() }
+        let pruned = Pruned::default();
+        Completion::Committed { token: transaction.token, pruned, kept_windows }
+    }
+
+    /// Whether messages of a run are in the inbox.
+    fn has_any_of(&self, sender: PeerId, incarnation: Incarnation) -> bool {
+        self.keys_in_inbox.iter().any(|key| (key.sender, key.incarnation) == (sender, incarnation))
     }
 
     fn apply(&mut self, op: Op) {
@@ -55,16 +69,22 @@ impl Disk {
                         recipient: message.recipient,
                         state: KeyState::Queued,
                         row: message.row,
+                        is_same: true,
                     };
-                    assert!(self.keys.insert(key.clone(), row).is_none(), "a key was used twice");
+                    let before = self.keys.insert(key.clone(), (row, (*message).clone()));
+                    assert!(before.is_none(), "a key was used twice");
                 }
                 assert!(self.outbox.insert(message.row, *message).is_none(), "a row twice");
             }
             Op::Unqueue { rows } => rows.iter().for_each(|row| {
                 self.outbox.remove(row);
             }),
+            Op::GiveUp(message) => {
+                self.outbox.remove(&message.row);
+                self.given_up.push(*message);
+            }
             Op::KeyState { key, state } => {
-                if let Some(row) = self.keys.get_mut(&key) {
+                if let Some((row, _)) = self.keys.get_mut(&key) {
                     row.state = state;
                 }
             }
@@ -132,6 +152,9 @@ impl Disk {
                 let row = ListenerRow { name: name.clone(), position, acknowledged: Vec::new() };
                 self.listeners.insert(name, row);
             }
+            Op::DropListener { name } => {
+                self.listeners.remove(&name);
+            }
             // Nothing in this harness restarts with acknowledgements out of order.
             Op::Acknowledge { .. } | Op::Prune { .. } | Op::PruneKeys { .. } => {}
         }
@@ -146,7 +169,7 @@ impl Disk {
 
     /// What came into the inbox since this was last asked.
     pub(crate) fn take_news(&mut self) -> Vec<Incoming> {
-        let news = self.inbox.range(Cursor(self.shown.0 + 1)..).map(|(_, message)| message.clone());
+        let news = self.inbox.range(beyond(self.shown)).map(|(_, message)| message.clone());
         let news = news.collect();
         self.shown = self.last_cursor;
         news
@@ -156,7 +179,7 @@ impl Disk {
         let answer = match &query.what {
             Question::OutboxOf { recipient, after, messages_max, bytes_max } => {
                 let mut bytes = 0;
-                let mine = self.outbox.range(Row(after.0 + 1)..).map(|(_, message)| message);
+                let mine = self.outbox.range(beyond(*after)).map(|(_, message)| message);
                 let mut messages = Vec::new();
                 for message in mine.filter(|message| message.recipient == *recipient) {
                     if messages.len() >= *messages_max || bytes >= *bytes_max {
@@ -168,7 +191,7 @@ impl Disk {
                 Answer::OutboxOf(messages)
             }
             Question::Outbox { after, messages_max } => {
-                let rows = self.outbox.range(Row(after.0 + 1)..).take(*messages_max);
+                let rows = self.outbox.range(beyond(*after)).take(*messages_max);
                 let head = |(_, message): (&Row, &Outgoing)| OutgoingHead {
                     message: message.clone(),
                     bytes: message.body.len() as u64,
@@ -177,7 +200,7 @@ impl Disk {
             }
             Question::Inbox { after, through, messages_max, .. } => {
                 let last = (*through).min(self.last_cursor);
-                let all = self.inbox.range(Cursor(after.0 + 1)..).map(|(_, message)| message);
+                let all = self.inbox.range(beyond(*after)).map(|(_, message)| message);
                 let messages: Vec<Stored> = all
                     .take_while(|message| message.cursor <= last)
                     .take(*messages_max)
@@ -201,7 +224,13 @@ impl Disk {
                 };
                 Answer::Body(self.inbox.get(cursor).map(piece))
             }
-            Question::Key { key } => Answer::Key(self.keys.get(key).cloned()),
+            Question::Key { key, subject, body } => {
+                let row = |(row, message): &(KeyRow, Outgoing)| KeyRow {
+                    is_same: message.subject == *subject && message.body == *body,
+                    ..row.clone()
+                };
+                Answer::Key(self.keys.get(key).map(row))
+            }
         };
         Completion::Answered { token: query.token, answer }
     }
@@ -211,10 +240,12 @@ impl Disk {
         let mut outbox: BTreeMap<PeerId, OutboxSummary> = BTreeMap::new();
         for message in self.outbox.values() {
             let recipient = message.recipient;
-            let summary = OutboxSummary { recipient, messages: 0, bytes: 0 };
+            let expires = message.expires;
+            let summary = OutboxSummary { recipient, messages: 0, bytes: 0, expires };
             let summary = outbox.entry(recipient).or_insert(summary);
             summary.messages += 1;
             summary.bytes += message.body.len() as u64;
+            summary.expires = summary.expires.min(expires);
         }
         let mut partials: BTreeMap<ReceivedKey, PartialRow> = BTreeMap::new();
         for ((key, index), chunk) in &self.chunks {
@@ -235,10 +266,16 @@ impl Disk {
             partials: partials.into_values().collect(),
             listeners: self.listeners.values().cloned().collect(),
             outbox: outbox.into_values().collect(),
+            given_up: self.given_up.clone(),
             last_row: self.last_row,
             last_cursor: self.last_cursor,
             inbox_messages: self.inbox.len() as u64,
             inbox_bytes: self.inbox.values().map(|message| message.body.len() as u64).sum(),
         }
     }
+}
+
+/// Everything after this one, which may be the last there could be.
+fn beyond<T>(last: T) -> (Bound<T>, Bound<T>) {
+    (Bound::Excluded(last), Bound::Unbounded)
 }

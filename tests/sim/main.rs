@@ -24,6 +24,7 @@ mod plan;
 mod referee;
 mod rig;
 mod swarm;
+mod thief;
 mod world;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -7,10 +7,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use distmsg::control::protocol::{ErrorCode, Event, Listen, Page, Peer, Reply, Request, Wait};
 use distmsg::control::{Call, Outgoing as ToClient, RequestId, SendRequest};
-use distmsg::crypto::{Domain, Identity, Random, SessionContext, SessionSecret, commitment_of};
+use distmsg::crypto::{
+    Domain, Identity, PrekeySecret, Random, SessionContext, SessionSecret, commitment_of,
+};
 use distmsg::model::{
-    Address, Incarnation, Limits, Monotonic, Name, NetworkId, Now, PeerId, Prekey, Record,
-    Sequence, SessionId, Span, Timestamp,
+    Address, Incarnation, Limits, Monotonic, Name, NetworkId, Now, PeerId, Prekey, PrekeyRow,
+    Record, Sequence, SessionId, Span, Timestamp,
 };
 use distmsg::node::core::{About, ClientId, Core, Effect, Input, LinkId, LinkUp, Settings};
 use distmsg::wire::{
@@ -141,6 +143,14 @@ impl Rig {
     pub(crate) fn lose_sessions(&mut self, side: Side) {
         self.sides[side as usize].disk.lose_sessions();
         self.restart(side);
+    }
+
+    /// All that a thief of a node's files has: its identity and its prekeys.
+    pub(crate) fn stolen(&self, side: Side) -> (Arc<Identity>, Vec<PrekeySecret>) {
+        let node = &self.sides[side as usize];
+        let secret = |row: PrekeyRow| PrekeySecret::from_seed(row.id, row.secret);
+        let prekeys = node.disk.snapshot().prekeys.into_iter().map(secret).collect();
+        (Arc::clone(&node.identity), prekeys)
     }
 
     pub(crate) fn peer(&self, side: Side) -> PeerId {
@@ -375,7 +385,10 @@ impl Rig {
                     None
                 }
                 Effect::Stop { reason } => panic!("{side:?} stopped: {reason}"),
-                Effect::Send { .. } | Effect::Close { .. } | Effect::Dial { .. } => None,
+                Effect::Send { .. }
+                | Effect::Close { .. }
+                | Effect::Dial { .. }
+                | Effect::GivenUp(_) => None,
             };
             if let Some(answer) = answer {
                 node.core.handle(now, answer);

@@ -2,9 +2,10 @@
 
 use proptest::prelude::*;
 
-use crate::control::codec::{RequestId, decode_request, encode_request};
+use crate::control::codec::{Outgoing, RequestId, decode_request, encode_outgoing, encode_request};
 use crate::control::protocol::{
-    Ack, Connect, ErrorCode, Listen, Page, Request, Send, Subscribe, Topic, Wait,
+    Ack, Connect, ErrorCode, Event, Listen, ListenerRef, Message, MessageEvent, Page, Request,
+    Send, Subscribe, Topic, Wait,
 };
 
 fn code_of(line: &str) -> (Option<RequestId>, ErrorCode, String) {
@@ -23,6 +24,7 @@ fn requests_are_read_as_they_were_written() {
         Request::Status {},
         Request::Peers(Page::default()),
         Request::Ack(Ack { subscription: 3, cursors: vec![1, 2] }),
+        Request::RemoveListener(ListenerRef { name: "old".to_owned() }),
         Request::Subscribe(Subscribe { topics: vec![Topic::Messages, Topic::Traffic] }),
         Request::Connect(Connect {
             peer: "dm1".into(),
@@ -134,4 +136,28 @@ proptest! {
         }
         decode_request(&line);
     }
+}
+
+#[test]
+fn messages_that_are_shared_are_events_like_any_other() {
+    let message = |cursor: u64| Message {
+        cursor,
+        id: "00ff".to_owned(),
+        from: "dm1".to_owned(),
+        alias: Some("bob".to_owned()),
+        subject: None,
+        sent: "2026-01-02T03:04:05Z".to_owned(),
+        received: "2026-01-02T03:04:06Z".to_owned(),
+        bytes: 3,
+        body: Some("a\nb".to_owned()),
+        body_base64: None,
+    };
+    let (mut shared, mut single) = (Vec::new(), Vec::new());
+    let messages = [message(1), message(2)].into();
+    encode_outgoing(&Outgoing::Messages { subscription: 7, messages }, &mut shared);
+    for cursor in [1, 2] {
+        let event = MessageEvent { subscription: 7, message: message(cursor) };
+        encode_outgoing(&Outgoing::Event(Event::Message(event)), &mut single);
+    }
+    assert!(shared == single, "{}", String::from_utf8_lossy(&shared));
 }

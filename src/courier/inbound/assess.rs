@@ -11,6 +11,9 @@ use crate::wire::{Item, NoticeKind};
 /// each time. A window is never dropped to make room: it is what stands between a message that is
 /// sent again and a second copy in the inbox.
 const WINDOWS_PER_SENDER_MAX: usize = 256;
+/// The same of senders that the operator knows: one that is started once a minute, by a timer, for
+/// as long.
+const VOUCHED_WINDOWS_PER_SENDER_MAX: usize = 16_384;
 /// Windows of senders that the operator does not know, in all.
 pub(super) const WINDOWS_MAX: usize = 100_000;
 /// Messages one sender may have begun and not finished: several times what an honest one keeps on
@@ -62,7 +65,8 @@ impl Inbound {
         }
         let taken = self.inbox_bytes.saturating_add(self.reserved_bytes);
         let taken = taken.saturating_add(batch.reserved).saturating_add(needs.bytes);
-        if needs.bytes > 0 && taken > self.inbox_bytes_max {
+        let room = if vouched { self.inbox_bytes_max } else { self.strangers_bytes_max };
+        if needs.bytes > 0 && taken > room {
             return Err(full);
         }
         Ok(needs.bytes)
@@ -84,8 +88,10 @@ impl Inbound {
             if usize::try_from(total).unwrap_or(usize::MAX) > self.message_bytes_max {
                 return Err(Refusal::Notice(NoticeKind::TooLarge));
             }
-            if window.is_some_and(|window| window.place(sequence) == Place::Past) {
-                continue;
+            match window.map(|window| window.place(sequence)) {
+                Some(Place::Past) => continue,
+                Some(Place::GivenUp) => return Err(Refusal::Silence),
+                _ => {}
             }
             let unborn = expires > now.wall + MESSAGE_LIFETIME_MAX + CLOCK_SKEW_MAX;
             // A floor moves the window before the items are placed, so only what is beyond even
@@ -117,8 +123,11 @@ impl Inbound {
         let own = (*sender, Incarnation(0))..=(*sender, Incarnation(u64::MAX));
         let own_new = batch.new_windows.get(sender).copied().unwrap_or(0);
         let new: usize = batch.new_windows.values().sum();
-        self.windows.range(own).count() + own_new < WINDOWS_PER_SENDER_MAX
-            && (vouched || self.windows.len() + new < WINDOWS_MAX)
+        let own = self.windows.range(own).count() + own_new;
+        match vouched {
+            true => own < VOUCHED_WINDOWS_PER_SENDER_MAX,
+            false => own < WINDOWS_PER_SENDER_MAX && self.windows.len() + new < WINDOWS_MAX,
+        }
     }
 
     /// Whether a sender may begin messages. What was receipted in part cannot be dropped before it

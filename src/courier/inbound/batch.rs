@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
+use super::chores::Chores;
 use super::partial::Partial;
-use super::{Arrival, Change, Inbound, Opened};
+use super::{Arrival, Change, Inbound, Opened, Run};
 use crate::courier::window::{Place, Window};
 use crate::crypto::message_id;
 use crate::model::limits::stored_bytes;
@@ -26,8 +27,8 @@ pub(super) struct Batch {
     pub(super) accepted: Vec<(Header, [u8; 32])>,
     pub(super) arrivals: Vec<Arrival>,
     pub(super) changes: Vec<Change>,
-    /// Changes that nothing received asked for; asked for again if the batch is refused.
-    pub(super) chores: Vec<Change>,
+    /// What goes along though nothing received asked for it.
+    pub(super) chores: Chores,
     pub(super) last_cursor: Cursor,
     /// What its envelopes needed, unfinished messages as a whole.
     pub(super) reserved: u64,
@@ -133,6 +134,17 @@ impl Inbound {
         }
     }
 
+    /// Gives up what has not come below a number. That is our word, not its sender's: whatever of
+    /// it comes after all is not receipted.
+    pub(super) fn skip(&self, now: Now, batch: &mut Batch, run: Run, floor: Sequence) {
+        let window = self.window(now, batch, run);
+        if floor > window.base() {
+            let released = window.give_up_to(floor);
+            self.release(batch, run.0, run.1, released);
+        }
+        self.drop_partials(batch, run, floor);
+    }
+
     /// Drops what was begun and is not wanted any more.
     fn drop_partials(&self, batch: &mut Batch, run: (PeerId, Incarnation), floor: Sequence) {
         let key = |sequence| ReceivedKey { sender: run.0, incarnation: run.1, sequence };
@@ -198,7 +210,7 @@ impl Inbound {
         }
         batch.bytes = batch.bytes.saturating_add(stored_bytes(chunk.bytes.len() as u64));
         batch.changes.push(Change::Chunk(Box::new(chunk)));
-        if partial.missing > 0 {
+        if !partial.is_whole() {
             batch.partials.insert(key, Some(partial));
             return;
         }

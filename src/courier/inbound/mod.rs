@@ -6,6 +6,7 @@
 
 mod assess;
 mod batch;
+mod chores;
 mod partial;
 mod session;
 
@@ -16,23 +17,19 @@ use bytes::Bytes;
 
 use self::assess::Refusal;
 use self::batch::Batch;
+use self::chores::{Chores, Looks};
 use self::partial::Partial;
 use self::session::InSession;
 use super::prekeys::Prekeys;
 use super::window::Window;
 use super::{Arrival, Change, Delivery, Output, Stored};
 use crate::crypto::{SealingKeys, SessionSecret, commitment_of};
-use crate::model::limits::{
-    CLOCK_SKEW_MAX, MESSAGE_LIFETIME_MAX, PREKEY_LIFETIME, SESSION_LIFETIME,
-};
 use crate::model::{
     Cursor, FairBucket, Incarnation, Limits, Monotonic, Now, Occupancy, PeerId, ReceivedKey,
-    Sequence, SessionId, Span,
+    SessionId,
 };
 use crate::wire::{Header, NoticeKind, Payload, Tail};
 
-/// How often what is too old is looked for.
-const CHORE_INTERVAL: Span = Span::from_secs(600);
 /// Bytes of opened envelopes that wait for the batch before them; more are dropped and come again.
 const WAITING_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Bytes of one batch: bounds how long a commit takes.
@@ -46,14 +43,9 @@ const SIGNATURES_PER_SECOND: u32 = 500;
 /// Openings a second that are signed by whoever they come from, each a decapsulation (300 us):
 /// shared in the same way.
 const OPENINGS_PER_SECOND: u32 = 100;
-/// While a batch is under way, nothing is looked for.
-const CHORE_PAUSE: Span = Span::from_secs(1);
-/// For so long after a window was last touched its gaps may still be filled: by a message queued
-/// then, whose sender's clock is behind ours, and which is taken somewhat late.
-const GAP_LIFETIME: Span =
-    Span::from_micros(MESSAGE_LIFETIME_MAX.as_micros() + 2 * CLOCK_SKEW_MAX.as_micros());
-/// A window outlives every prekey that its messages can have been sealed to.
-const WINDOW_LIFETIME: Span = Span::from_micros(PREKEY_LIFETIME.as_micros() + 86_400_000_000);
+
+/// A run of a sender.
+type Run = (PeerId, Incarnation);
 
 /// An envelope that was opened and waits for its batch.
 struct Opened {
@@ -77,9 +69,11 @@ pub(super) struct Inbound {
     me: PeerId,
     message_bytes_max: usize,
     inbox_bytes_max: u64,
+    /// The part of it that strangers can fill.
+    strangers_bytes_max: u64,
     sessions_max: usize,
     sessions: BTreeMap<(PeerId, SessionId), InSession>,
-    windows: BTreeMap<(PeerId, Incarnation), Window>,
+    windows: BTreeMap<Run, Window>,
     partials: BTreeMap<ReceivedKey, Partial>,
     last_cursor: Cursor,
     inbox_bytes: u64,
@@ -88,11 +82,15 @@ pub(super) struct Inbound {
     waiting: VecDeque<Opened>,
     waiting_bytes: usize,
     batch: Option<Box<Batch>>,
-    chores: Vec<Change>,
+    chores: Chores,
+    /// They do not go along before: there was no room for them.
+    chores_from: Monotonic,
     /// What comes over links that the operator asked for.
     vouched_openings: Openings,
     /// What comes over all other links.
     openings: Openings,
+    /// When what is too old was looked for, and is looked for next.
+    looks: Looks,
     next_chore: Monotonic,
 }
 
@@ -119,6 +117,7 @@ impl Inbound {
             me,
             message_bytes_max: limits.message_bytes_max,
             inbox_bytes_max: limits.inbox_bytes_max,
+            strangers_bytes_max: limits.strangers_bytes_max(),
             sessions_max: limits.sessions_max,
             sessions: sessions.collect(),
             windows: windows.collect(),
@@ -129,9 +128,11 @@ impl Inbound {
             waiting: VecDeque::new(),
             waiting_bytes: 0,
             batch: None,
-            chores: Vec::new(),
+            chores: Chores::default(),
+            chores_from: now.mono,
             vouched_openings: Openings::new(now),
             openings: Openings::new(now),
+            looks: Looks::default(),
             next_chore: now.mono,
         }
     }
@@ -144,8 +145,8 @@ impl Inbound {
         self.last_cursor
     }
 
-    pub(super) const fn deadline(&self) -> Monotonic {
-        self.next_chore
+    pub(super) fn deadline(&self) -> Monotonic {
+        self.chores_deadline()
     }
 
     pub(super) fn occupancy(&self) -> [Occupancy; 10] {
@@ -212,12 +213,18 @@ impl Inbound {
 
     /// Makes a batch of what waits, unless there is one under way.
     pub(super) fn flush(&mut self, now: Now, out: &mut VecDeque<Output>) {
-        if self.batch.is_some() || (self.waiting.is_empty() && self.chores.is_empty()) {
+        let are_chores_due = !self.chores.is_empty() && now.mono >= self.chores_from;
+        if self.batch.is_some() || (self.waiting.is_empty() && !are_chores_due) {
             return;
         }
         let mut batch = Box::new(Batch::after(self.last_cursor));
-        batch.chores = std::mem::take(&mut self.chores);
-        batch.changes.clone_from(&batch.chores);
+        if are_chores_due {
+            batch.chores = std::mem::take(&mut self.chores);
+        }
+        batch.changes = batch.chores.changes();
+        for (run, floor) in batch.chores.skips.clone() {
+            self.skip(now, &mut batch, run, floor);
+        }
         let mut bytes = 0;
         while bytes < BATCH_BYTES_MAX
             && let Some(opened) = self.waiting.pop_front()
@@ -245,8 +252,9 @@ impl Inbound {
     }
 
     /// The batch is on disk: it becomes true.
-    pub(super) fn on_stored(&mut self, out: &mut VecDeque<Output>) {
+    pub(super) fn on_stored(&mut self, now: Now, kept_windows: &[Run], out: &mut VecDeque<Output>) {
         let Some(batch) = self.batch.take() else { return };
+        self.on_chores_done(now, &batch.chores, kept_windows);
         for session in &batch.sessions {
             if let Some(session) = self.sessions.get_mut(session) {
                 session.stored = true;
@@ -272,10 +280,10 @@ impl Inbound {
     }
 
     /// There was no room for the batch: it never happened.
-    pub(super) fn on_store_full(&mut self, out: &mut VecDeque<Output>) {
+    pub(super) fn on_store_full(&mut self, now: Now, out: &mut VecDeque<Output>) {
         let Some(batch) = self.batch.take() else { return };
-        // What came up meanwhile stays due as well.
-        self.chores.extend(batch.chores);
+        // What came up meanwhile stays due as well. Not at once: nothing has changed.
+        self.on_chores_refused(now, batch.chores);
         for (header, _) in batch.accepted {
             out.push_back(Output::Notify { kind: NoticeKind::Full, header });
         }
@@ -283,71 +291,6 @@ impl Inbound {
 
     pub(super) const fn on_pruned(&mut self, bytes: u64) {
         self.inbox_bytes = self.inbox_bytes.saturating_sub(bytes);
-    }
-
-    /// Looks for what is too old.
-    pub(super) fn tick(&mut self, now: Now) {
-        if now.mono < self.next_chore {
-            return;
-        }
-        if self.batch.is_some() {
-            // Its windows and chunks may be about to change.
-            self.next_chore = now.mono + CHORE_PAUSE;
-            return;
-        }
-        self.next_chore = now.mono + CHORE_INTERVAL;
-        let chores = &mut self.chores;
-        self.sessions.retain(|(sender, session), state| {
-            let keep = now.wall < state.created + SESSION_LIFETIME;
-            if !keep && state.stored {
-                chores.push(Change::DropSession { sender: *sender, session: *session });
-            }
-            keep
-        });
-        let (mut dropped, mut reserved) = (0, 0);
-        self.partials.retain(|key, partial| {
-            let keep = now.wall < partial.expires + CLOCK_SKEW_MAX;
-            if !keep {
-                dropped += partial.bytes;
-                reserved += partial.rest();
-                chores.push(Change::DropChunks(*key));
-            }
-            keep
-        });
-        self.inbox_bytes = self.inbox_bytes.saturating_sub(dropped);
-        self.reserved_bytes = self.reserved_bytes.saturating_sub(reserved);
-        self.release_stale(now);
-        let chores = &mut self.chores;
-        self.windows.retain(|(sender, incarnation), window| {
-            let keep = now.wall < window.touched + WINDOW_LIFETIME || !window.is_in_order();
-            if !keep {
-                let (sender, incarnation) = (*sender, *incarnation);
-                chores.push(Change::DropWindow { sender, incarnation });
-            }
-            keep
-        });
-    }
-
-    /// Messages held for others that have expired by now need not wait any longer. The gap is
-    /// closed by an envelope of our own making, which goes the way of all others.
-    fn release_stale(&mut self, now: Now) {
-        for ((sender, incarnation), window) in &self.windows {
-            if window.is_in_order() || now.wall < window.touched + GAP_LIFETIME {
-                continue;
-            }
-            let mut skipped = window.clone();
-            let floor = skipped.skip_all().last().map_or(Sequence::FIRST, |last| last.next());
-            let payload = Payload { incarnation: *incarnation, floor, items: Vec::new() };
-            let header = Header {
-                source: *sender,
-                destination: self.me,
-                session: SessionId(0),
-                counter: 0,
-                commitment: [0; 32],
-            };
-            let receipt = [0; 32];
-            self.waiting.push_back(Opened { header, receipt, payload, bytes: 0, vouched: true });
-        }
     }
 
     fn wait(&mut self, opened: Opened) {
@@ -390,7 +333,5 @@ fn open(keys: &SealingKeys, header: &Header, sealed: &Bytes, vouched: bool) -> O
 }
 
 fn reveal(accepted: &[(Header, [u8; 32])], out: &mut VecDeque<Output>) {
-    // A commitment of zeros is our own making: see `release_stale`.
-    let real = accepted.iter().filter(|(header, _)| header.commitment != [0; 32]);
-    out.extend(real.map(|(_, preimage)| Output::Reveal { preimage: *preimage }));
+    out.extend(accepted.iter().map(|(_, preimage)| Output::Reveal { preimage: *preimage }));
 }

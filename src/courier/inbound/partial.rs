@@ -1,5 +1,6 @@
 //! Messages of which some chunks are there.
 
+use crate::courier::chunk_set::ChunkSet;
 use crate::model::Timestamp;
 use crate::model::limits::{CHUNK_BYTES, stored_bytes};
 
@@ -8,9 +9,7 @@ use crate::model::limits::{CHUNK_BYTES, stored_bytes};
 pub(super) struct Partial {
     pub(super) total: u64,
     pub(super) expires: Timestamp,
-    /// One bit a chunk.
-    chunks: Vec<u64>,
-    pub(super) missing: usize,
+    chunks: ChunkSet,
     /// What they count for on disk.
     pub(super) bytes: u64,
 }
@@ -18,21 +17,20 @@ pub(super) struct Partial {
 impl Partial {
     pub(super) fn new(total: u64, expires: Timestamp) -> Self {
         let chunks = usize::try_from(total).unwrap_or(usize::MAX).div_ceil(CHUNK_BYTES);
-        Self { total, expires, chunks: vec![0; chunks.div_ceil(64)], missing: chunks, bytes: 0 }
+        Self { total, expires, chunks: ChunkSet::new(chunks), bytes: 0 }
     }
 
     /// Notes a chunk; false if it was there already.
     pub(super) fn add(&mut self, index: u16) -> bool {
-        let bit = 1 << (index % 64);
-        match self.chunks.get_mut(usize::from(index / 64)) {
-            Some(word) if *word & bit == 0 => {
-                *word |= bit;
-                self.missing = self.missing.saturating_sub(1);
-                self.bytes = self.bytes.saturating_add(stored_bytes(self.length(index)));
-                true
-            }
-            _ => false,
+        let is_new = self.chunks.add(index);
+        if is_new {
+            self.bytes = self.bytes.saturating_add(stored_bytes(self.length(index)));
         }
+        is_new
+    }
+
+    pub(super) const fn is_whole(&self) -> bool {
+        self.chunks.missing() == 0
     }
 
     /// What the chunks that are missing will count for.

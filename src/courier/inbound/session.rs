@@ -2,9 +2,9 @@
 
 use super::Inbound;
 use super::batch::Batch;
+use crate::courier::Delivery;
 use crate::courier::prekeys::Prekeys;
 use crate::courier::session::opening_holds;
-use crate::courier::{Change, Delivery};
 use crate::crypto::{SealingKeys, SessionContext, SessionSecret};
 use crate::model::{Now, PeerId, SessionId, Timestamp};
 use crate::wire::{NoticeKind, Opening};
@@ -71,14 +71,14 @@ impl Inbound {
         } else {
             None
         };
-        if let Some((sender, session)) = evicted
-            && let Some(old) = self.sessions.remove(&(sender, session))
+        if let Some(key) = evicted
+            && let Some(old) = self.sessions.remove(&key)
         {
             // What was never written needs no removal. While there is no room on disk nothing is
             // written, and whoever opens sessions all the same leaves nothing behind.
-            let is_being_written = |batch: &Batch| batch.sessions.contains(&(sender, session));
+            let is_being_written = |batch: &Batch| batch.sessions.contains(&key);
             if old.stored || self.batch.as_deref().is_some_and(is_being_written) {
-                self.chores.push(Change::DropSession { sender, session });
+                self.chores.sessions.insert(key);
             }
         }
         self.sessions.insert(key, session);

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use super::lifetimes::Setting;
 use super::queue::Part;
 use crate::model::{Incarnation, Monotonic, Sequence, SessionId};
 use crate::wire::Envelope;
@@ -17,6 +18,8 @@ pub(super) struct Flight {
     pub(super) ping: Option<u64>,
     /// The run whose lowest wanted number it tells, and that number; unless it is a ping.
     pub(super) floor: Option<(Incarnation, Sequence)>,
+    /// How the clock was set when it was sealed.
+    pub(super) setting: Setting,
     pub(super) first_sent: Monotonic,
     pub(super) sent: Monotonic,
     /// When it counts as lost.

@@ -1,28 +1,33 @@
 //! Sending: one queue to each recipient, each at its own pace.
 
 mod flights;
+mod lifetimes;
 mod queue;
 mod runs;
 mod seal;
+mod searches;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use self::queue::{Phase, Queue};
+use self::lifetimes::Lifetimes;
+use self::queue::{LOADED_BYTES_MAX, LOADED_BYTES_MIN, Phase, Queue};
 use self::seal::Turn;
+use self::searches::Searches;
 use super::pace::Pace;
 use super::session::OutSession;
-use super::{GivenUp, Output, QueueState};
+use super::{Output, QueueState, Waiting};
 use crate::crypto::{Identity, Random};
-use crate::model::{Bucket, Monotonic, Now, Occupancy, Outgoing, PeerId, Row, SignedRecord, Span};
+use crate::model::{
+    Monotonic, Now, Occupancy, Outgoing, PeerId, Row, SignedRecord, Span, WhyGivenUp,
+};
 use crate::wire::{NoticeKind, RejectReason};
 
+/// Bytes of message bodies kept in memory for all recipients. Beyond, there is little for each, so
+/// that none waits for another.
+const LOADED_BYTES_IN_ALL_MAX: usize = 64 * 1024 * 1024;
 /// Pings waiting for one recipient.
 const PINGS_MAX: usize = 64;
-/// Searches that come up empty, for all recipients together: a second, and at once. Each is a
-/// flood.
-const SEARCHES_PER_SECOND: u32 = 1;
-const SEARCHES_BURST: u32 = 10;
 /// How long a recipient whose inbox is full is left in peace; doubled four times.
 const FULL_PAUSE: Span = Span::from_secs(10);
 /// A recipient that lost its sessions says so once for each envelope on its way; more resets than
@@ -43,28 +48,36 @@ pub(super) struct Outbox {
     dirty: BTreeSet<PeerId>,
     /// Which queue an envelope on its way belongs to.
     on_the_way: BTreeMap<[u8; 32], PeerId>,
-    searches: Bucket,
+    searches: Searches,
+    lifetimes: Lifetimes,
+    /// Bytes of messages in memory, or on their way there, for all recipients.
+    loaded: usize,
 }
 
 impl Outbox {
-    pub(super) fn new(identity: Arc<Identity>, waiting: &[(PeerId, u64)], now: Now) -> Self {
+    pub(super) fn new(identity: Arc<Identity>, waiting: &[Waiting], now: Now) -> Self {
         let mut outbox = Self {
             identity,
             queues: BTreeMap::new(),
             timers: BTreeSet::new(),
             dirty: BTreeSet::new(),
             on_the_way: BTreeMap::new(),
-            searches: Bucket::new(SEARCHES_PER_SECOND, SEARCHES_BURST, now.mono),
+            searches: Searches::new(now.mono),
+            lifetimes: Lifetimes::new(now),
+            loaded: 0,
         };
-        for (recipient, messages) in waiting {
-            outbox.queue(now, *recipient).undelivered = *messages;
+        for Waiting { recipient, messages, expires } in waiting {
+            let queue = outbox.queue(now, *recipient);
+            queue.undelivered = *messages;
+            queue.first_expires = Some(*expires);
             outbox.dirty.insert(*recipient);
         }
         outbox
     }
 
     pub(super) fn deadline(&self) -> Monotonic {
-        self.timers.first().map_or(Monotonic::NEVER, |(when, _)| *when)
+        let timer = self.timers.first().map_or(Monotonic::NEVER, |(when, _)| *when);
+        timer.min(self.searches.deadline())
     }
 
     /// With messages of so many bytes at most. Of what each queue has, the fullest.
@@ -99,11 +112,12 @@ impl Outbox {
     pub(super) fn on_queued(&mut self, now: Now, messages: Vec<Outgoing>) {
         for message in messages {
             let recipient = message.recipient;
-            let queue = self.queue(now, recipient);
+            self.lifetimes.on_queued(now, &message);
+            let queue = self.queues.entry(recipient).or_insert_with(|| Queue::new(now));
             let all_loaded = queue.is_all_loaded() && queue.has_room();
             queue.undelivered += 1;
             if all_loaded && message.row > queue.last_loaded {
-                queue.load(message);
+                queue.load(now, &self.lifetimes, message);
             }
             self.dirty.insert(recipient);
         }
@@ -117,7 +131,7 @@ impl Outbox {
         out: &mut VecDeque<Output>,
     ) {
         let Some(queue) = self.queues.get_mut(&recipient) else { return };
-        queue.loading = false;
+        (queue.loading, queue.asked) = (false, 0);
         self.dirty.insert(recipient);
         if std::mem::take(&mut queue.loads_in_vain) {
             return;
@@ -128,12 +142,17 @@ impl Outbox {
         }
         for message in messages {
             if message.row > queue.last_loaded {
-                queue.load(message);
+                queue.load(now, &self.lifetimes, message);
             }
         }
-        queue.expire(now, recipient, out);
+        queue.expire(now, &self.lifetimes, out);
         // Whatever has expired goes at once, however much it is and whether there is a way or not.
-        queue.load_if_empty(recipient, out);
+        queue.load_if_empty(recipient, page(self.loaded), out);
+        // The rest is read again when there is a way.
+        if queue.phase != Phase::Ready && !queue.messages.is_empty() && queue.flights.is_empty() {
+            queue.unload();
+        }
+        self.count(recipient);
     }
 
     pub(super) fn on_located(
@@ -147,7 +166,7 @@ impl Outbox {
         let Some(queue) = self.queues.get_mut(&recipient) else { return };
         queue.prekey = record.record.prekeys.iter().find(|key| now.wall < key.expires).cloned();
         if queue.phase == Phase::Locating
-            || matches!(queue.phase, Phase::Waiting { full: false, .. })
+            || matches!(queue.phase, Phase::Waiting { full: false, .. } | Phase::InLine { .. })
         {
             queue.phase = Phase::Ready;
         }
@@ -156,7 +175,7 @@ impl Outbox {
             // the newest it has.
             match queue.located_anew {
                 false => queue.locate(recipient, true, out),
-                true => queue.back_off(now, random, &mut self.searches),
+                true => queue.back_off(now, random),
             }
         }
         if std::mem::take(&mut queue.prekey_doubted) && !queue.is_session_current(now) {
@@ -182,7 +201,7 @@ impl Outbox {
         settle(&mut self.on_the_way, &queue.unseal(flights), out);
         queue.misses_before = 0;
         queue.unload();
-        queue.back_off(now, random, &mut self.searches);
+        queue.back_off(now, random);
         self.dirty.insert(peer);
     }
 
@@ -194,14 +213,15 @@ impl Outbox {
         };
         for recipient in recipients {
             let Some(queue) = self.queues.get_mut(&recipient) else { continue };
-            match &mut queue.phase {
-                Phase::Waiting { until, full: false } => {
-                    if peer.is_some() {
-                        queue.failures = 0;
-                    }
-                    // Many may be waiting for the same link: they share the searches.
-                    *until = (*until).min(self.searches.ready_at(now.mono));
+            if peer.is_some() {
+                queue.failures = 0;
+            }
+            match queue.phase {
+                // Many may be waiting for the same link: they share the searches.
+                Phase::Waiting { full: false, .. } => {
+                    queue.phase = Phase::InLine { since: now.mono };
                 }
+                Phase::InLine { .. } => {}
                 Phase::Ready => queue.flights.hasten(now.mono),
                 _ => continue,
             }
@@ -306,8 +326,11 @@ impl Outbox {
                 queue.locate(recipient, true, out);
             }
             NoticeKind::Full => {
-                // The way is good; it is not tried over and over, nor another one.
-                queue.flights.put_back(commitment);
+                // The way is good; it is not tried over and over, nor another one. But the next
+                // attempt is another envelope: whoever is on the way could repeat this notice for
+                // ever, and it would be true.
+                let flights = queue.flights.take(commitment).into_iter().collect();
+                settle(&mut self.on_the_way, &queue.unseal(flights), out);
                 if !matches!(queue.phase, Phase::Waiting { full: true, .. }) {
                     let pause = FULL_PAUSE.times(1 << queue.times_full.min(4));
                     queue.times_full = queue.times_full.saturating_add(1);
@@ -316,16 +339,14 @@ impl Outbox {
             }
             NoticeKind::TooLarge => {
                 let Some(flight) = queue.flights.take(commitment) else { return };
-                self.on_the_way.remove(commitment);
+                settle(&mut self.on_the_way, &[*commitment], out);
                 // One envelope after the other is refused for the same message: once that is given
                 // up, what else was in them is not to blame.
                 let gone = flight.parts.iter().any(|part| !queue.messages.contains_key(&part.row));
                 let largest = if gone { None } else { queue.largest_of(&flight.parts) };
                 queue.requeue(flight.parts);
                 if let Some(row) = largest {
-                    let bytes = queue.give_up(&[row]);
-                    let (rows, why) = (vec![row], GivenUp::TooLarge);
-                    out.push_back(Output::GivenUp { recipient, rows, bytes, why });
+                    out.push_back(queue.give_up(now, &[row], WhyGivenUp::TooLarge));
                 }
             }
         }
@@ -344,7 +365,7 @@ impl Outbox {
             queue.pings.push_back(ping);
         }
         match queue.phase {
-            Phase::Idle | Phase::Waiting { full: false, .. } => {
+            Phase::Idle | Phase::Waiting { full: false, .. } | Phase::InLine { .. } => {
                 queue.locate(recipient, false, out);
             }
             _ => {}
@@ -368,9 +389,12 @@ impl Outbox {
     }
 
     pub(super) fn on_forget(&mut self, peer: PeerId) {
-        if let Some(queue) = self.queues.get_mut(&peer) {
-            queue.session = None;
-            queue.prekey = None;
+        let Some(queue) = self.queues.get_mut(&peer) else { return };
+        queue.session = None;
+        queue.prekey = None;
+        if queue.phase == Phase::Ready {
+            // Nothing can be sealed before the peer was located again.
+            queue.phase = Phase::Idle;
         }
     }
 
@@ -384,23 +408,45 @@ impl Outbox {
                 now,
                 random,
                 on_the_way: &mut self.on_the_way,
-                searches: &mut self.searches,
+                lifetimes: &self.lifetimes,
+                page: page(self.loaded),
                 out,
             };
             queue.pump(&mut turn);
-            let next = queue.next_deadline();
-            if queue.timer != next {
-                if let Some(old) = queue.timer {
-                    self.timers.remove(&(old, recipient));
-                }
-                if let Some(new) = next {
-                    self.timers.insert((new, recipient));
-                }
-                queue.timer = next;
+            self.note(recipient);
+        }
+        while let Some(recipient) = self.searches.take(now.mono) {
+            let Some(queue) = self.queues.get_mut(&recipient) else { continue };
+            queue.phase = Phase::Idle;
+            if queue.is_wanted() {
+                queue.locate(recipient, true, out);
             }
-            if queue.is_idle() {
-                self.queues.remove(&recipient);
+            self.note(recipient);
+        }
+    }
+
+    /// Notes what became of a queue: when it is next, and whether it is still needed.
+    fn note(&mut self, recipient: PeerId) {
+        self.count(recipient);
+        let Some(queue) = self.queues.get_mut(&recipient) else { return };
+        if queue.is_idle() {
+            queue.phase = Phase::Idle;
+        }
+        let place = queue.place_in_line();
+        if queue.place != place {
+            self.searches.replace(recipient, queue.place, place);
+            queue.place = place;
+        }
+        let next = queue.next_deadline();
+        if queue.timer != next {
+            if let Some(old) = queue.timer {
+                self.timers.remove(&(old, recipient));
             }
+            self.timers.extend(next.map(|new| (new, recipient)));
+            queue.timer = next;
+        }
+        if queue.is_idle() {
+            self.queues.remove(&recipient);
         }
     }
 
@@ -411,13 +457,29 @@ impl Outbox {
             self.timers.pop_first();
             let Some(queue) = self.queues.get_mut(&recipient) else { continue };
             queue.timer = None;
-            queue.on_time(now, recipient, out);
+            queue.on_time(now, &self.lifetimes, page(self.loaded), recipient, out);
+            self.count(recipient);
             self.dirty.insert(recipient);
         }
     }
 
+    /// Counts what a queue has in memory.
+    fn count(&mut self, recipient: PeerId) {
+        let Some(queue) = self.queues.get_mut(&recipient) else { return };
+        let before = std::mem::replace(&mut queue.counted, queue.bytes + queue.asked);
+        self.loaded = (self.loaded + queue.counted).saturating_sub(before);
+    }
+
     fn queue(&mut self, now: Now, recipient: PeerId) -> &mut Queue {
         self.queues.entry(recipient).or_insert_with(|| Queue::new(now))
+    }
+}
+
+/// How much may be loaded for one recipient, if so much is for all.
+const fn page(loaded: usize) -> usize {
+    match loaded + LOADED_BYTES_MAX <= LOADED_BYTES_IN_ALL_MAX {
+        true => LOADED_BYTES_MAX,
+        false => LOADED_BYTES_MIN,
     }
 }
 

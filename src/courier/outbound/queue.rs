@@ -3,20 +3,29 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::flights::{Flight, Flights};
+use super::lifetimes::{Lifetimes, Sealed, Setting};
 use super::runs::Runs;
-use super::{GivenUp, OutSession, Output, Pace};
+use super::searches::Place;
+use super::{OutSession, Output, Pace};
+use crate::courier::chunk_set::ChunkSet;
 use crate::courier::pace::{TIMEOUT_MAX, WINDOW_MAX as PACE_BYTES_MAX};
 use crate::crypto::Random;
 use crate::model::limits::{CHUNK_BYTES, MESSAGE_LIFETIME_MAX, WINDOW};
 use crate::model::{
-    Bucket, Incarnation, Monotonic, Now, Occupancy, Outgoing, PeerId, Prekey, Row, Sequence, Span,
+    GivenUp, Incarnation, Monotonic, Now, Occupancy, Outgoing, PeerId, Prekey, Row, Sequence, Span,
+    Timestamp, WhyGivenUp,
 };
 use crate::wire::PayloadWriter;
 
 /// Bytes of message bodies kept in memory for one recipient; the rest stays on disk.
-const LOADED_BYTES_MAX: usize = 4 * 1024 * 1024;
+pub(super) const LOADED_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Bytes that are loaded at once when all recipients together have too much.
+pub(super) const LOADED_BYTES_MIN: usize = 64 * 1024;
 /// Messages kept in memory for one recipient.
 pub(super) const LOADED_MESSAGES_MAX: usize = 4 * WINDOW as usize;
+/// Messages that are not in memory of which it is known what was receipted: those that were begun
+/// last are sent again from their start.
+const RECEIPTED_MAX: usize = 256;
 /// Between the first failure to find a recipient and the next try; doubled each time.
 const RETRY_INITIAL: Span = Span::from_secs(1);
 /// How often expired messages are looked for, and how long a session is kept for what may follow.
@@ -35,10 +44,22 @@ pub(super) struct Queue {
     pub(super) last_loaded: Row,
     /// Whether an answer to [`Output::Load`] is awaited.
     pub(super) loading: bool,
+    /// How many bytes that may be.
+    pub(super) asked: usize,
+    /// What it counts for among all queues: what is in memory and what is asked for.
+    pub(super) counted: usize,
+    /// When the first message that is on disk only expires, if that is known.
+    pub(super) first_expires: Option<Timestamp>,
     /// Whether that answer is of no use: what it was to follow was unloaded.
     pub(super) loads_in_vain: bool,
+    /// What was receipted of large messages that are not in memory: it is not sent again.
+    receipted: BTreeMap<Row, ChunkSet>,
     /// What has to be sealed, in order.
     pub(super) parts: VecDeque<Part>,
+    /// What was ever sealed.
+    pub(super) sealed: Sealed,
+    /// How the clock was set when it was last looked when messages expire.
+    setting: Setting,
     /// What is sealed.
     pub(super) flights: Flights,
     /// Pings that have to be sent.
@@ -68,13 +89,17 @@ pub(super) struct Queue {
     pub(super) last_sealed: Monotonic,
     /// What stands in `timers`.
     pub(super) timer: Option<Monotonic>,
+    /// What stands in the line of searches.
+    pub(super) place: Option<Place>,
 }
 
 #[derive(Debug)]
 pub(super) struct Loaded {
     pub(super) message: Outgoing,
-    /// Parts whose receipt has not come.
-    pub(super) missing: usize,
+    /// When it is given up, by the clock as the queue last saw it.
+    pub(super) expires: Timestamp,
+    /// The parts whose receipt has come.
+    pub(super) receipted: ChunkSet,
 }
 
 /// A whole message, or a chunk of one.
@@ -82,6 +107,13 @@ pub(super) struct Loaded {
 pub(super) struct Part {
     pub(super) row: Row,
     pub(super) chunk: Option<u16>,
+}
+
+impl Part {
+    /// Its place among the parts of its message.
+    fn index(&self) -> u16 {
+        self.chunk.unwrap_or(0)
+    }
 }
 
 /// What a queue is doing.
@@ -95,6 +127,8 @@ pub(super) enum Phase {
     Ready,
     /// Nobody answered, or the recipient is full; until then.
     Waiting { until: Monotonic, full: bool },
+    /// It has waited, and asks again when it is its turn among all others.
+    InLine { since: Monotonic },
 }
 
 impl Queue {
@@ -105,8 +139,14 @@ impl Queue {
             undelivered: 0,
             last_loaded: Row(0),
             loading: false,
+            asked: 0,
+            counted: 0,
+            first_expires: None,
             loads_in_vain: false,
+            receipted: BTreeMap::new(),
             parts: VecDeque::new(),
+            sealed: Sealed::default(),
+            setting: Setting::of(now),
             flights: Flights::default(),
             pings: VecDeque::new(),
             session: None,
@@ -123,6 +163,7 @@ impl Queue {
             next_expiry: now.mono,
             last_sealed: now.mono,
             timer: None,
+            place: None,
         }
     }
 
@@ -177,27 +218,36 @@ impl Queue {
         ]
     }
 
-    pub(super) fn load(&mut self, message: Outgoing) {
+    pub(super) fn load(&mut self, now: Now, lifetimes: &Lifetimes, message: Outgoing) {
+        self.first_expires = None;
         let length = message.body.len();
         let row = message.row;
-        let missing = if PayloadWriter::fits_whole(length) {
+        let receipted = if PayloadWriter::fits_whole(length) {
             self.parts.push_back(Part { row, chunk: None });
-            1
+            ChunkSet::new(1)
         } else {
             let chunks = length.div_ceil(CHUNK_BYTES);
-            for chunk in (0_u16..).take(chunks) {
-                self.parts.push_back(Part { row, chunk: Some(chunk) });
-            }
-            chunks
+            let receipted = self.receipted.remove(&row).unwrap_or_else(|| ChunkSet::new(chunks));
+            let missing = (0_u16..).take(chunks).filter(|chunk| !receipted.has(*chunk));
+            self.parts.extend(missing.map(|chunk| Part { row, chunk: Some(chunk) }));
+            receipted
         };
         self.bytes += length;
         self.last_loaded = self.last_loaded.max(row);
-        self.messages.insert(row, Loaded { message, missing });
+        let expires = lifetimes.expires(now, &message, self.sealed.of(row));
+        self.messages.insert(row, Loaded { message, expires, receipted });
     }
 
     /// Drops what is in memory and on disk too. Nothing may be on its way.
     pub(super) fn unload(&mut self) {
-        self.messages.clear();
+        let expires = self.messages.values().map(|loaded| loaded.expires).min();
+        self.first_expires = expires.or(self.first_expires);
+        let begun = std::mem::take(&mut self.messages).into_iter();
+        let begun = begun.filter(|(_, loaded)| !loaded.receipted.is_empty());
+        self.receipted.extend(begun.map(|(row, loaded)| (row, loaded.receipted)));
+        while self.receipted.len() > RECEIPTED_MAX {
+            self.receipted.pop_last();
+        }
         self.parts.clear();
         self.bytes = 0;
         self.last_loaded = Row(0);
@@ -205,13 +255,26 @@ impl Queue {
     }
 
     /// There is no way to write to the recipient for now: each time in a row longer.
-    pub(super) fn back_off(&mut self, now: Now, random: &mut Random, searches: &mut Bucket) {
+    pub(super) fn back_off(&mut self, now: Now, random: &mut Random) {
         let backoff = RETRY_INITIAL.times(1 << self.failures.min(6)).min(TIMEOUT_MAX);
         self.failures = self.failures.saturating_add(1);
         let jittered = backoff.divided(2) + Span::from_micros(random.below(backoff.as_micros()));
-        let slot = searches.ready_at(now.mono);
-        searches.take(now.mono);
-        self.phase = Phase::Waiting { until: slot.max(now.mono + jittered), full: false };
+        self.phase = Phase::Waiting { until: now.mono + jittered, full: false };
+    }
+
+    pub(super) const fn place_in_line(&self) -> Option<Place> {
+        match self.phase {
+            Phase::InLine { since } => Some((self.failures, since)),
+            _ => None,
+        }
+    }
+
+    /// Whether there is anything for which a way is needed.
+    pub(super) fn is_wanted(&self) -> bool {
+        self.undelivered > 0
+            || !self.pings.is_empty()
+            || self.flights.any_lost()
+            || self.runs.any_waiting()
     }
 
     pub(super) fn locate(&mut self, recipient: PeerId, anew: bool, out: &mut VecDeque<Output>) {
@@ -250,8 +313,8 @@ impl Queue {
         let (mut rows, mut sequences) = (Vec::new(), Vec::new());
         for part in &flight.parts {
             let Some(loaded) = self.messages.get_mut(&part.row) else { continue };
-            loaded.missing = loaded.missing.saturating_sub(1);
-            if loaded.missing == 0 {
+            loaded.receipted.add(part.index());
+            if loaded.receipted.missing() == 0 {
                 rows.push(part.row);
                 sequences.push(loaded.message.sequence);
                 self.bytes -= loaded.message.body.len();
@@ -266,17 +329,26 @@ impl Queue {
     }
 
     /// Messages that are not wanted any more. What of them is on its way stays there; its receipts
-    /// are for nothing. Returns the bytes of their bodies.
-    pub(super) fn give_up(&mut self, rows: &[Row]) -> u64 {
-        let before = self.bytes;
+    /// are for nothing.
+    pub(super) fn give_up(&mut self, now: Now, rows: &[Row], why: WhyGivenUp) -> Output {
+        let mut given_up = Vec::with_capacity(rows.len());
         for row in rows {
-            if let Some(loaded) = self.messages.remove(row) {
-                self.bytes -= loaded.message.body.len();
-                self.undelivered = self.undelivered.saturating_sub(1);
-            }
+            let Some(Loaded { message, .. }) = self.messages.remove(row) else { continue };
+            self.bytes -= message.body.len();
+            self.undelivered = self.undelivered.saturating_sub(1);
+            given_up.push(GivenUp {
+                row: *row,
+                id: message.id,
+                recipient: message.recipient,
+                queued: message.queued,
+                subject: message.subject,
+                bytes: message.body.len() as u64,
+                at: now.wall,
+                why,
+            });
         }
         self.parts.retain(|part| self.messages.contains_key(&part.row));
-        (before - self.bytes) as u64
+        Output::GivenUp(given_up)
     }
 
     pub(super) fn largest_of(&self, parts: &[Part]) -> Option<Row> {
@@ -286,17 +358,35 @@ impl Queue {
         sizes.max().map(|(_, row)| row)
     }
 
-    pub(super) fn expire(&mut self, now: Now, recipient: PeerId, out: &mut VecDeque<Output>) {
-        let expired = |loaded: &Loaded| loaded.message.expires <= now.wall;
-        let rows: Vec<Row> =
-            self.messages.iter().filter(|(_, m)| expired(m)).map(|(row, _)| *row).collect();
-        if !rows.is_empty() {
-            let bytes = self.give_up(&rows);
-            out.push_back(Output::GivenUp { recipient, rows, bytes, why: GivenUp::Expired });
+    /// Looks again when messages expire, if the clock was set.
+    pub(super) fn heed_clock(&mut self, now: Now, lifetimes: &Lifetimes) {
+        let setting = Setting::of(now);
+        if self.setting.differs(setting) {
+            self.setting = setting;
+            for (row, loaded) in &mut self.messages {
+                loaded.expires = lifetimes.expires(now, &loaded.message, self.sealed.of(*row));
+            }
         }
     }
 
-    pub(super) fn on_time(&mut self, now: Now, recipient: PeerId, out: &mut VecDeque<Output>) {
+    pub(super) fn expire(&mut self, now: Now, lifetimes: &Lifetimes, out: &mut VecDeque<Output>) {
+        self.heed_clock(now, lifetimes);
+        let expired = |loaded: &Loaded| loaded.expires <= now.wall;
+        let rows: Vec<Row> =
+            self.messages.iter().filter(|(_, m)| expired(m)).map(|(row, _)| *row).collect();
+        if !rows.is_empty() {
+            out.push_back(self.give_up(now, &rows, WhyGivenUp::Expired));
+        }
+    }
+
+    pub(super) fn on_time(
+        &mut self,
+        now: Now,
+        lifetimes: &Lifetimes,
+        page: usize,
+        recipient: PeerId,
+        out: &mut VecDeque<Output>,
+    ) {
         let is_full = matches!(self.phase, Phase::Waiting { full: true, .. });
         if self.flights.lose_late(now.mono, is_full) {
             self.pace.on_loss();
@@ -304,32 +394,45 @@ impl Queue {
         if let Phase::Waiting { until, full } = self.phase
             && until <= now.mono
         {
-            if full {
-                self.phase = Phase::Ready;
-            } else {
-                self.phase = Phase::Idle;
-                if self.undelivered > 0 || !self.pings.is_empty() || self.runs.any_waiting() {
-                    self.locate(recipient, true, out);
-                }
-            }
+            self.phase = match full {
+                true => Phase::Ready,
+                false => Phase::InLine { since: now.mono },
+            };
         }
         if self.next_expiry <= now.mono {
             self.next_expiry = now.mono + EXPIRY_INTERVAL;
-            self.expire(now, recipient, out);
+            self.expire(now, lifetimes, out);
             self.runs.forget(now.mono, EXPIRY_INTERVAL, MESSAGE_LIFETIME_MAX);
             if self.undelivered == 0 && now.mono >= self.last_sealed + EXPIRY_INTERVAL {
                 self.session = None;
             }
-            self.load_if_empty(recipient, out);
+            if self.first_expires.is_none_or(|first| first <= now.wall) {
+                self.load_if_empty(recipient, page, out);
+            }
         }
     }
 
     /// Has messages loaded if all are on disk only: those that have expired must be found.
-    pub(super) fn load_if_empty(&mut self, recipient: PeerId, out: &mut VecDeque<Output>) {
+    pub(super) fn load_if_empty(
+        &mut self,
+        recipient: PeerId,
+        page: usize,
+        out: &mut VecDeque<Output>,
+    ) {
         if self.messages.is_empty() && self.undelivered > 0 && !self.loading {
-            self.loading = true;
-            out.push_back(Output::Load { recipient, after: self.last_loaded });
+            self.load_more(recipient, page, out);
         }
+    }
+
+    /// Has the messages after those in memory loaded, up to so many bytes.
+    pub(super) fn load_more(
+        &mut self,
+        recipient: PeerId,
+        bytes_max: usize,
+        out: &mut VecDeque<Output>,
+    ) {
+        (self.loading, self.asked) = (true, bytes_max);
+        out.push_back(Output::Load { recipient, after: self.last_loaded, bytes_max });
     }
 
     pub(super) fn next_deadline(&self) -> Option<Monotonic> {

@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::flights::Flight;
-use super::queue::{LOADED_MESSAGES_MAX, Part, Phase, Queue};
+use super::lifetimes::{Lifetimes, Setting};
+use super::queue::{LOADED_BYTES_MAX, LOADED_MESSAGES_MAX, Loaded, Part, Phase, Queue};
 use super::{OutSession, Output, settle};
 use crate::crypto::{Identity, Random};
 use crate::model::limits::{CHUNK_BYTES, WINDOW};
-use crate::model::{Bucket, Incarnation, Now, Outgoing, PeerId, Sequence, Span};
+use crate::model::{Incarnation, Now, PeerId, Sequence, Span};
 use crate::wire::{FRAGMENT_BYTES_MAX, Item, PayloadWriter};
 
 /// After so many misses the next attempt is flooded, and then every second one.
@@ -23,7 +24,9 @@ pub(super) struct Turn<'a> {
     pub(super) now: Now,
     pub(super) random: &'a mut Random,
     pub(super) on_the_way: &'a mut BTreeMap<[u8; 32], PeerId>,
-    pub(super) searches: &'a mut Bucket,
+    pub(super) lifetimes: &'a Lifetimes,
+    /// How much may be loaded.
+    pub(super) page: usize,
     pub(super) out: &'a mut VecDeque<Output>,
 }
 
@@ -45,40 +48,45 @@ enum Content {
 impl Queue {
     /// Sends again what was lost, then what is new, as far as the pace allows.
     pub(super) fn pump(&mut self, turn: &mut Turn<'_>) {
-        let wanted = self.undelivered > 0
-            || !self.pings.is_empty()
-            || self.flights.any_lost()
-            || self.runs.any_waiting();
-        if wanted && self.phase == Phase::Idle {
+        if self.is_wanted() && self.phase == Phase::Idle {
             self.locate(turn.recipient, false, turn.out);
         }
         if self.phase != Phase::Ready {
             return;
         }
         self.refresh_session(turn);
-        while self.pace.allows(self.flights.bytes())
+        self.heed_clock(turn.now, turn.lifetimes);
+        while self.may_send()
             && let Some(flight) = self.flights.next_lost()
         {
             self.send_again(turn, flight);
         }
-        while self.pace.allows(self.flights.bytes())
+        // What cannot be sealed goes back to where it came from, and the queue is not ready any
+        // more: each round looks at that again.
+        while self.may_send()
             && let Some(ping) = self.pings.pop_front()
         {
             self.seal_ping(turn, ping);
         }
-        while self.pace.allows(self.flights.bytes()) && self.seal_next(turn) {}
+        while self.may_send() && self.seal_next(turn) {}
         while self.phase == Phase::Ready
             && let Some((incarnation, floor)) = self.untold_floor()
         {
             let writer = PayloadWriter::new(incarnation, floor);
             self.seal(turn, writer, Vec::new(), Content::Floor(incarnation, floor));
         }
-        let hungry = self.parts.len() < LOADED_MESSAGES_MAX / 2 && self.has_room();
+        let hungry = match turn.page < LOADED_BYTES_MAX {
+            // All together have too much: first what it has.
+            true => self.messages.is_empty(),
+            false => self.parts.len() < LOADED_MESSAGES_MAX / 2 && self.has_room(),
+        };
         if hungry && !self.loading && (self.messages.len() as u64) < self.undelivered {
-            self.loading = true;
-            let (recipient, after) = (turn.recipient, self.last_loaded);
-            turn.out.push_back(Output::Load { recipient, after });
+            self.load_more(turn.recipient, turn.page, turn.out);
         }
+    }
+
+    fn may_send(&self) -> bool {
+        self.phase == Phase::Ready && self.pace.allows(self.flights.bytes())
     }
 
     /// Lets go of a session that is not to be used any more, and of what was sealed in it and lost.
@@ -105,11 +113,13 @@ impl Queue {
 
     fn send_again(&mut self, turn: &mut Turn<'_>, mut flight: Flight) {
         let wanted = |part: &Part| {
-            self.messages.get(&part.row).is_some_and(|m| turn.now.wall < m.message.expires)
+            self.messages.get(&part.row).is_some_and(|loaded| turn.now.wall < loaded.expires)
         };
         let is_empty = flight.ping.is_none() && flight.parts.is_empty();
-        if is_empty || !flight.parts.iter().all(wanted) {
+        let is_outdated = flight.setting.differs_much(Setting::of(turn.now));
+        if is_empty || is_outdated || !flight.parts.iter().all(wanted) {
             // Some of it has expired: the rest is sealed anew, without it. A floor may have risen.
+            // Or the clock was set, and what it says of its expiry is wrong.
             let commitments = self.unseal(vec![flight]);
             turn.settle(&commitments);
             return;
@@ -164,7 +174,7 @@ impl Queue {
             let message = &loaded.message;
             if message.incarnation != incarnation
                 || message.sequence.0.saturating_sub(floor.0) >= WINDOW
-                || !writer.push(&item_of(message, part.chunk))
+                || !writer.push(&item_of(loaded, part.chunk))
             {
                 break;
             }
@@ -178,7 +188,7 @@ impl Queue {
     fn next_incarnation(&mut self, turn: &Turn<'_>) -> Option<Incarnation> {
         while let Some(part) = self.parts.front() {
             match self.messages.get(&part.row) {
-                Some(loaded) if turn.now.wall < loaded.message.expires => {
+                Some(loaded) if turn.now.wall < loaded.expires => {
                     return Some(loaded.message.incarnation);
                 }
                 // Given up, or about to be.
@@ -217,17 +227,20 @@ impl Queue {
             self.requeue(parts);
             self.pings.extend(ping);
             self.prekey = None;
-            self.back_off(turn.now, turn.random, turn.searches);
+            self.back_off(turn.now, turn.random);
             return false;
         };
         let now = turn.now.mono;
         self.last_sealed = now;
+        let setting = Setting::of(turn.now);
+        parts.iter().for_each(|part| self.sealed.note(part.row, setting));
         let flight = Flight {
             envelope,
             session,
             parts,
             ping,
             floor,
+            setting,
             first_sent: now,
             sent: now,
             deadline: now,
@@ -249,8 +262,9 @@ impl Queue {
     }
 }
 
-fn item_of(message: &Outgoing, chunk: Option<u16>) -> Item {
-    let (sequence, sent, expires) = (message.sequence, message.queued, message.expires);
+fn item_of(loaded: &Loaded, chunk: Option<u16>) -> Item {
+    let Loaded { message, expires, .. } = loaded;
+    let (sequence, sent, expires) = (message.sequence, message.queued, *expires);
     let subject = message.subject.clone();
     match chunk {
         None => Item::Message { sequence, sent, expires, subject, body: message.body.clone() },

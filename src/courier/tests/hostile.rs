@@ -85,6 +85,19 @@ fn a_sender_with_ever_new_incarnations_is_told_to_wait_and_gets_nothing_in_twice
 }
 
 #[test]
+fn a_sender_that_the_operator_knows_may_start_as_often_as_it_likes() {
+    let mut bob = End::new(2);
+    let mut sensor = Mallory::new(&bob);
+    for start in 0..1_000 {
+        let item = sensor.message(1, b"21.5 C");
+        bob.handle(vouched_delivery(sensor.seal(start, 1, &[item])));
+        bob.settle();
+    }
+    assert_eq!(bob.bodies().len(), 1_000);
+    assert_eq!(bob.notices(), []);
+}
+
+#[test]
 fn empty_messages_fill_the_inbox_too() {
     let room_for = 10;
     let limits = Limits { inbox_bytes_max: room_for * STORED_OVERHEAD_BYTES, ..Limits::default() };
@@ -100,6 +113,27 @@ fn empty_messages_fill_the_inbox_too() {
 }
 
 #[test]
+fn strangers_leave_a_quarter_of_the_inbox_to_those_the_operator_knows() {
+    let messages = 100;
+    let inbox_bytes_max = messages * STORED_OVERHEAD_BYTES;
+    let limits = Limits { inbox_bytes_max, message_bytes_max: 4_096, ..Limits::default() };
+    let mut bob = End::with_limits(2, limits);
+    let mut stranger = Mallory::with_seeds(&bob, 66, 1);
+    let mut friend = Mallory::with_seeds(&bob, 67, 2);
+    for sequence in 1..=messages {
+        let item = stranger.message(sequence, b"");
+        receive(&mut bob, &stranger.seal(1, 1, &[item]));
+    }
+    assert_eq!(bob.bodies().len(), 75);
+    for sequence in 1..=messages {
+        let item = friend.message(sequence, b"");
+        bob.handle(vouched_delivery(friend.seal(1, 1, &[item])));
+        bob.settle();
+    }
+    assert_eq!(bob.bodies().len(), 100);
+}
+
+#[test]
 fn what_expired_chunks_counted_for_is_given_back_and_no_more() {
     let mut bob = End::new(2);
     let mut mallory = Mallory::new(&bob);
@@ -112,8 +146,10 @@ fn what_expired_chunks_counted_for_is_given_back_and_no_more() {
     let envelope = mallory.seal(1, 1, &[chunk]);
     receive(&mut bob, &envelope);
     assert_eq!(bob.courier.inbox_bytes(), before + 1 + STORED_OVERHEAD_BYTES);
-    bob.wait(MESSAGE_LIFETIME_MAX);
-    bob.settle();
+    for _ in 0..2 {
+        bob.wait(MESSAGE_LIFETIME_MAX);
+        bob.settle();
+    }
     assert_eq!(bob.courier.inbox_bytes(), before);
 }
 
@@ -277,6 +313,7 @@ fn a_session_that_has_to_go_while_the_disk_is_full_goes_later() {
     bob.handle(delivery(last.seal(1, 1, &items)));
     bob.out.retain(|output| !matches!(output, Output::Store(_)));
     bob.handle(Input::StoreFull);
+    bob.wait(Span::from_secs(1));
     bob.settle();
     let first = sessions[0];
     let gone: Vec<_> = bob
@@ -288,6 +325,35 @@ fn a_session_that_has_to_go_while_the_disk_is_full_goes_later() {
         })
         .collect();
     assert_eq!(gone, [first], "its secret stays on disk");
+}
+
+#[test]
+fn chores_that_were_refused_are_not_tried_again_at_once() {
+    let (_, mut bob, envelope) = sealed(b"x");
+    receive(&mut bob, &envelope);
+    bob.out.clear();
+    let transactions = |bob: &mut End| {
+        let is_one = |output: &Output| matches!(output, Output::Store(_));
+        let count = bob.out.iter().filter(|output| is_one(output)).count();
+        bob.out.clear();
+        count
+    };
+    bob.wait(Span::from_secs(3 * 86_400));
+    assert_eq!(transactions(&mut bob), 1, "its session is over");
+    bob.handle(Input::StoreFull);
+    assert_eq!(transactions(&mut bob), 0);
+    // It is due again when the courier says so.
+    let pause = bob.courier.deadline().since(bob.now.mono);
+    assert!((Span::from_millis(500)..Span::from_secs(5)).contains(&pause), "{pause:?}");
+    bob.wait(pause);
+    assert_eq!(transactions(&mut bob), 1);
+    // A message does not have to wait for that, nor it for a message.
+    bob.handle(Input::StoreFull);
+    let mut alice = Mallory::with_seeds(&bob, 1, 2);
+    let item = alice.message(1, b"me");
+    bob.handle(delivery(alice.seal(9, 1, &[item])));
+    bob.settle();
+    assert_eq!(bob.bodies(), [b"me"]);
 }
 
 #[test]

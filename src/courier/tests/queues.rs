@@ -22,7 +22,9 @@ fn row(end: &End, row: u64, lifetime: Span) -> Outgoing {
 /// A sender with that many messages for somebody on disk.
 fn with_waiting(messages: u64) -> End {
     let mut end = End::new(1);
-    let stored = Stored { waiting: vec![(DEAD, messages)], ..Stored::default() };
+    let expires = end.now.wall + Span::from_secs(60);
+    let waiting = vec![Waiting { recipient: DEAD, messages, expires }];
+    let stored = Stored { waiting, ..Stored::default() };
     let random = Random::from_seed([1; 32]);
     let identity = Arc::clone(&end.identity);
     end.courier = Courier::new(identity, &end.limits, stored, end.now, random);
@@ -123,8 +125,8 @@ fn talk(alice: &mut End, bob: &mut End, minutes: u64) -> Talked {
                     Output::Delivered { rows, .. } => {
                         talked.delivered.extend(rows.iter().map(|row| row.0));
                     }
-                    Output::GivenUp { rows, .. } => {
-                        talked.given_up.extend(rows.iter().map(|row| row.0));
+                    Output::GivenUp(messages) => {
+                        talked.given_up.extend(messages.iter().map(|message| message.row.0));
                     }
                     _ => {}
                 }
@@ -194,4 +196,172 @@ fn a_recipient_that_is_full_is_not_flooded() {
     let talked = talk(&mut alice, &mut bob, 50);
     assert_eq!(talked, Talked::default());
     assert_eq!(alice.courier.queued(&bob.peer()), 1, "it is still tried");
+}
+
+#[test]
+fn a_true_notice_that_is_repeated_does_not_hold_a_message_on_one_way() {
+    let (mut alice, _, envelope) = sealed(b"hello");
+    // Whoever is on the way has the recipient's word that it was full, swallows everything that
+    // comes after and says that word again.
+    let commitment = envelope.header.commitment;
+    let (mut attempts, mut elsewhere_or_flooded) = (0, 0);
+    alice.handle(Input::Notice { commitment, kind: NoticeKind::Full });
+    for _ in 0..600 {
+        alice.wait(Span::from_secs(1));
+        for output in std::mem::take(&mut alice.out) {
+            match output {
+                Output::Send { elsewhere, .. } => {
+                    attempts += 1;
+                    elsewhere_or_flooded += u32::from(elsewhere);
+                    alice.handle(Input::Notice { commitment, kind: NoticeKind::Full });
+                }
+                Output::Flood(_) => {
+                    attempts += 1;
+                    elsewhere_or_flooded += 1;
+                }
+                _ => {}
+            }
+        }
+    }
+    assert!(elsewhere_or_flooded > 3, "{elsewhere_or_flooded} of {attempts}");
+}
+
+#[test]
+fn a_recipient_that_is_full_gets_no_new_session_each_time() {
+    let limits = Limits { inbox_bytes_max: 10, ..Limits::default() };
+    let (mut alice, mut bob) = (End::new(1), End::with_limits(2, limits));
+    alice.queue(bob.peer(), &[0; 50_000]);
+    alice.located(&bob.record());
+    let mut sessions = std::collections::BTreeSet::new();
+    let mut attempts = 0;
+    for _ in 0..3_000 {
+        for envelope in alice.sent() {
+            attempts += 1;
+            sessions.insert(envelope.header.session);
+            receive(&mut bob, &envelope);
+            assert_eq!(bob.notices(), [NoticeKind::Full]);
+            bob.out.clear();
+            let commitment = envelope.header.commitment;
+            alice.handle(Input::Notice { commitment, kind: NoticeKind::Full });
+        }
+        alice.wait(Span::from_secs(1));
+        bob.wait(Span::from_secs(1));
+    }
+    assert!((10..40).contains(&attempts), "{attempts} attempts in 50 minutes");
+    assert_eq!(sessions.len(), 1);
+}
+
+/// Lets time pass with nobody to be found: how often somebody was looked for, each second.
+fn searches_in_vain(end: &mut End, seconds: usize) -> Vec<Vec<PeerId>> {
+    let mut searches = Vec::new();
+    for _ in 0..seconds {
+        end.wait(Span::from_secs(1));
+        let asked = end.out.drain(..).filter_map(|output| match output {
+            Output::Locate { peer, .. } => Some(peer),
+            _ => None,
+        });
+        let asked: Vec<_> = asked.collect();
+        for peer in &asked {
+            end.handle(Input::NotFound(*peer));
+        }
+        searches.push(asked);
+    }
+    searches
+}
+
+#[test]
+fn searches_for_those_who_are_gone_are_one_a_second_in_all() {
+    let mut alice = End::new(1);
+    let peer = |number: u16| {
+        let [high, low] = number.to_be_bytes();
+        PeerId::from_bytes(std::array::from_fn(|at| if at % 2 == 0 { high } else { low }))
+    };
+    (0..600).for_each(|number| alice.queue(peer(number), b"x"));
+    // Each is looked for at once when there is something for it; then they share.
+    searches_in_vain(&mut alice, 300);
+    let count: usize = searches_in_vain(&mut alice, 600).iter().map(Vec::len).sum();
+    assert!((550..=610).contains(&count), "{count} searches in ten minutes");
+    // A link comes up, again and again: that makes it no more.
+    let mut count = 0;
+    for _ in 0..60 {
+        alice.handle(Input::Nudge { peer: None });
+        count += searches_in_vain(&mut alice, 5).iter().map(Vec::len).sum::<usize>();
+    }
+    assert!((250..=320).contains(&count), "{count} searches in five minutes");
+    // One of them is back: it does not wait for the others.
+    alice.handle(Input::Nudge { peer: Some(peer(77)) });
+    let searches = searches_in_vain(&mut alice, 3).concat();
+    assert!(searches.contains(&peer(77)), "{searches:?}");
+}
+
+#[test]
+fn what_was_receipted_of_a_large_message_is_not_sent_again_after_an_outage() {
+    let (mut alice, mut bob) = (End::new(1), End::new(2));
+    let body = vec![7; 4 * CHUNK_BYTES];
+    alice.queue(bob.peer(), &body);
+    alice.located(&bob.record());
+    let sent = alice.sent();
+    for envelope in &sent[..3] {
+        receive(&mut bob, envelope);
+        alice.handle(Input::Receipt { commitment: envelope.header.commitment });
+    }
+    // The way is lost with the last one, and nobody knows another for two minutes.
+    let (commitment, reason) = (sent[3].header.commitment, RejectReason::NoRoute);
+    alice.handle(Input::Rejected { commitment, attempt: 1, reason });
+    alice.handle(Input::NotFound(bob.peer()));
+    alice.wait(Span::from_secs(120));
+    alice.located(&bob.record());
+    assert_eq!(take_load(&mut alice), Some(Row(0)), "nothing is in memory");
+    let recipient = bob.peer();
+    let message = Outgoing { recipient, body: body.into(), ..row(&alice, 1, alice.lifetime) };
+    let message = Outgoing { incarnation: Incarnation(7), ..message };
+    alice.handle(Input::Loaded { recipient, messages: vec![message] });
+    let again = alice.sent();
+    assert_eq!(again.len(), 1, "one chunk was missing");
+    receive(&mut bob, &again[0]);
+    alice.handle(Input::Receipt { commitment: again[0].header.commitment });
+    assert_eq!(alice.delivered(), [Row(1)]);
+    assert!(bob.rows.iter().any(|change| matches!(change, Change::Assemble { .. })));
+}
+
+/// The bytes that a sender asks its disk for within ninety minutes of its start, if none of 256
+/// recipients is found, and if they all are.
+fn asked_for(expires: Span, are_found: bool) -> usize {
+    let mut end = End::new(1);
+    let expires = end.now.wall + expires;
+    let peers = (0..=255_u8).map(|number| PeerId::from_bytes([number; 32]));
+    let waiting = peers.map(|recipient| Waiting { recipient, messages: 4, expires });
+    let stored = Stored { waiting: waiting.collect(), ..Stored::default() };
+    let random = Random::from_seed([1; 32]);
+    let identity = Arc::clone(&end.identity);
+    end.courier = Courier::new(identity, &end.limits, stored, end.now, random);
+    end.collect();
+    let mut record = End::new(9).record();
+    let mut asked = 0;
+    for _ in 0..90 {
+        for output in std::mem::take(&mut end.out) {
+            match output {
+                Output::Load { bytes_max, .. } => asked += bytes_max,
+                Output::Locate { peer, .. } if are_found => {
+                    record.record.peer = peer;
+                    end.handle(Input::Located(record.clone()));
+                }
+                Output::Locate { peer, .. } => end.handle(Input::NotFound(peer)),
+                _ => {}
+            }
+        }
+        end.wait(Span::from_secs(60));
+    }
+    asked
+}
+
+#[test]
+fn a_start_does_not_load_all_that_waits() {
+    let (hour, day) = (Span::from_secs(3_600), Span::from_secs(86_400));
+    assert_eq!(asked_for(day, false), 0, "it is not sent, and has not expired");
+    let most = 64 << 20;
+    let expired = asked_for(hour.divided(2), false);
+    assert!((1..=most + (16 << 20)).contains(&expired), "{} MiB", expired >> 20);
+    let found = asked_for(day, true);
+    assert!((most / 2..=most + (16 << 20)).contains(&found), "{} MiB", found >> 20);
 }

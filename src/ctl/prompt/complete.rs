@@ -1,7 +1,7 @@
-//! What the tab key offers: commands, options, and the peers the daemon knows.
+//! What the tab key offers: commands, options, and the peers and listeners the daemon knows.
 
 use std::sync::mpsc as std_mpsc;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use clap::{Arg, Command};
@@ -18,17 +18,19 @@ const FRESH_NAMES_WAIT: Duration = Duration::from_millis(400);
 /// Asks for the newest names; to be answered when they are there.
 pub(crate) type Refresh = std_mpsc::Sender<()>;
 
-/// Names of peers, as the daemon told them last. The editor's thread reads it, the prompt fills it.
+/// Names of peers and listeners, as the daemon told them last. The editor's thread reads it, the
+/// prompt fills it.
 #[derive(Debug, Default)]
-pub(crate) struct Peers {
+pub(crate) struct Names {
     pub(crate) aliases: Vec<String>,
     pub(crate) ids: Vec<String>,
+    pub(crate) listeners: Vec<String>,
 }
 
 /// Completes a line by the grammar itself.
 pub(crate) struct Completion {
     grammar: Command,
-    peers: Arc<Mutex<Peers>>,
+    names: Arc<Mutex<Names>>,
     refreshes: mpsc::Sender<Refresh>,
     files: FilenameCompleter,
 }
@@ -39,6 +41,7 @@ enum Place {
     Verb,
     Peer,
     PeerId,
+    Listener,
     File,
     Words(Vec<String>),
     Unknown,
@@ -47,12 +50,12 @@ enum Place {
 impl Completion {
     pub(crate) fn new(
         mut grammar: Command,
-        peers: Arc<Mutex<Peers>>,
+        names: Arc<Mutex<Names>>,
         refreshes: mpsc::Sender<Refresh>,
     ) -> Self {
         // Only then do the commands know the options of all.
         grammar.build();
-        Self { grammar, peers, refreshes, files: FilenameCompleter::new() }
+        Self { grammar, names, refreshes, files: FilenameCompleter::new() }
     }
 
     /// Gets the newest names from the daemon, or goes on with those of before.
@@ -71,10 +74,8 @@ impl Completion {
                 verbs.map(|verb| verb.get_name().to_owned()).collect()
             }
             Place::Peer => self.peers(!word.is_empty()),
-            Place::PeerId => {
-                let peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
-                peers.ids.clone()
-            }
+            Place::PeerId => self.names().ids.clone(),
+            Place::Listener => self.names().listeners.clone(),
             Place::Words(words) => words,
             Place::File | Place::Unknown => Vec::new(),
         };
@@ -84,9 +85,13 @@ impl Completion {
 
     /// Aliases, and IDs once something was typed that they may begin with.
     fn peers(&self, with_ids: bool) -> Vec<String> {
-        let peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
-        let ids = peers.ids.iter().filter(|_| with_ids);
-        peers.aliases.iter().chain(ids).cloned().collect()
+        let names = self.names();
+        let ids = names.ids.iter().filter(|_| with_ids);
+        names.aliases.iter().chain(ids).cloned().collect()
+    }
+
+    fn names(&self) -> MutexGuard<'_, Names> {
+        self.names.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What may stand after these words, for a word that begins like this.
@@ -129,6 +134,7 @@ fn values_of(arg: &Arg) -> Place {
     match arg.get_value_names().and_then(<[_]>::first).map(|name| name.as_str()) {
         Some("PEER") => Place::Peer,
         Some("PEER_ID") => Place::PeerId,
+        Some("LISTENER") => Place::Listener,
         Some("FILE") => Place::File,
         _ => Place::Unknown,
     }
@@ -154,7 +160,7 @@ impl Completer for Completion {
         if place == Place::File {
             return self.files.complete_path(line, pos);
         }
-        if matches!(place, Place::Peer | Place::PeerId) {
+        if matches!(place, Place::Peer | Place::PeerId | Place::Listener) {
             self.refresh();
         }
         let pairs = self.candidates(place, word).into_iter().map(|candidate| Pair {
@@ -179,10 +185,14 @@ mod tests {
     use super::*;
 
     fn offered(line: &str) -> Vec<String> {
-        let peers = Peers { aliases: vec!["bob".into(), "box".into()], ids: vec!["dm1qq".into()] };
+        let names = Names {
+            aliases: vec!["bob".into(), "box".into()],
+            ids: vec!["dm1qq".into()],
+            listeners: vec!["backup".into(), "default".into()],
+        };
         let completion = Completion::new(
             super::super::grammar(),
-            Arc::new(Mutex::new(peers)),
+            Arc::new(Mutex::new(names)),
             mpsc::channel(1).0,
         );
         let history = DefaultHistory::new();
@@ -195,7 +205,7 @@ mod tests {
     #[test]
     fn commands_are_completed() {
         assert_eq!(offered("se"), ["send "]);
-        assert_eq!(offered("help li"), ["help listen "]);
+        assert_eq!(offered("help lis"), ["help listen ", "help listeners "]);
         assert!(offered("").contains(&"exit ".to_owned()));
     }
 
@@ -218,5 +228,11 @@ mod tests {
         assert_eq!(offered("send bob b"), [""; 0]);
         assert_eq!(offered("listen --from bob"), ["listen --from bob "]);
         assert_eq!(offered("connect dm"), ["connect dm1qq "]);
+    }
+
+    #[test]
+    fn listeners_are_completed_where_they_stand() {
+        assert_eq!(offered("listeners --remove b"), ["listeners --remove backup "]);
+        assert_eq!(offered("listen --name d"), ["listen --name default "]);
     }
 }

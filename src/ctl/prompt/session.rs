@@ -35,7 +35,7 @@ pub(crate) async fn run(shell: &Shell, greeting: Option<&str>) -> Exit {
         return failed.exit;
     }
     let (refresh, refreshes) = mpsc::channel(1);
-    let completion = Completion::new(grammar(), Arc::clone(&watch.peers), refresh);
+    let completion = Completion::new(grammar(), Arc::clone(&watch.names), refresh);
     let started = Editor::start(completion, config::history_file());
     let (Ok(editor), Ok(terminated)) = (started, signal(SignalKind::terminate())) else {
         let failed = Failed::local("this terminal cannot be used for a prompt; give a command");

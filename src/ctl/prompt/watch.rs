@@ -1,5 +1,5 @@
-//! The prompt's own connection: what arrives is shown, acknowledging nothing, and the peers' names
-//! are fetched for the tab key.
+//! The prompt's own connection: what arrives is shown, acknowledging nothing, and the names of
+//! peers and listeners are fetched for the tab key.
 
 use std::future::pending;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use super::complete::Peers;
+use super::complete::Names;
 use crate::config::SocketPath;
 use crate::control::client::{Client, Events};
 use crate::control::protocol::{
     Event, Page, PeersPage, Request, Status, Subscribe, Subscribed, Topic,
 };
-use crate::ctl::context;
+use crate::ctl::context::{self, answered};
 use crate::ctl::exit::{Failed, Stop};
 use crate::ctl::message::{inline_body, push_line};
 use crate::ctl::output::{Output, Style};
@@ -22,7 +22,7 @@ use crate::ctl::text::{self, Clock};
 /// Peers offered by the tab key.
 const PEERS_OFFERED_MAX: usize = 2_000;
 
-/// How long the peers' names may take. While they are fetched nothing else is shown.
+/// How long the names may take. While they are fetched nothing else is shown.
 const REFRESH: Duration = Duration::from_millis(300);
 
 /// Bytes of a body shown above the line being typed.
@@ -33,7 +33,7 @@ pub(crate) struct Watch {
     connection: Option<(Client, Events)>,
     /// What the prompt calls this node.
     pub(crate) name: String,
-    pub(crate) peers: Arc<Mutex<Peers>>,
+    pub(crate) names: Arc<Mutex<Names>>,
     clock: Clock,
     style: Output,
 }
@@ -48,9 +48,9 @@ pub(crate) enum Seen {
 
 impl Watch {
     pub(crate) fn new() -> Self {
-        let peers = Arc::default();
+        let names = Arc::default();
         let (clock, style) = (Clock::new(), Output::new());
-        Self { connection: None, name: "distmsg".into(), peers, clock, style }
+        Self { connection: None, name: "distmsg".into(), names, clock, style }
     }
 
     /// Whether the daemon was there when it was last heard of.
@@ -61,10 +61,11 @@ impl Watch {
     /// Connects and subscribes.
     pub(crate) async fn connect(&mut self, socket: &SocketPath) -> Result<(), Failed> {
         let (client, events) = context::connect(socket).await?;
-        let status: Status = client.call(&Request::Status {}).await.map_err(context::failed)?;
+        let status = client.call::<Status>(&Request::Status {});
+        let status = answered(Duration::ZERO, status).await.map_err(context::failed)?;
         let topics = vec![Topic::Messages, Topic::Links];
         let subscribe = Request::Subscribe(Subscribe { topics });
-        let subscribed = client.call::<Subscribed>(&subscribe).await;
+        let subscribed = answered(Duration::ZERO, client.call::<Subscribed>(&subscribe)).await;
         subscribed.map_err(context::failed)?;
         self.name = match status.name {
             Some(name) => text::one_line(&name),
@@ -74,11 +75,11 @@ impl Watch {
         Ok(())
     }
 
-    /// Fetches the peers' names.
+    /// Fetches the names.
     pub(crate) async fn refresh(&mut self) {
         let Some((client, _)) = &self.connection else { return };
-        if let Ok(Ok(fetched)) = timeout(REFRESH, fetch_peers(client)).await {
-            *self.peers.lock().unwrap_or_else(PoisonError::into_inner) = fetched;
+        if let Ok(Ok(fetched)) = timeout(REFRESH, fetch_names(client)).await {
+            *self.names.lock().unwrap_or_else(PoisonError::into_inner) = fetched;
         }
     }
 
@@ -127,8 +128,10 @@ impl Watch {
     }
 }
 
-async fn fetch_peers(client: &Client) -> Result<Peers, Stop> {
-    let mut found = Peers::default();
+async fn fetch_names(client: &Client) -> Result<Names, Stop> {
+    let status: Status = client.call(&Request::Status {}).await?;
+    let listeners = status.listeners.into_iter().map(|listener| listener.name).collect();
+    let mut found = Names { listeners, ..Names::default() };
     let mut page = Page::default();
     loop {
         let PeersPage { peers, next } = client.call(&Request::Peers(page)).await?;

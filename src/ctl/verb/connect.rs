@@ -8,6 +8,7 @@ use crate::control::protocol::{self, Connected, Probe, Probed, Request};
 use crate::ctl::context::{Context, answered};
 use crate::ctl::exit::{Exit, Failed, Stop};
 use crate::ctl::output::say;
+use crate::ctl::progress::shown;
 use crate::ctl::{text, when};
 use crate::model::{Address, Name, PeerId, PeerIdError};
 
@@ -17,30 +18,36 @@ use crate::model::{Address, Name, PeerId, PeerIdError};
 /// terminal, to be confirmed.
 #[derive(Debug, Args)]
 #[command(
-    override_usage = "distmsgctl connect [OPTIONS] [PEER_ID] <ADDRESS>",
+    allow_missing_positional = true,
     after_help = "Returns once the link is authenticated. A peer given by its ID that does not \
         answer in time is kept and dialled on (exit 4); an address alone that does not answer is \
         not kept (exit 1).\n\n\
         Examples:\n  \
         distmsgctl connect 192.0.2.7\n  \
         distmsgctl connect dm1… box.example.org:3000 --alias box\n  \
-        distmsgctl connect [2001:db8::7]:3000 --trust-on-first-use"
+        distmsgctl connect '[2001:db8::7]:3000' --trust-on-first-use"
 )]
 pub(crate) struct Connect {
     /// The peer's full ID, which must answer
     #[arg(value_name = "PEER_ID")]
-    first: String,
+    peer: Option<String>,
     /// Where the peer listens.
     #[arg(
         value_name = "ADDRESS",
         help = "HOST[:PORT], with IPv6 addresses in brackets [default port: 3000]"
     )]
-    second: Option<String>,
+    address: String,
     /// The peer's alias [default: its own name, if that is free]
     #[arg(long, value_name = "NAME")]
     alias: Option<Name>,
     /// How long to wait for the link
-    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = when::duration)]
+    #[arg(
+        long,
+        value_name = "DURATION",
+        default_value = "10s",
+        value_parser = when::duration,
+        allow_hyphen_values = true
+    )]
     timeout: Duration,
     /// Trust whoever answers, without asking
     #[arg(long)]
@@ -48,16 +55,13 @@ pub(crate) struct Connect {
 }
 
 pub(crate) async fn run(args: Connect, context: &mut Context) -> Result<Exit, Stop> {
-    let (expected, address) = match &args.second {
-        Some(address) => (Some(peer_id(&args.first)?), address),
-        None if is_like_an_id(&args.first) => {
-            let peer = peer_id(&args.first)?;
-            let text = format!("an address is missing; write 'connect {peer} HOST[:PORT]'");
-            return Err(Failed::usage(text).into());
-        }
-        None => (None, &args.first),
-    };
-    let address = Address::parse_with_default_port(address)
+    let expected = args.peer.as_deref().map(peer_id).transpose()?;
+    if let Some(id) = meant_as_id(&args.address) {
+        let peer = peer_id(id)?;
+        let text = format!("an address is missing; write 'connect {peer} HOST[:PORT]'");
+        return Err(Failed::usage(text).into());
+    }
+    let address = Address::parse_with_default_port(&args.address)
         .map_err(|error| Failed::usage(format!("address: {error}")))?;
     let peer = match expected {
         Some(peer) => peer.to_string(),
@@ -70,15 +74,16 @@ pub(crate) async fn run(args: Connect, context: &mut Context) -> Result<Exit, St
         timeout_ms: when::millis(args.timeout),
     });
     let (client, _events) = context.connect().await?;
-    let connected: Connected =
-        answered(args.timeout, client.call(&request)).await.map_err(|error| {
-            let failed = crate::ctl::context::failed(error);
-            match &*failed.code {
-                // The peer is known by its ID now, and the daemon goes on dialling it.
-                "unreachable" | "timeout" | "not_delivered" => failed.exiting(Exit::StillQueued),
-                _ => failed,
-            }
-        })?;
+    let what = || format!("connecting to {address}");
+    let connected = answered(args.timeout, client.call::<Connected>(&request));
+    let connected = shown(context.json, args.timeout, what, connected).await.map_err(|error| {
+        let failed = crate::ctl::context::failed(error);
+        match &*failed.code {
+            // The peer is known by its ID now, and the daemon goes on dialling it.
+            "unreachable" | "timeout" | "not_delivered" => failed.exiting(Exit::StillQueued),
+            _ => failed,
+        }
+    })?;
     if context.json {
         context.out.object(&connected);
     } else {
@@ -92,9 +97,20 @@ fn peer_id(text: &str) -> Result<PeerId, Failed> {
     text.parse().map_err(|error| Failed::usage(format!("peer ID '{text}': {error}")))
 }
 
-/// Whether this can only have been meant as an ID, although a host could have that name.
-fn is_like_an_id(text: &str) -> bool {
-    matches!(text.parse::<PeerId>(), Ok(_) | Err(PeerIdError::Checksum))
+/// What stands here for an address and can only have been meant as an ID, although a host could
+/// have that name: nobody is looked up by the name of a mistyped ID.
+fn meant_as_id(text: &str) -> Option<&str> {
+    // As long as the shortest beginnings that we show of IDs.
+    const LIKE_AN_ID_CHARS: usize = 11;
+    let host = text.split_once(':').map_or(text, |(host, _)| host);
+    let is_id = match host.parse::<PeerId>() {
+        Ok(_) | Err(PeerIdError::Checksum) => true,
+        Err(PeerIdError::Length(length)) => {
+            length >= LIKE_AN_ID_CHARS && host.bytes().all(|byte| byte.is_ascii_alphanumeric())
+        }
+        Err(PeerIdError::Prefix) => false,
+    };
+    is_id.then_some(host)
 }
 
 /// Asks who answers at the address, and whether that is the one meant.
@@ -109,7 +125,9 @@ async fn found_at(address: &Address, args: &Connect, context: &Context) -> Resul
     let timeout_ms = when::millis(args.timeout);
     let probe = Request::Probe(Probe { address: address.to_string(), timeout_ms });
     let (client, _events) = context.connect().await?;
-    let probed: Probed = answered(args.timeout, client.call(&probe)).await.map_err(|error| {
+    let what = || format!("asking who answers at {address}");
+    let probed = answered(args.timeout, client.call::<Probed>(&probe));
+    let probed = shown(context.json, args.timeout, what, probed).await.map_err(|error| {
         let failed = crate::ctl::context::failed(error);
         // Nothing is kept of a peer that was never seen: not "nothing came", but a failure.
         if failed.code == "timeout" { failed.exiting(Exit::Failure) } else { failed }

@@ -20,7 +20,13 @@ use crate::model::escaped;
     Examples:\n  distmsgctl discover\n  distmsgctl discover --json | jq -r 'select(.new) | .peer'")]
 pub(crate) struct Discover {
     /// How long to wait for the neighbours
-    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = when::duration)]
+    #[arg(
+        long,
+        value_name = "DURATION",
+        default_value = "30s",
+        value_parser = when::duration,
+        allow_hyphen_values = true
+    )]
     timeout: Duration,
 }
 

@@ -29,10 +29,10 @@ pub(crate) struct Inbox {
     #[arg(long, value_name = "PEER")]
     from: Option<String>,
     /// Only messages after the one with this number
-    #[arg(long, value_name = "NUMBER")]
+    #[arg(long, value_name = "NUMBER", value_parser = text::number, allow_negative_numbers = true)]
     after: Option<u64>,
     /// At most so many
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = text::number, allow_negative_numbers = true)]
     limit: Option<u64>,
 }
 

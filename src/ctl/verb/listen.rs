@@ -17,7 +17,7 @@ use crate::control::client::{CallError, Client, Events, Pending};
 use crate::control::protocol::{
     self, Ack, Done, Event, Message, MessageEvent, Request, Subscribed,
 };
-use crate::ctl::context::{self, Context, interrupted};
+use crate::ctl::context::{self, Context, answered, carrying, interrupted};
 use crate::ctl::exit::{Exit, Failed, Stop};
 use crate::ctl::message::{fill, inline_body, push_line};
 use crate::ctl::text::{self, Clock};
@@ -56,19 +56,19 @@ const GRACE: Duration = Duration::from_secs(5);
 )]
 pub(crate) struct Listen {
     /// The listener's name
-    #[arg(long, value_name = "NAME", default_value = "default", value_parser = name)]
+    #[arg(long, value_name = "LISTENER", default_value = "default", value_parser = name)]
     name: String,
     /// Leave after so many messages, and acknowledge no others
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", value_parser = text::positive, allow_negative_numbers = true)]
     count: Option<u64>,
     /// Leave after this long
-    #[arg(long, value_name = "DURATION", value_parser = when::duration)]
+    #[arg(long, value_name = "DURATION", value_parser = when::duration, allow_hyphen_values = true)]
     timeout: Option<Duration>,
     /// Only messages of this peer: alias, full ID or a unique beginning of it
     #[arg(long, value_name = "PEER")]
     from: Option<String>,
     /// Only messages received since then: a time, or how long ago
-    #[arg(long, value_name = "TIME|AGO", value_parser = when::since)]
+    #[arg(long, value_name = "TIME|AGO", value_parser = when::since, allow_hyphen_values = true)]
     since: Option<String>,
     /// Write the bytes of the bodies and nothing else
     #[arg(long, conflicts_with = "json")]
@@ -83,12 +83,18 @@ fn name(text: &str) -> Result<String, String> {
 }
 
 pub(crate) async fn run(args: Listen, context: &mut Context) -> Result<Exit, Stop> {
+    if text::stdout_was_closed() {
+        let why = "standard output is closed: nobody would see what is acknowledged; open it, or \
+                   write '>/dev/null' to acknowledge unseen";
+        return Err(Failed::local(why).into());
+    }
     let deadline = args.timeout.map(|timeout| Instant::now() + timeout);
-    let mut leave = pin!(leave(deadline));
+    // Until the daemon has answered, nobody knows whether anything came: the deadline is for later.
     let mut listening = tokio::select! {
-        leave = &mut leave => return args.verdict(leave, 0),
+        leave = self::leave(None) => return args.verdict(leave, 0),
         listening = Listening::begin(&args, context) => listening?,
     };
+    let mut leave = pin!(leave(deadline));
     let left = loop {
         if listening.wanted == 0 {
             break None;
@@ -198,7 +204,7 @@ impl Listening {
             since: args.since.clone(),
             window: u32::try_from(wanted).unwrap_or(WINDOW).min(WINDOW),
         });
-        let Subscribed { subscription } = client.call(&request).await?;
+        let Subscribed { subscription } = answered(Duration::ZERO, client.call(&request)).await?;
         Ok(Self {
             client,
             events,
@@ -268,6 +274,7 @@ impl Listening {
         }
         if inline_body(&message).is_none() {
             let body = self.client.whole_body(&message);
+            let body = answered(carrying(message.bytes as usize), body);
             let body = beside(&mut self.events, &mut self.kept, body).await?;
             fill(&mut message, body);
         }

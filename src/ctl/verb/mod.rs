@@ -8,6 +8,7 @@ pub(crate) mod forget;
 pub(crate) mod id;
 pub(crate) mod inbox;
 pub(crate) mod listen;
+pub(crate) mod listeners;
 pub(crate) mod outbox;
 pub(crate) mod peers;
 pub(crate) mod ping;

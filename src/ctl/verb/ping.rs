@@ -7,6 +7,7 @@ use clap::Args;
 use crate::control::protocol::{self, Pong, Request};
 use crate::ctl::context::{Context, answered, failed};
 use crate::ctl::exit::{Exit, Stop};
+use crate::ctl::progress::shown;
 use crate::ctl::{text, when};
 
 /// Ask a peer's node for a sign of life, end to end
@@ -20,7 +21,13 @@ pub(crate) struct Ping {
     #[arg(value_name = "PEER")]
     peer: String,
     /// How long to wait
-    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = when::duration)]
+    #[arg(
+        long,
+        value_name = "DURATION",
+        default_value = "10s",
+        value_parser = when::duration,
+        allow_hyphen_values = true
+    )]
     timeout: Duration,
 }
 
@@ -28,7 +35,9 @@ pub(crate) async fn run(args: Ping, context: &mut Context) -> Result<Exit, Stop>
     let timeout_ms = when::millis(args.timeout);
     let request = Request::Ping(protocol::Ping { peer: args.peer.clone(), timeout_ms });
     let (client, _events) = context.connect().await?;
-    let pong: Pong = answered(args.timeout, client.call(&request)).await.map_err(|error| {
+    let what = || format!("looking for {}", text::named(&args.peer));
+    let pong = answered(args.timeout, client.call::<Pong>(&request));
+    let pong = shown(context.json, args.timeout, what, pong).await.map_err(|error| {
         let failed = failed(error);
         match &*failed.code {
             "timeout" | "not_delivered" | "unreachable" => failed.exiting(Exit::NothingCame),

@@ -12,11 +12,12 @@ use clap::{Args, ValueEnum};
 use crate::control::client::CallError;
 use crate::control::protocol::{self, Sent, Wait};
 use crate::ctl::body::{self, Allowance};
-use crate::ctl::context::{self, Context, answered, interrupted};
+use crate::ctl::context::{self, Context, answered, carrying, interrupted};
 use crate::ctl::exit::{Exit, Failed, Stop};
 use crate::ctl::input::Input;
 use crate::ctl::output::{chat, say};
-use crate::ctl::{lines, when};
+use crate::ctl::progress::shown;
+use crate::ctl::{lines, text, when};
 use crate::model::limits::{KEY_BYTES_MAX, SUBJECT_BYTES_MAX};
 
 /// Send a message, and tell by the exit code what became of it
@@ -58,9 +59,15 @@ pub(crate) struct Send {
     #[arg(long, value_name = "WHAT", value_enum, default_value_t = WaitFor::Delivered)]
     wait: WaitFor,
     /// How long to wait for it; afterwards the message stays queued
-    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = when::duration)]
+    #[arg(
+        long,
+        value_name = "DURATION",
+        default_value = "10s",
+        value_parser = when::duration,
+        allow_hyphen_values = true
+    )]
     timeout: Duration,
-    /// Make a retry safe: with the same key nothing is sent twice
+    /// Make a retry safe: with the same key nothing is sent twice, and another message is refused
     #[arg(long, value_name = "KEY", value_parser = key)]
     id: Option<String>,
     /// What it is about
@@ -100,7 +107,7 @@ pub(crate) async fn run(mut args: Send, context: &mut Context) -> Result<Exit, S
     let (client, _events) = context.connect().await?;
     if args.lines {
         let (input, name) = args.input(context)?;
-        return lines::run(send, input, &name, &client, context).await;
+        return lines::run(send, args.timeout, input, &name, &client, context).await;
     }
     let mut stopped = std::pin::pin!(interrupted());
     let body = tokio::select! {
@@ -108,12 +115,15 @@ pub(crate) async fn run(mut args: Send, context: &mut Context) -> Result<Exit, S
         // Nothing was sent yet, so there is nothing to say.
         exit = &mut stopped => return Ok(exit),
     };
-    // A large body takes a while to get to the daemon.
-    let patience = args.timeout + Duration::from_millis(body.len() as u64 / 1_000);
+    let patience = args.timeout + carrying(body.len());
+    let sent = client.send_body(send.clone(), &body);
+    let whole = client.unwritten();
+    let what = || args.waits_for(whole, client.unwritten());
+    let sent = shown(context.json, args.timeout, what, answered(patience, sent));
     let sent: Sent = tokio::select! {
-        sent = answered(patience, client.send_body(send.clone(), &body)) => match sent {
-            Err(CallError::Closed | CallError::Silent) => {
-                let error = context::failed(CallError::Closed);
+        sent = sent => match sent {
+            Err(error @ (CallError::Closed | CallError::Silent)) => {
+                let error = context::failed(error);
                 let known = error.message;
                 return Err(unheard(send, Exit::Unreachable, error.code, &known).into());
             }
@@ -125,7 +135,7 @@ pub(crate) async fn run(mut args: Send, context: &mut Context) -> Result<Exit, S
         context.out.object(&sent);
         context.out.flush()?;
     } else if sent.duplicate {
-        // Said to scripts too: the body may be another one this time.
+        // Said to scripts too: this time nothing was sent.
         say(&format!(
             "{} before with this key ({}); nothing new is sent",
             word(sent.state),
@@ -152,6 +162,20 @@ impl Send {
             },
             timeout_ms: Some(when::millis(self.timeout)),
             key: self.id.clone(),
+        }
+    }
+
+    /// What is waited for when of the whole request so many bytes are left to be handed over.
+    fn waits_for(&self, whole: usize, left: usize) -> String {
+        if let Some(percent) = left.saturating_mul(100).checked_div(whole).filter(|&left| left > 0)
+        {
+            return format!("handing it to the daemon, {} % done", 100 - percent);
+        }
+        let peer = text::named(&self.peer);
+        match self.wait {
+            WaitFor::Queued => "waiting until it is on the disk here".to_owned(),
+            WaitFor::Sent => format!("waiting for a link on the way to {peer}"),
+            WaitFor::Delivered => format!("waiting for the proof that {peer} has it"),
         }
     }
 

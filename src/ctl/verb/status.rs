@@ -7,6 +7,7 @@ use crate::control::protocol::{self, Request};
 use crate::ctl::context::Context;
 use crate::ctl::exit::{Exit, Stop};
 use crate::ctl::text;
+use crate::ctl::verb::outbox;
 use crate::model::escaped;
 
 /// Show what the daemon is and how it does
@@ -64,6 +65,15 @@ fn lines(socket: &str, status: &protocol::Status) -> Vec<(&'static str, String)>
         ("outbox", stored(status.outbox_messages, status.outbox_bytes)),
         ("inbox", stored(status.inbox_messages, status.inbox_bytes)),
     ];
+    if let Some(last) = &status.last_given_up {
+        let told = format!(
+            "{}, the last one for {}: {}; see 'distmsgctl outbox'",
+            text::count(status.given_up, "message"),
+            text::peer_label(last.alias.as_deref(), &last.to),
+            outbox::reason(last.reason)
+        );
+        lines.push(("given up", told));
+    }
     for listener in &status.listeners {
         let attached = text::count(listener.clients, "client");
         let told = format!("{}: {} unread, {attached} attached", listener.name, listener.unread);

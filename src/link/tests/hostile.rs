@@ -223,7 +223,7 @@ async fn a_stranger_learns_nothing_but_the_reason() {
         channel.writer.write(&hello).await.expect("sent");
         match channel.reader.read_handshake_frame().await {
             Ok(Frame::Close { reason: CloseReason::Network, text }) => {
-                assert_eq!(&*text, "the dialler did not prove that it has the network's key")
+                assert_eq!(&*text, "this node did not prove that it has the network's key")
             }
             other => panic!("{other:?} instead of Close"),
         }
@@ -251,10 +251,9 @@ async fn a_reflected_and_a_replayed_proof_are_refused_and_no_record_is_shown() {
         let answer = Frame::Hello(hello(&closed(1), proof, record(9)));
         channel.writer.write(&answer).await.expect("sent");
         match node.dial_error().await {
-            DialError::Refused { reason: CloseReason::Network, text, .. } => assert_eq!(
-                text, "the listener did not prove that it has the network's key",
-                "{what}"
-            ),
+            DialError::Refused { reason: CloseReason::Network, text, .. } => {
+                assert_eq!(text, "the peer did not prove that it has the network's key", "{what}")
+            }
             other => panic!("{what}: {other:?}"),
         }
         let last = channel.reader.read_handshake_frame().await;
@@ -276,11 +275,7 @@ async fn another_version_and_other_first_frames_are_refused_with_a_reason() {
     later.version = 2;
     let oversize = Bytes::from(vec![1; 9_000]);
     let cases: [(Bytes, CloseReason, &str); 4] = [
-        (
-            later.encode(),
-            CloseReason::Version,
-            "the dialler speaks version 2, the listener version 1",
-        ),
+        (later.encode(), CloseReason::Version, "this node speaks version 2, the peer version 1"),
         (ping(1), CloseReason::Protocol, "not a hello as first frame"),
         (Bytes::from_static(&[0xee]), CloseReason::Protocol, "invalid frame type"),
         (oversize, CloseReason::Protocol, "hello is over its limit"),
@@ -296,7 +291,12 @@ async fn another_version_and_other_first_frames_are_refused_with_a_reason() {
             other => panic!("{other:?} instead of {expected:?}"),
         }
         let (_, reason) = node.refused().await;
-        assert_eq!(reason, format!("{expected}: {expected_text}"));
+        // Who "this node" is depends on who reads.
+        let here = match expected {
+            CloseReason::Version => "this node speaks version 1, the peer version 2",
+            _ => expected_text,
+        };
+        assert_eq!(reason, format!("{expected}: {here}"));
     }
 }
 

@@ -7,6 +7,7 @@ use tokio::net::TcpStream;
 use tokio::time::sleep;
 
 use super::*;
+use crate::model::limits::REASON_BYTES_MAX;
 use crate::wire::{CloseReason, Tail};
 
 #[tokio::test]
@@ -98,12 +99,20 @@ async fn a_node_cannot_link_to_itself() {
 #[tokio::test]
 async fn only_members_of_the_same_network_link() {
     let open = || Membership::Open;
+    // Each operator reads of "this node" and "the peer", and what to do about it.
+    let join = "this node is in the open network, the peer in a closed network; to join it, write \
+                network = \"closed\" and put a copy of its network.key in place";
+    let let_in = "this node is in a closed network, the peer in the open one; only who has a copy \
+                  of its network.key can link with it";
+    let different = "the two are in different closed networks; to join the peer's, put a copy of \
+                     its network.key in place of this node's";
     let cases = [
-        (open(), closed(1), "the listener is in a closed network, the dialler in the open one"),
-        (closed(1), open(), "the dialler is in a closed network, the listener in the open one"),
-        (closed(1), closed(2), "the two are in different closed networks"),
+        (open(), closed(1), join, let_in),
+        (closed(1), open(), let_in, join),
+        (closed(1), closed(2), different, different),
     ];
-    for (dialler, listener, why) in cases {
+    for (dialler, listener, why, why_there) in cases {
+        assert!(why.len() <= REASON_BYTES_MAX, "it travels whole: {why}");
         let mut a = Node::start_with(1, dialler, |_| {}).await;
         let mut b = Node::start_with(2, listener, |_| {}).await;
         a.dial(1, &b);
@@ -111,7 +120,7 @@ async fn only_members_of_the_same_network_link() {
         assert_eq!(a.dial_error().await, DialError::Refused { peer: b.peer, reason, text });
         let (peer, reason) = b.refused().await;
         assert_eq!(peer, Some(a.peer));
-        assert_eq!(reason, format!("the peer is in another network: {why}"));
+        assert_eq!(reason, format!("the peer is in another network: {why_there}"));
     }
     let mut a = Node::start_with(1, closed(1), |_| {}).await;
     let mut b = Node::start_with(2, closed(1), |_| {}).await;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::desk::seconds;
 use super::listeners::{AskedBy, Listening};
-use super::storage::Asked;
+use super::storage::{Asked, WhichPage};
 use super::{About, Caller, ClientId, Core};
 use crate::control::Call;
 use crate::control::protocol::{
@@ -131,6 +131,7 @@ impl Core {
             Request::Ping(request) => self.on_ping(now, caller, &request),
             Request::Discover(request) => self.on_discover(now, caller, &request),
             Request::Listen(request) => self.on_listen(caller, &request),
+            Request::RemoveListener(request) => self.on_remove_listener(caller, request),
             Request::Ack(request) => self.on_ack(caller, &request),
             Request::Subscribe(request) => self.on_subscribe(now, caller, &request),
             Request::Unsubscribe(subscribed) => self.on_unsubscribe(now, caller, subscribed),
@@ -223,7 +224,7 @@ impl Core {
     fn on_unsubscribe(&mut self, now: Now, caller: Caller, subscribed: Unsubscribe) {
         let listening = Listening { client: caller.client, subscription: subscribed.subscription };
         let known = self.clients.subscriptions.remove(&listening).is_some();
-        if known | self.detach(listening) {
+        if known | self.detach(now, listening) {
             self.observe(now);
             self.done_later(caller);
         } else {
@@ -238,7 +239,7 @@ impl Core {
     }
 
     pub(super) fn on_client_gone(&mut self, now: Now, client: ClientId) {
-        self.detach_all(client);
+        self.detach_all(now, client);
         let mine = |ping: &&Pinging| ping.caller.client == client;
         let pings = self.clients.pings.iter().filter(|(_, ping)| mine(ping));
         let pings: Vec<u64> = pings.map(|(number, _)| *number).collect();
@@ -272,7 +273,8 @@ impl Core {
             Ok(after) => {
                 let messages_max = page_size(page.limit);
                 let question = Question::Outbox { after: Row(after), messages_max };
-                self.storage.ask(Asked::OutboxPage(caller), question);
+                let which = if after == 0 { WhichPage::First } else { WhichPage::Later };
+                self.storage.ask(Asked::OutboxPage(caller, which), question);
             }
             Err(_) => {
                 let text = "after must be the 'next' of the page before";

@@ -1,17 +1,17 @@
 //! The counter where messages are handed in: numbering, keys, and who waits for what.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::storage::Asked;
-use super::{Caller, Core};
+use super::{Caller, Core, Effect};
 use crate::control::SendRequest;
 use crate::control::protocol::{ErrorCode, Failure, Reply, Sent, Wait};
-use crate::courier::{self, GivenUp, QueueState};
+use crate::courier::{self, QueueState};
 use crate::crypto::message_id;
-use crate::model::limits::{MESSAGE_LIFETIME_MAX, STORED_OVERHEAD_BYTES};
+use crate::model::limits::{GIVEN_UP_MAX, MESSAGE_LIFETIME_MAX, STORED_OVERHEAD_BYTES};
 use crate::model::{
-    Incarnation, Limits, MessageId, Monotonic, Now, Occupancy, Outgoing, PeerId, Row, Sequence,
-    Span, Uid,
+    GivenUp, Incarnation, Limits, MessageId, Monotonic, Now, Occupancy, Outgoing, PeerId, Row,
+    Sequence, Span, Timestamp, Uid, WhyGivenUp,
 };
 use crate::store::op::{KeyRow, KeyState, Op, OutboxSummary, Question};
 
@@ -70,6 +70,8 @@ pub(super) struct Desk {
     /// What became of messages while their key was being looked up: the answer, written down
     /// before, does not know it, and whoever asked would wait for what has happened already.
     settled: BTreeMap<Box<str>, KeyState>,
+    /// The newest messages that were given up, for people who did not wait for them.
+    given_up: VecDeque<GivenUp>,
 }
 
 impl Desk {
@@ -77,6 +79,7 @@ impl Desk {
         incarnation: Incarnation,
         last_row: Row,
         outbox: &[OutboxSummary],
+        given_up: Vec<GivenUp>,
         limits: &Limits,
     ) -> Self {
         let messages = outbox.iter().map(|row| row.messages).sum();
@@ -97,6 +100,7 @@ impl Desk {
             keys_busy: BTreeSet::new(),
             keys_waiting: BTreeMap::new(),
             settled: BTreeMap::new(),
+            given_up: given_up.into(),
         }
     }
 
@@ -160,6 +164,11 @@ impl Desk {
         }
     }
 
+    /// What was given up as lately as a message may wait, the newest last.
+    pub(super) fn given_up(&self, now: Timestamp) -> impl DoubleEndedIterator<Item = &GivenUp> {
+        self.given_up.iter().filter(move |message| message.at + MESSAGE_LIFETIME_MAX > now)
+    }
+
     fn leave(&mut self, messages: u64, bytes: u64) {
         self.messages = self.messages.saturating_sub(messages);
         let bytes = bytes.saturating_add(STORED_OVERHEAD_BYTES.saturating_mul(messages));
@@ -214,8 +223,9 @@ impl Core {
             Some(key) => {
                 let key = key.clone();
                 self.desk.keys_busy.insert(key.clone());
+                let (subject, body) = (request.subject.clone(), request.body.clone());
                 let asked = Asked::Key(caller, Box::new(request), recipient);
-                self.storage.ask(asked, Question::Key { key });
+                self.storage.ask(asked, Question::Key { key, subject, body });
             }
         }
     }
@@ -245,9 +255,15 @@ impl Core {
         let settled = self.desk.settled.remove(key).or_else(|| self.storage.unwritten_state(key));
         let Some(known) = known else { return self.queue(now, caller, request, recipient) };
         self.desk.keys_busy.remove(key);
-        if known.recipient != recipient {
-            let text = "this key was used for a message to another peer; use another key";
-            return self.fail(caller, Failure::new(ErrorCode::InvalidParams, text));
+        let conflict = match known.is_same {
+            _ if known.recipient != recipient => Some("for a message to another peer"),
+            false => Some("with another subject or body"),
+            true => None,
+        };
+        if let Some(how) = conflict {
+            let text = format!("this key was used {how}, nothing is sent; use another key");
+            let failure = Failure::new(ErrorCode::KeyConflict, text);
+            return self.fail(caller, about(failure, known.id));
         }
         match settled.unwrap_or(known.state) {
             KeyState::Delivered => self.tell_sent(caller, known.id, Wait::Delivered, true),
@@ -345,30 +361,39 @@ impl Core {
     /// The recipient has these messages. That is told at once: should it be forgotten with a crash,
     /// the recipient says it again.
     pub(super) fn on_delivered(&mut self, rows: &[Row], bytes: u64) {
-        self.leave_outbox(rows, bytes, KeyState::Delivered);
+        self.desk.leave(rows.len() as u64, bytes);
+        self.storage.in_company(Op::Unqueue { rows: rows.to_vec() });
         for row in rows {
+            self.settle_key(*row, KeyState::Delivered);
             for waiter in self.desk.take_waiters(*row) {
                 self.tell_sent(waiter.caller, waiter.id, Wait::Delivered, waiter.duplicate);
             }
         }
     }
 
-    pub(super) fn on_given_up(&mut self, rows: &[Row], bytes: u64, why: GivenUp) {
-        self.leave_outbox(rows, bytes, KeyState::Expired);
-        let (code, text) = match why {
-            GivenUp::Expired => {
-                (ErrorCode::Expired, "it expired before it was delivered, and was given up")
-            }
-            GivenUp::TooLarge => (
-                ErrorCode::TooLarge,
-                "the recipient does not accept messages of this size; send it in parts",
-            ),
-        };
-        for row in rows {
-            for waiter in self.desk.take_waiters(*row) {
+    /// Who waits for them is told; for who does not, it is kept and logged.
+    pub(super) fn on_given_up(&mut self, messages: Vec<GivenUp>) {
+        for message in &messages {
+            self.desk.leave(1, message.bytes);
+            self.storage.in_company(Op::GiveUp(Box::new(message.clone())));
+            self.settle_key(message.row, KeyState::Expired);
+            let (code, text) = match message.why {
+                WhyGivenUp::Expired => {
+                    (ErrorCode::Expired, "it expired before it was delivered, and was given up")
+                }
+                WhyGivenUp::TooLarge => (
+                    ErrorCode::TooLarge,
+                    "the recipient does not accept messages of this size; send it in parts",
+                ),
+            };
+            for waiter in self.desk.take_waiters(message.row) {
                 self.fail(waiter.caller, about(Failure::new(code, text), waiter.id));
             }
         }
+        let given_up = &mut self.desk.given_up;
+        given_up.extend(messages.iter().cloned());
+        given_up.drain(..given_up.len().saturating_sub(GIVEN_UP_MAX as usize));
+        self.out.effects.push(Effect::GivenUp(messages));
     }
 
     /// The daemon stops: nobody will hear what becomes of these.
@@ -407,16 +432,13 @@ impl Core {
         }
     }
 
-    fn leave_outbox(&mut self, rows: &[Row], bytes: u64, state: KeyState) {
-        self.desk.leave(rows.len() as u64, bytes);
-        self.storage.in_company(Op::Unqueue { rows: rows.to_vec() });
-        for row in rows {
-            if let Some(key) = self.desk.keys.remove(row) {
-                if self.desk.keys_busy.contains(&key) {
-                    self.desk.settled.insert(key.clone(), state);
-                }
-                self.storage.in_company(Op::KeyState { key, state });
+    /// What became of a message, if it was sent with a key.
+    fn settle_key(&mut self, row: Row, state: KeyState) {
+        if let Some(key) = self.desk.keys.remove(&row) {
+            if self.desk.keys_busy.contains(&key) {
+                self.desk.settled.insert(key.clone(), state);
             }
+            self.storage.in_company(Op::KeyState { key, state });
         }
     }
 

@@ -14,6 +14,8 @@ mod occupancy;
 mod peers;
 mod record;
 mod storage;
+#[cfg(test)]
+mod tests;
 mod views;
 
 use std::collections::BTreeMap;
@@ -25,7 +27,9 @@ use crate::control::protocol::{Event, Failure, Reply, TrafficAction, TrafficEven
 use crate::control::{Call, Outgoing as ToClient, RequestId};
 use crate::courier::{self, Courier};
 use crate::crypto::{Identity, Random};
-use crate::model::{Address, Incarnation, Limits, Monotonic, Name, NetworkId, Now, PeerId, Span};
+use crate::model::{
+    Address, GivenUp, Incarnation, Limits, Monotonic, Name, NetworkId, Now, PeerId, Span,
+};
 use crate::router::{self, Router};
 use crate::store::op::{Completion, Query, Snapshot, Transaction};
 use crate::wire::{CloseReason, Frame};
@@ -38,7 +42,7 @@ use links::Links;
 use listeners::Listeners;
 use peers::Peers;
 use record::OwnRecord;
-use storage::Storage;
+use storage::{Storage, waiting_of};
 
 /// A control client, for as long as it is connected. Never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -120,6 +124,12 @@ pub enum DialFailure {
     /// Nothing answered, or nothing that speaks the protocol.
     Unreachable {
         /// What happened, for people.
+        reason: String,
+    },
+    /// The peer is there, and it is we who cannot take the link: its record does not hold by our
+    /// clock, or we have too many links.
+    Unacceptable {
+        /// What is the matter, for people.
         reason: String,
     },
 }
@@ -224,6 +234,8 @@ pub enum Effect {
     },
     /// Use this record in hellos from now on.
     Record(Bytes),
+    /// Log that these messages, for one recipient and for one reason, were given up.
+    GivenUp(Vec<GivenUp>),
     /// Stop the daemon: the store failed.
     Stop {
         /// What happened, with the remedy.
@@ -273,7 +285,7 @@ impl Core {
             sessions: snapshot.sessions,
             windows: snapshot.windows,
             partials: snapshot.partials,
-            waiting: snapshot.outbox.iter().map(|row| (row.recipient, row.messages)).collect(),
+            waiting: snapshot.outbox.iter().map(waiting_of).collect(),
             last_cursor: snapshot.last_cursor,
             inbox_bytes: snapshot.inbox_bytes,
         };
@@ -284,7 +296,13 @@ impl Core {
         let mut core = Self {
             me,
             links: Links::new(links_auto, limits.links_max, now),
-            desk: Desk::new(incarnation, snapshot.last_row, &snapshot.outbox, &limits),
+            desk: Desk::new(
+                incarnation,
+                snapshot.last_row,
+                &snapshot.outbox,
+                snapshot.given_up,
+                &limits,
+            ),
             listeners: Listeners::new(
                 &snapshot.listeners,
                 snapshot.last_cursor,
@@ -461,7 +479,7 @@ impl Core {
             Output::Learned { record, via, new, discovered } => {
                 self.on_learned(now, &record, via, new, discovered);
             }
-            Output::Dropped { peer } => self.on_record_dropped(&peer),
+            Output::Dropped { peer } => self.storage.record_dropped(peer),
             Output::OwnRecordAhead { sequence } => {
                 self.record.see(sequence);
                 self.renew_record(now);
@@ -500,7 +518,9 @@ impl Core {
             Output::Notify { kind, header } => {
                 self.router.handle(now, router::Input::Notify { kind, header });
             }
-            Output::Load { recipient, after } => self.load_outbox(recipient, after),
+            Output::Load { recipient, after, bytes_max } => {
+                self.load_outbox(recipient, after, bytes_max);
+            }
             Output::Store(changes) => self.storage.receive(changes),
             Output::StorePrekeys(changes) => self.storage.later_all(changes),
             Output::Arrived(arrivals) => self.on_arrived(now, arrivals),
@@ -513,9 +533,7 @@ impl Core {
                 }
                 self.on_delivered(&rows, bytes);
             }
-            Output::GivenUp { recipient: _, rows, bytes, why } => {
-                self.on_given_up(&rows, bytes, why);
-            }
+            Output::GivenUp(messages) => self.on_given_up(messages),
             Output::Pong { ping, rtt, attempts } => self.on_pong(ping, rtt, attempts),
             Output::Prekeys => self.renew_record(now),
         }

@@ -15,7 +15,7 @@ impl Core {
         all.extend(self.clients.occupancy(limits.clients_max));
         all.extend(self.listeners.occupancy(limits.clients_max));
         all.extend(self.desk.occupancy());
-        all.extend(self.storage.occupancy());
+        all.extend(self.storage.occupancy(limits.records_max));
         all
     }
 }

@@ -9,6 +9,7 @@ use crate::control::protocol::{
     Discover, DiscoverCounts, DiscoveredEvent, ErrorCode, Event, Failure, PeerRef, Reply, SetAlias,
 };
 use crate::courier;
+use crate::model::limits::KNOWN_PEERS_MAX;
 use crate::model::{Address, Monotonic, Name, Now, Occupancy, PeerId, SignedRecord, Span, escaped};
 use crate::router::{self, DiscoverOutcome};
 use crate::store::op::{Op, PeerRow};
@@ -19,8 +20,6 @@ const CANDIDATES_MAX: usize = 4;
 /// Peers remembered as acquainted by their receipts.
 const ACQUAINTED_MAX: usize = 100_000;
 
-/// Peers that the operator may name or connect.
-const KNOWN_MAX: usize = 100_000;
 /// Clients that wait for a discover to end.
 const DISCOVERING_MAX: usize = 1_024;
 
@@ -78,20 +77,11 @@ impl Peers {
 
     pub(super) fn occupancy(&self) -> [Occupancy; 4] {
         [
-            Occupancy::new("peers of the operator", self.known.len(), KNOWN_MAX),
+            Occupancy::new("peers of the operator", self.known.len(), KNOWN_PEERS_MAX),
             Occupancy::new("aliases", self.aliases.len(), self.known.len()),
             Occupancy::new("peers that sent receipts", self.acquainted.len(), ACQUAINTED_MAX),
             Occupancy::new("clients that discover", self.discovering.len(), DISCOVERING_MAX),
         ]
-    }
-
-    /// Whether the operator may name or connect one more peer.
-    pub(super) fn has_room_for(&self, peer: &PeerId) -> Result<(), Failure> {
-        if self.known.len() < KNOWN_MAX || self.known.contains_key(peer) {
-            return Ok(());
-        }
-        let text = format!("{KNOWN_MAX} peers are named or connected already; forget some");
-        Err(Failure::new(ErrorCode::Busy, text))
     }
 
     fn is_standing(&self, peer: &PeerId) -> bool {
@@ -103,6 +93,7 @@ impl Core {
     pub(super) fn restore_peers(&mut self, now: Now, rows: Vec<PeerRow>) {
         for row in rows {
             let PeerRow { peer, record, alias, dial } = row;
+            self.storage.note_row(peer);
             if alias.is_some() || dial.is_some() {
                 if let Some(alias) = &alias {
                     self.peers.aliases.insert(alias.clone(), peer);
@@ -185,12 +176,12 @@ impl Core {
         }
         let standing = self.peers.is_standing(&peer);
         self.router.handle(now, router::Input::Standing { peer, known: standing });
-        let op = self.peer_op(peer);
-        self.storage.later(op);
+        // At once, in order: an alias may be taken from one peer for another.
+        self.storage.later(self.peer_op(peer));
     }
 
-    /// Everything known of a peer, to be stored.
-    fn peer_op(&self, peer: PeerId) -> Op {
+    /// The change that stores everything known of a peer.
+    pub(super) fn peer_op(&self, peer: PeerId) -> Op {
         let known = self.peers.known.get(&peer).cloned().unwrap_or_default();
         let record = self.router.record(&peer).map(|record| record.bytes.clone());
         if record.is_none() && known.alias.is_none() && known.dial.is_none() {
@@ -205,18 +196,32 @@ impl Core {
             Ok(peer) => peer,
             Err(failure) => return self.fail(caller, failure),
         };
-        if let Err(failure) = self.peers.has_room_for(&peer) {
-            return self.fail(caller, failure);
-        }
         let alias = match request.alias.as_deref().map(|alias| self.free_alias(alias, peer)) {
             None => None,
             Some(Ok(alias)) => Some(alias),
             Some(Err(failure)) => return self.fail(caller, failure),
         };
+        if alias.is_some()
+            && let Err(failure) = self.room_for_known(&peer)
+        {
+            return self.fail(caller, failure);
+        }
         let mut known = self.peers.known(&peer).cloned().unwrap_or_default();
         known.alias = alias;
         self.set_known(now, peer, known);
         self.done_later(caller);
+    }
+
+    /// Whether the operator may have one more peer, unless this one is among them.
+    pub(super) fn room_for_known(&self, peer: &PeerId) -> Result<(), Failure> {
+        if self.peers.known.len() < KNOWN_PEERS_MAX || self.peers.known.contains_key(peer) {
+            return Ok(());
+        }
+        let text = format!(
+            "{KNOWN_PEERS_MAX} peers have an alias or are connected, and there may be no more; \
+             forget one with 'distmsgctl forget PEER'"
+        );
+        Err(Failure::new(ErrorCode::TooLarge, text))
     }
 
     /// An alias that the peer may have.
@@ -252,7 +257,6 @@ impl Core {
         self.router.handle(now, router::Input::Forget(peer));
         self.courier.handle(now, courier::Input::Forget(peer));
         self.set_known(now, peer, Known::default());
-        self.storage.later(Op::DropPeer(peer));
         self.done_later(caller);
     }
 
@@ -265,8 +269,7 @@ impl Core {
         discovered: bool,
     ) {
         let peer = record.record.peer;
-        let op = self.peer_op(peer);
-        self.storage.later_if_room(op);
+        self.storage.record_learned(peer);
         self.courier.handle(now, courier::Input::Nudge { peer: Some(peer) });
         if discovered {
             let event = Event::Discovered(DiscoveredEvent {
@@ -280,11 +283,6 @@ impl Core {
                 self.out.tell(caller.client, ToClient::Event(event.clone()));
             }
         }
-    }
-
-    pub(super) fn on_record_dropped(&mut self, peer: &PeerId) {
-        let op = self.peer_op(*peer);
-        self.storage.later_if_room(op);
     }
 
     pub(super) fn on_discover(&mut self, now: Now, caller: Caller, request: &Discover) {

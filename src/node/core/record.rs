@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Core, Effect};
 use crate::crypto::{Domain, Identity};
-use crate::model::limits::{RECORD_ADDRESSES_MAX, RECORD_LIFETIME_MAX};
+use crate::model::limits::{CLOCK_SKEW_MAX, RECORD_ADDRESSES_MAX, RECORD_LIFETIME_MAX};
 use crate::model::{Address, Name, NetworkId, Now, Record, SignedRecord};
 use crate::router;
 use crate::wire::{encode_record, fit_record, record_with_signature};
@@ -53,7 +53,11 @@ impl Core {
     /// Makes, signs and announces a new record.
     pub(super) fn renew_record(&mut self, now: Now) {
         let own = &mut self.record;
-        own.sequence = own.sequence.saturating_add(1).max(now.wall.as_millis());
+        let next = own.sequence.saturating_add(1).max(now.wall.as_millis());
+        // After a clock that was far ahead, whatever follows is as void as what came before: begin
+        // again. Whoever believed those records drops them when its own clock is right.
+        let is_void = next > (now.wall + CLOCK_SKEW_MAX).as_millis();
+        own.sequence = if is_void { now.wall.as_millis() } else { next };
         let prekeys = self.courier.prekeys();
         // The record lives as long as the prekey in it is good, and no longer than records may.
         let lifetime = now.wall + RECORD_LIFETIME_MAX;

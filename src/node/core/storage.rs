@@ -8,8 +8,10 @@ use super::{Caller, Core, Effect};
 use crate::control::SendRequest;
 use crate::control::protocol::{Done, ErrorCode, Failure, Reply};
 use crate::courier::{self, Change};
-use crate::model::{Monotonic, Now, Occupancy, Outgoing, PeerId, Row, Span};
-use crate::store::op::{Answer, Completion, KeyState, Op, Query, Question, Transaction};
+use crate::model::{Incarnation, Monotonic, Now, Occupancy, Outgoing, PeerId, Row, Span};
+use crate::store::op::{
+    Answer, Completion, KeyState, Op, OutboxSummary, Pruned, Query, Question, Transaction,
+};
 
 /// Between two tries to store what there was no room for.
 const RETRY_INTERVAL: Span = Span::from_secs(1);
@@ -18,14 +20,12 @@ const RETRY_INTERVAL: Span = Span::from_secs(1);
 const COMPANY_INTERVAL: Span = Span::from_millis(5);
 /// Messages loaded from the outbox at once.
 const LOAD_MESSAGES_MAX: usize = 1_024;
-/// Changes that can be learned again wait for the store only behind so many others.
-const LATER_IF_ROOM_MAX: usize = 16_384;
-/// Changes that wait for the store: those, and what the operator and what was delivered asked for.
-const LATER_MAX: usize = 4 * LATER_IF_ROOM_MAX;
+/// Changes that wait for the store: what the operator and what was delivered asked for.
+const LATER_MAX: usize = 65_536;
 /// Transactions under way: one for each batch of sends while the disk is busy, and few others.
 const TRANSACTIONS_MAX: usize = 65_536;
-/// Bytes loaded from the outbox at once.
-const LOAD_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Records of peers stored at once: what waits behind them waits for no more.
+const RECORDS_AT_ONCE: usize = 256;
 
 /// What to do when a transaction is on disk.
 #[derive(Debug)]
@@ -35,16 +35,80 @@ enum Then {
     /// New messages are in the outbox.
     Queued(Vec<Queueing>),
     /// Tell who waits. If there was no room, the same again later.
-    Later(Vec<Op>, Vec<(Caller, Reply)>),
+    Later(Later),
+}
+
+/// Changes that nothing has to wait for, and who waits for them all the same.
+#[derive(Debug, Default)]
+struct Later {
+    ops: Vec<Op>,
+    /// Peers whose records changed, and are written after `ops`.
+    records: Vec<PeerId>,
+    waiting: Vec<(Caller, Reply)>,
+}
+
+/// Peers whose rows on disk are not what is known of them, because their records changed. What they
+/// should be is looked up when it is written: at most one change for each, however long that takes.
+#[derive(Debug, Default)]
+struct ChangedRecords {
+    /// Those with a row on disk, or on its way there.
+    rows: BTreeSet<PeerId>,
+    /// Those with a newer record. They can be learned again, and wait while there is no room.
+    learned: BTreeSet<PeerId>,
+    /// Those that lost their record and have a row: writing that down makes room.
+    dropped: BTreeSet<PeerId>,
+}
+
+impl ChangedRecords {
+    fn learn(&mut self, peer: PeerId) {
+        self.dropped.remove(&peer);
+        self.learned.insert(peer);
+    }
+
+    fn drop(&mut self, peer: PeerId) {
+        self.learned.remove(&peer);
+        if self.rows.contains(&peer) {
+            self.dropped.insert(peer);
+        }
+    }
+
+    fn is_empty(&self, full: bool) -> bool {
+        self.dropped.is_empty() && (full || self.learned.is_empty())
+    }
+
+    /// Those to be written now, at most so many.
+    fn take(&mut self, full: bool, most: usize) -> Vec<PeerId> {
+        let mut taken = Vec::new();
+        let all = [(&mut self.dropped, true), (&mut self.learned, !full)];
+        for peers in all.into_iter().filter_map(|(peers, now)| now.then_some(peers)) {
+            while taken.len() < most
+                && let Some(peer) = peers.pop_first()
+            {
+                taken.push(peer);
+            }
+        }
+        taken
+    }
+
+    /// Notes what rows there will be.
+    fn note(&mut self, ops: &[Op]) {
+        for op in ops {
+            match op {
+                Op::Peer(row) => self.rows.insert(row.peer),
+                Op::DropPeer(peer) => self.rows.remove(peer),
+                _ => false,
+            };
+        }
+    }
 }
 
 /// What a question was for.
 #[derive(Debug)]
 pub(super) enum Asked {
-    /// The courier wants more messages for a recipient.
-    Outbox(PeerId),
+    /// The courier wants more messages for a recipient, of so many bytes.
+    Outbox(PeerId, usize),
     /// A listing of the outbox.
-    OutboxPage(Caller),
+    OutboxPage(Caller, WhichPage),
     /// Something about the inbox.
     Inbox(AskedBy),
     /// A piece of a body.
@@ -53,15 +117,25 @@ pub(super) enum Asked {
     Key(Caller, Box<SendRequest>, PeerId),
 }
 
+/// Which page of a list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum WhichPage {
+    First,
+    Later,
+}
+
 /// What is on its way to the store.
 #[derive(Debug, Default)]
 pub(super) struct Storage {
     token: u64,
     /// What the courier wants stored.
     received: Option<Vec<Change>>,
-    /// Changes that nothing has to wait for, and who waits for them all the same.
+    /// Changes that nothing has to wait for.
     later: Vec<Op>,
+    /// Who waits for them all the same.
     waiting: Vec<(Caller, Reply)>,
+    /// Records of peers that changed.
+    records: ChangedRecords,
     /// Whether some of `later` should not wait for company.
     urgent: bool,
     /// Until when the rest of it does.
@@ -90,17 +164,13 @@ impl Storage {
         self.later.push(op);
     }
 
-    /// A change that is worth having, but can be learned again: not while there is no room, nor
-    /// when too many wait already.
-    pub(super) fn later_if_room(&mut self, op: Op) {
-        if !self.full && self.later.len() < LATER_IF_ROOM_MAX {
-            self.later(op);
-        }
-    }
-
     /// What clients asked for is bounded by the requests that they may have without a reply.
-    pub(super) fn occupancy(&self) -> [Occupancy; 3] {
+    /// There are so many records at most.
+    pub(super) fn occupancy(&self, records_max: usize) -> [Occupancy; 4] {
+        let records = self.records.learned.len() + self.records.dropped.len();
+        let records_max = records_max.saturating_add(self.records.rows.len());
         [
+            Occupancy::new("records to store", records, records_max),
             Occupancy::new("changes to store", self.later.len(), LATER_MAX),
             Occupancy::new("transactions under way", self.then.len(), TRANSACTIONS_MAX),
             Occupancy::new("questions to ask", self.asking.len(), 0),
@@ -110,6 +180,23 @@ impl Storage {
     pub(super) fn later_all(&mut self, changes: Vec<Change>) {
         self.urgent = true;
         self.later.extend(changes.into_iter().map(op_of));
+    }
+
+    /// A peer has a newer record than the one on disk.
+    pub(super) fn record_learned(&mut self, peer: PeerId) {
+        self.urgent = true;
+        self.records.learn(peer);
+    }
+
+    /// A peer has no record any more.
+    pub(super) fn record_dropped(&mut self, peer: PeerId) {
+        self.urgent = true;
+        self.records.drop(peer);
+    }
+
+    /// A peer has a row on disk.
+    pub(super) fn note_row(&mut self, peer: PeerId) {
+        self.records.rows.insert(peer);
     }
 
     /// A change that waits for company: should it be lost with a crash, it will be made again.
@@ -154,11 +241,12 @@ impl Storage {
 
     /// Messages that left the outbox, if that is not written yet.
     fn unwritten_rows(&self) -> BTreeSet<Row> {
-        let rows = self.later.iter().filter_map(|op| match op {
-            Op::Unqueue { rows } => Some(rows),
-            _ => None,
+        let rows = self.later.iter().flat_map(|op| match op {
+            Op::Unqueue { rows } => rows.as_slice(),
+            Op::GiveUp(message) => std::slice::from_ref(&message.row),
+            _ => &[],
         });
-        rows.flatten().copied().collect()
+        rows.copied().collect()
     }
 
     fn transact(&mut self, ops: Vec<Op>, then: Then) -> Effect {
@@ -194,7 +282,9 @@ impl Core {
 
     fn commit_later(&mut self, now: Now, company: bool) {
         let storage = &mut self.storage;
-        let idle = storage.later.is_empty() && storage.waiting.is_empty();
+        let idle = storage.later.is_empty()
+            && storage.waiting.is_empty()
+            && storage.records.is_empty(storage.full);
         let on_its_way = storage.later_on_its_way && !storage.ending;
         if idle || on_its_way || storage.retry_at.is_some() {
             return;
@@ -205,9 +295,16 @@ impl Core {
         }
         (storage.urgent, storage.company_until) = (false, None);
         storage.later_on_its_way = true;
-        let ops = std::mem::take(&mut storage.later);
-        let waiting = std::mem::take(&mut storage.waiting);
-        let effect = storage.transact(ops.clone(), Then::Later(ops, waiting));
+        let most = if storage.ending { usize::MAX } else { RECORDS_AT_ONCE };
+        let later = Later {
+            ops: std::mem::take(&mut storage.later),
+            records: storage.records.take(storage.full, most),
+            waiting: std::mem::take(&mut storage.waiting),
+        };
+        let mut ops = later.ops.clone();
+        ops.extend(later.records.iter().map(|peer| self.peer_op(*peer)));
+        self.storage.records.note(&ops);
+        let effect = self.storage.transact(ops, Then::Later(later));
         self.out.effects.push(effect);
     }
 
@@ -224,14 +321,14 @@ impl Core {
 
     pub(super) fn on_completion(&mut self, now: Now, completion: Completion) {
         match completion {
-            Completion::Committed { token, pruned } => {
+            Completion::Committed { token, pruned, kept_windows } => {
                 self.storage.full = false;
-                if pruned.messages > 0 {
+                if pruned != Pruned::default() {
                     self.listeners.on_pruned(now.mono, pruned.messages);
                     self.courier.handle(now, courier::Input::Pruned { bytes: pruned.bytes });
                 }
                 if let Some(then) = self.storage.then.remove(&token) {
-                    self.on_committed(now, then);
+                    self.on_committed(now, then, kept_windows);
                 }
             }
             Completion::Full { token } => {
@@ -249,17 +346,17 @@ impl Core {
         }
     }
 
-    fn on_committed(&mut self, now: Now, then: Then) {
+    fn on_committed(&mut self, now: Now, then: Then, kept_windows: Vec<(PeerId, Incarnation)>) {
         match then {
             Then::Received => {
-                self.courier.handle(now, courier::Input::Stored);
+                self.courier.handle(now, courier::Input::Stored { kept_windows });
                 // The next batch should not wait for the rest of the inputs.
                 self.carry(now);
             }
             Then::Queued(queueing) => self.on_queued(now, queueing),
-            Then::Later(_, waiting) => {
+            Then::Later(later) => {
                 self.storage.later_on_its_way = false;
-                for (caller, reply) in waiting {
+                for (caller, reply) in later.waiting {
                     self.reply(caller, reply);
                 }
             }
@@ -272,32 +369,45 @@ impl Core {
             Then::Queued(queueing) => {
                 for queued in queueing {
                     self.desk.withdraw(&queued);
-                    let text = "there is no room on the daemon's disk; free some and send again";
+                    let text = "there is no room on the daemon's disk or in its quota; free some \
+                                and send again";
                     self.fail(queued.caller, Failure::new(ErrorCode::StorageFull, text));
                 }
             }
-            Then::Later(mut ops, mut waiting) => {
-                self.storage.later_on_its_way = false;
-                // Records can be learned again; what was delivered or acknowledged cannot.
-                ops.retain(
-                    |op| !matches!(op, Op::Peer(row) if row.alias.is_none() && row.dial.is_none()),
-                );
-                ops.append(&mut self.storage.later);
-                waiting.append(&mut self.storage.waiting);
-                self.storage.later = ops;
-                self.storage.waiting = waiting;
-                self.storage.retry_at = Some(now.mono + RETRY_INTERVAL);
+            Then::Later(later) => {
+                let Later { mut ops, records, mut waiting } = later;
+                for peer in records {
+                    self.on_record_unwritten(peer);
+                }
+                let storage = &mut self.storage;
+                storage.later_on_its_way = false;
+                ops.append(&mut storage.later);
+                waiting.append(&mut storage.waiting);
+                storage.later = ops;
+                storage.waiting = waiting;
+                storage.retry_at = Some(now.mono + RETRY_INTERVAL);
             }
+        }
+    }
+
+    /// There was no room for what became of a peer's record.
+    fn on_record_unwritten(&mut self, peer: PeerId) {
+        if self.router.record(&peer).is_some() {
+            self.storage.record_learned(peer);
+        } else {
+            // Perhaps the row to be removed is there.
+            self.storage.note_row(peer);
+            self.storage.record_dropped(peer);
         }
     }
 
     fn on_answer(&mut self, now: Now, asked: Asked, answer: Answer) {
         match (asked, answer) {
-            (Asked::Outbox(recipient), Answer::OutboxOf(messages)) => {
-                self.on_outbox(now, recipient, messages);
+            (Asked::Outbox(recipient, bytes_max), Answer::OutboxOf(messages)) => {
+                self.on_outbox(now, recipient, bytes_max, messages);
             }
-            (Asked::OutboxPage(caller), Answer::Outbox(heads)) => {
-                let reply = self.outbox_page(&heads);
+            (Asked::OutboxPage(caller, which), Answer::Outbox(heads)) => {
+                let reply = self.outbox_page(now, which, &heads);
                 self.reply(caller, reply);
             }
             (Asked::Inbox(by), Answer::Inbox { messages, through }) => {
@@ -313,26 +423,27 @@ impl Core {
     }
 
     /// Messages were read back from the outbox. Some may have left it, but that is not written yet.
-    fn on_outbox(&mut self, now: Now, recipient: PeerId, mut messages: Vec<Outgoing>) {
+    fn on_outbox(
+        &mut self,
+        now: Now,
+        recipient: PeerId,
+        bytes_max: usize,
+        mut messages: Vec<Outgoing>,
+    ) {
         let last = messages.last().map(|message| message.row);
         let left = self.storage.unwritten_rows();
         messages.retain(|message| !left.contains(&message.row));
         if let (true, Some(last)) = (messages.is_empty(), last) {
-            return self.load_outbox(recipient, last);
+            return self.load_outbox(recipient, last, bytes_max);
         }
         self.desk.see(&messages);
         self.courier.handle(now, courier::Input::Loaded { recipient, messages });
     }
 
-    pub(super) fn load_outbox(&mut self, recipient: PeerId, after: Row) {
+    pub(super) fn load_outbox(&mut self, recipient: PeerId, after: Row, bytes_max: usize) {
         self.storage.ask(
-            Asked::Outbox(recipient),
-            Question::OutboxOf {
-                recipient,
-                after,
-                messages_max: LOAD_MESSAGES_MAX,
-                bytes_max: LOAD_BYTES_MAX,
-            },
+            Asked::Outbox(recipient, bytes_max),
+            Question::OutboxOf { recipient, after, messages_max: LOAD_MESSAGES_MAX, bytes_max },
         );
     }
 
@@ -340,6 +451,12 @@ impl Core {
     pub(super) fn done_later(&mut self, caller: Caller) {
         self.storage.reply_later(caller, Reply::Done(Done {}));
     }
+}
+
+/// What waits for a recipient, in the courier's words.
+pub(super) const fn waiting_of(row: &OutboxSummary) -> courier::Waiting {
+    let OutboxSummary { recipient, messages, expires, .. } = *row;
+    courier::Waiting { recipient, messages, expires }
 }
 
 /// What the courier wants kept, in the store's words.

@@ -5,13 +5,16 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::Core;
 use super::clients::{micros_as_ms, page_size};
+use super::storage::WhichPage;
 use crate::control::protocol::{
-    ErrorCode, Failure, InboxPage, Link, Message, NextHop, OutboxPage, Page, Peer, PeersPage,
-    QueuedMessage, Reply, Route, RoutesPage, Status,
+    ErrorCode, Failure, GivenUpMessage, GivenUpReason, InboxPage, Link, Message, NextHop,
+    OutboxPage, Page, Peer, PeersPage, QueuedMessage, Reply, Route, RoutesPage, Status,
 };
 use crate::courier::QueueState;
 use crate::model::limits::CONTROL_BODY_BYTES_MAX;
-use crate::model::{Cursor, Incoming, NetworkId, Now, PeerId, Timestamp, escaped};
+use crate::model::{
+    Cursor, GivenUp, Incoming, NetworkId, Now, PeerId, Timestamp, WhyGivenUp, escaped,
+};
 use crate::store::op::{OutgoingHead, Stored};
 
 impl Core {
@@ -19,7 +22,8 @@ impl Core {
         let about = self.clients.about();
         let mut warnings = about.warnings.clone();
         if self.storage.is_full() {
-            warnings.push("there is no room on the disk: nothing can be accepted".to_owned());
+            let text = "there is no room on the disk or in the quota: nothing can be accepted";
+            warnings.push(text.to_owned());
         }
         Reply::Status(Box::new(Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -38,6 +42,8 @@ impl Core {
             links: self.links.len() as u64,
             outbox_messages: self.desk.messages(),
             outbox_bytes: self.desk.bytes(),
+            given_up: self.desk.given_up(now.wall).count() as u64,
+            last_given_up: self.desk.given_up(now.wall).next_back().map(|m| self.given_up_view(m)),
             inbox_messages: self.listeners.messages(),
             inbox_bytes: self.courier.inbox_bytes(),
             listeners: self.listeners.status(),
@@ -147,7 +153,13 @@ impl Core {
         Reply::Inbox(InboxPage { messages, next: more.then_some(through.0) })
     }
 
-    pub(super) fn outbox_page(&self, heads: &[OutgoingHead]) -> Reply {
+    pub(super) fn outbox_page(&self, now: Now, which: WhichPage, heads: &[OutgoingHead]) -> Reply {
+        let given_up = match which {
+            WhichPage::First => {
+                self.desk.given_up(now.wall).map(|m| self.given_up_view(m)).collect()
+            }
+            WhichPage::Later => Vec::new(),
+        };
         let next = heads.last().map(|head| head.message.row.0.to_string());
         let messages = heads
             .iter()
@@ -168,7 +180,24 @@ impl Core {
                 .to_owned(),
             })
             .collect();
-        Reply::Outbox(OutboxPage { messages, next })
+        Reply::Outbox(OutboxPage { messages, next, given_up })
+    }
+
+    fn given_up_view(&self, message: &GivenUp) -> GivenUpMessage {
+        GivenUpMessage {
+            id: message.id.to_string(),
+            to: message.recipient.to_string(),
+            alias: self.alias_text(&message.recipient),
+            subject: message.subject.as_ref().map(ToString::to_string),
+            queued: time(message.queued),
+            given_up: time(message.at),
+            bytes: message.bytes,
+            state: "given up".to_owned(),
+            reason: match message.why {
+                WhyGivenUp::Expired => GivenUpReason::Expired,
+                WhyGivenUp::TooLarge => GivenUpReason::TooLarge,
+            },
+        }
     }
 }
 

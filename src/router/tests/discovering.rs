@@ -1,10 +1,12 @@
 //! Records: how they spread, and which are refused.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 
 use super::net::{BEGIN, Net, identity, record_of, signed};
-use crate::model::limits::DIGESTS_MAX;
-use crate::model::{Limits, NetworkId, PeerId, Record, SignedRecord, Span};
+use crate::model::limits::{DIGESTS_MAX, RECORDS_PER_FRAME_MAX};
+use crate::model::{Limits, NetworkId, Now, PeerId, Record, SignedRecord, Span};
 use crate::router::{DiscoverOutcome, Input, Output};
 use crate::wire::{CloseReason, Digest, Frame};
 
@@ -166,6 +168,81 @@ fn offer(net: &mut Net, peer: PeerId, record: &SignedRecord) {
     net.run(Span::from_millis(1));
 }
 
+/// News of some records that nobody has.
+fn invented(net: &Net, peers: std::ops::Range<u64>) -> Vec<Digest> {
+    let sequence = net.now.wall.as_millis();
+    peers.map(|n| Digest { peer: identity(2_000 + n).peer(), sequence }).collect()
+}
+
+fn news(digests: Vec<Digest>) -> Frame {
+    Frame::Digests { exchange: 0, more: false, digests }
+}
+
+#[test]
+fn news_that_are_told_again_and_again_are_looked_at_once() {
+    let mut net = Net::linked(3, [(0, 1), (0, 2)]);
+    let digests = invented(&net, 0..RECORDS_PER_FRAME_MAX as u64);
+    // One neighbour is asked for all of it, and does not answer.
+    net.loss = Box::new(|_, to, frame| to == 1 && matches!(frame, Frame::RecordRequest { .. }));
+    net.inject(1, 0, &news(digests.clone()));
+    assert_eq!(net.routers[0].exchange.fetching(), digests.len());
+    let before = net.routers[0].exchange.looked_at();
+    let many: Vec<Digest> = digests.iter().cycle().take(DIGESTS_MAX).copied().collect();
+    for _ in 0..4 {
+        net.inject(2, 0, &news(many.clone()));
+    }
+    for _ in 0..1_000 {
+        net.inject(2, 0, &news(Vec::new()));
+    }
+    let looked_at = net.routers[0].exchange.looked_at() - before;
+    assert_eq!(looked_at, digests.len(), "each is looked at when it is told first");
+    // They are asked for here when the other has been waited for long enough.
+    net.forget();
+    net.run(Span::from_secs(6));
+    let asked = |from, to, frame: &Frame| match frame {
+        Frame::RecordRequest { peers } => from == 0 && to == 2 && peers.len() == digests.len(),
+        _ => false,
+    };
+    assert_eq!(net.count(asked), 1);
+}
+
+#[test]
+fn a_small_frame_makes_us_look_at_few_of_the_records_that_others_are_asked_for() {
+    let neighbours = 21;
+    let mut net = Net::linked(neighbours + 1, (1..=neighbours).map(|n| (0, n)));
+    net.loss = Box::new(|_, _, frame| matches!(frame, Frame::RecordRequest { .. }));
+    let batch = RECORDS_PER_FRAME_MAX as u64;
+    for n in 1..neighbours as u64 {
+        let digests = invented(&net, n * batch..(n + 1) * batch);
+        net.inject(n as usize, 0, &news(digests));
+    }
+    // The last one says that it has all of it too, at first at once and then bit by bit.
+    let all = invented(&net, batch..neighbours as u64 * batch);
+    let (most, rest) = all.split_at(300);
+    net.inject(neighbours, 0, &news(most.to_vec()));
+    let before = net.routers[0].exchange.looked_at();
+    for digest in rest {
+        net.inject(neighbours, 0, &news(vec![*digest]));
+    }
+    let looked_at = net.routers[0].exchange.looked_at() - before;
+    assert!(looked_at <= rest.len() * 64, "{looked_at} looked at for {} frames", rest.len());
+    // Each of them is asked for here in the end.
+    net.forget();
+    net.loss = Box::new(move |from, to, frame| {
+        matches!(frame, Frame::RecordRequest { .. }) && (from, to) != (0, neighbours)
+    });
+    net.run(Span::from_secs(20));
+    let mut asked = BTreeSet::new();
+    for (from, to, frame) in &net.frames {
+        if let (0, Frame::RecordRequest { peers }) = (*from, frame)
+            && *to == neighbours
+        {
+            asked.extend(peers.iter().copied());
+        }
+    }
+    assert!(all.iter().all(|digest| asked.contains(&digest.peer)), "{} asked for", asked.len());
+}
+
 #[test]
 fn bad_records_are_refused() {
     let mut net = Net::line(2);
@@ -204,6 +281,21 @@ fn bad_records_are_refused() {
     offer(&mut net, victim.peer(), &newer);
     assert_eq!(net.routers[1].record(&victim.peer()), Some(&newer));
     assert_eq!(learned(&net, 1), [(victim.peer(), false, false)]);
+}
+
+#[test]
+fn a_record_from_the_future_makes_room_for_the_true_one_when_our_clock_is_right_again() {
+    let mut net = Net::line(2);
+    let author = identity(50);
+    let ahead = Now { wall: net.now.wall + Span::from_secs(24 * 3600), ..net.now };
+    let future = record_of(&author, ahead.wall);
+    net.routers[1].handle(ahead, Input::StoredRecord(future.clone()));
+    assert_eq!(net.routers[1].record(&author.peer()), Some(&future));
+    net.run(Span::from_secs(61));
+    assert!(net.outputs[1].contains(&Output::Dropped { peer: author.peer() }));
+    let today = record_of(&author, net.now.wall);
+    offer(&mut net, author.peer(), &today);
+    assert_eq!(net.routers[1].record(&author.peer()), Some(&today));
 }
 
 #[test]

@@ -2,10 +2,10 @@
 
 use super::net::{BEGIN, Net, identity, record_of};
 use crate::crypto::{Domain, commitment_of};
-use crate::model::limits::FLOOD_LIFETIME;
+use crate::model::limits::{FLOOD_LIFETIME, FULL_LINK_QUEUES_MAX};
 use crate::model::{Limits, PeerId, SessionId, Span};
-use crate::router::Input;
-use crate::router::flights::FLIGHTS_MAX;
+use crate::router::flights::{FLIGHTS_MAX, FLIGHTS_OF_OTHERS_MAX};
+use crate::router::{Input, Output, Router};
 use crate::wire::{Digest, Envelope, EnvelopeKey, Find, Flood, Frame, Header, RejectReason};
 
 fn minted(net: &Net, n: u64, destination: usize) -> Envelope {
@@ -152,4 +152,86 @@ fn many_searches_are_bounded() {
     net.run(Span::from_secs(4));
     assert_eq!(net.routers[0].finds.len().0, 0);
     assert_eq!(net.outputs[0].len(), 2_000);
+}
+
+#[test]
+fn neighbours_that_do_not_read_have_bounded_bytes_waiting_and_others_get_theirs() {
+    let queue = 8 * 1024;
+    let limits = Limits { link_queue_bytes_max: queue, ..Limits::default() };
+    let neighbours = 100;
+    let mut net = Net::with_limits(neighbours + 1, &limits);
+    for n in 1..=neighbours {
+        net.link(0, n);
+    }
+    net.run(Span::from_secs(2));
+    let ids = net.ids.clone();
+    let router = &mut net.routers[0];
+    // Each asks for all there is, again and again, and nothing is ever written.
+    let mut waiting = 0;
+    let mut frame_max = 0;
+    let mut ask = |router: &mut Router, n: usize| {
+        let mut got = 0;
+        let inputs = [Frame::DigestRequest { exchange: 7, after: None }, Frame::Ping { nonce: 1 }];
+        for frame in inputs {
+            router.handle(net.now, Input::Frame { from: ids[n], frame });
+            while let Some(output) = router.poll_output() {
+                if let Output::Send { frame, .. } = output {
+                    got += frame.len();
+                    frame_max = frame_max.max(frame.len());
+                }
+            }
+        }
+        waiting += got;
+        got
+    };
+    for _ in 0..100 {
+        for n in 1..neighbours {
+            ask(router, n);
+        }
+    }
+    assert!(ask(router, neighbours) > 1_000, "the modest one gets its page");
+    assert_eq!(router.queued, waiting, "all of it is counted");
+    // Three times the bound at most: what was there, fair parts and as much for control frames.
+    let most = 3 * FULL_LINK_QUEUES_MAX * queue + neighbours * frame_max;
+    assert!(waiting < most, "{waiting} bytes wait, {most} is the bound");
+    assert!(waiting < neighbours * queue, "{waiting} bytes wait: as if each were alone");
+    // Their links go down, or they read after all: nothing is left.
+    for neighbour in ids.iter().copied().skip(1) {
+        router.handle(net.now, Input::Written { neighbour, bytes: 1_000 });
+        router.handle(net.now, Input::LinkDown { neighbour });
+    }
+    assert_eq!(router.queued, 0);
+}
+
+#[test]
+fn copies_under_one_commitment_are_few_however_many_neighbours_bring_them() {
+    // 0 sends to 2 by way of 1, whose other neighbours have seen the commitment.
+    let copiers = 3..13;
+    let mut links = vec![(0, 1), (1, 2)];
+    links.extend(copiers.clone().map(|n| (n, 1)));
+    let mut net = Net::linked(13, links);
+    net.reveals = false;
+    let honest = net.envelope(0, 2, 1, 10);
+    let own = net.envelope(1, 2, 1, 10);
+    net.inject(0, 1, &Frame::Envelope(honest.clone()));
+    net.send_envelope(1, &own);
+    for copy in 0..20_u64 {
+        for copier in copiers.clone() {
+            for of in [&honest, &own] {
+                let source = PeerId::from_bytes([copier as u8; 32]);
+                let header = Header { source, ..of.header };
+                let copy = Envelope::new(header, 1, &copy.to_be_bytes());
+                net.inject(copier, 1, &Frame::Envelope(copy));
+            }
+        }
+    }
+    let of = |net: &Net, envelope: &Envelope| {
+        net.routers[1].flights.of_commitment(&envelope.header.commitment).len()
+    };
+    assert_eq!(of(&net, &honest), FLIGHTS_OF_OTHERS_MAX);
+    assert_eq!(of(&net, &own), FLIGHTS_OF_OTHERS_MAX + 1, "others' beside our own");
+    net.inject(2, 1, &Frame::Receipt { preimage: net.preimage(&honest) });
+    assert_eq!(net.count(|_, to, f| to == 0 && matches!(f, Frame::Receipt { .. })), 1);
+    net.inject(2, 1, &Frame::Receipt { preimage: net.preimage(&own) });
+    assert_eq!(net.receipts(1, &own), 1);
 }

@@ -35,6 +35,7 @@ fn filled(path: &Path) {
             incarnation: Incarnation(1),
             base,
             received,
+            given_up: base,
             touched: created,
         })),
         Op::Session(Box::new(SessionRow {
@@ -52,6 +53,7 @@ fn filled(path: &Path) {
         })),
         Op::Listener { name: "l".into(), position: Cursor(3) },
         Op::Acknowledge { name: "l".into(), first: Cursor(5), last: Cursor(6) },
+        Op::GiveUp(Box::new(given_up(40))),
     ]);
     rig.commit(ops);
     rig.store.close();
@@ -70,7 +72,7 @@ fn noticed(path: &Path) -> Option<String> {
         bytes_max: usize::MAX,
     };
     let questions =
-        [outbox_of(1), outbox_of(2), whole_inbox(), Question::Key { key: "key".into() }];
+        [outbox_of(1), outbox_of(2), whole_inbox(), about_key("key", None, Bytes::new())];
     for question in questions {
         if let Err(reason) = rig.try_ask(question) {
             return Some(reason);
@@ -113,7 +115,8 @@ fn a_page_overwritten_is_noticed() {
         let mut bytes = whole.clone();
         bytes[start..start + 12].fill(0xa5);
         fs::write(&path, bytes).expect("writable");
-        assert!(noticed(&path).is_some(), "page {} is not missed", page + 1);
+        let Some(noticed) = noticed(&path) else { panic!("page {} is not missed", page + 1) };
+        assert!(!noticed.contains('\n'), "one line for the operator: {noticed}");
     }
 }
 
@@ -153,6 +156,8 @@ fn a_damaged_row_is_named() {
         ("UPDATE peers SET dial = 'nowhere'", ["peers", "dial"]),
         ("UPDATE acknowledged SET last = 0", ["acknowledged", "row \"l\""]),
         ("UPDATE acknowledged SET name = 'k'", ["acknowledged", "row \"k\""]),
+        ("UPDATE given_up SET recipient = x'00'", ["given_up", "row 1"]),
+        ("UPDATE given_up SET why = 9", ["given_up", "reason 9"]),
         ("DELETE FROM last_places", ["last_places", "missing"]),
         ("UPDATE owner SET peer = x'00'", ["owner", "peer is not 32 bytes"]),
     ] {

@@ -48,7 +48,7 @@ fn an_older_schema_is_brought_up_to_date_step_by_step() {
     let (rig, _) = Rig::open_with(&path, &newer).expect("it opens again");
     rig.store.close();
     let error = refused(&path, &Options::default());
-    assert!(matches!(error, OpenError::Newer { found: 4, known: 2, .. }), "{error}");
+    assert!(matches!(error, OpenError::Newer { found: 7, known: 5, .. }), "{error}");
     let text = error.to_string();
     assert!(text.contains("newer distmsg") && text.contains("install that version"), "{text}");
 }
@@ -59,7 +59,26 @@ fn of_the_first_schema(path: &Path) {
     rig.commit(vec![queue(&outgoing(1, 1, 100))]);
     rig.store.close();
     let file = Connection::open(path).expect("sqlite opens");
-    file.execute_batch("DROP TABLE owner; PRAGMA user_version = 1;").expect("sqlite writes");
+    let back = "DROP TABLE owner; DROP TABLE given_up; ALTER TABLE keys DROP COLUMN sum;
+                ALTER TABLE windows DROP COLUMN given_up; PRAGMA user_version = 1;";
+    file.execute_batch(back).expect("sqlite writes");
+}
+
+#[test]
+fn windows_of_messages_in_the_inbox_come_back_with_the_fifth_schema() {
+    let (_directory, path) = place();
+    let (rig, _) = Rig::open(&path);
+    rig.commit((1..=3).map(|place| deliver(&incoming(place, 1, 10))).collect());
+    rig.store.close();
+    let file = Connection::open(&path).expect("sqlite opens");
+    let back = "ALTER TABLE windows DROP COLUMN given_up; PRAGMA user_version = 4;";
+    file.execute_batch(back).expect("sqlite writes");
+    drop(file);
+    let (_rig, snapshot) = Rig::open(&path);
+    let ReceivedKey { sender, incarnation, .. } = key(1, 1);
+    let windows: Vec<_> =
+        snapshot.windows.iter().map(|row| (row.sender, row.incarnation, row.base)).collect();
+    assert_eq!(windows, [(sender, incarnation, Sequence(4))]);
 }
 
 #[test]

@@ -2,9 +2,9 @@
 
 use super::*;
 use crate::model::limits::stored_bytes;
-use crate::store::apply::PRUNE_MESSAGES_MAX;
+use crate::store::apply::{PRUNE_KEYS_MAX, PRUNE_MESSAGES_MAX};
 use crate::store::ask::INBOX_SEARCH_MAX;
-use crate::store::op::Pruned;
+use crate::store::op::{Pruned, WindowRow};
 
 /// Cursors found, and how far the search got.
 fn search(rig: &Rig, what: Question) -> (Vec<u64>, u64) {
@@ -121,13 +121,40 @@ fn one_question_looks_at_so_many_messages_and_one_prune_removes_so_many() {
 }
 
 #[test]
+fn one_prune_forgets_so_many_keys_those_that_expired_first() {
+    let (_directory, path) = place();
+    let (rig, _) = Rig::open(&path);
+    let max = u64::from(PRUNE_KEYS_MAX);
+    let count = 2 * max + 100;
+    let keyed = |row: u64| Outgoing { key: Some(row.to_string().into()), ..outgoing(row, 1, 0) };
+    rig.commit((1..=count).map(|row| queue(&keyed(row))).collect());
+    let is_known = |row: u64| {
+        let key = row.to_string().into();
+        let (subject, body) = (None, Bytes::new());
+        matches!(rig.ask(Question::Key { key, subject, body }), Answer::Key(Some(_)))
+    };
+    let prune = || {
+        // The messages expire at 9000 and so on: the last one stays.
+        let expired_before = time(9_000 + count);
+        match rig.commit(vec![Op::PruneKeys { expired_before }]) {
+            Completion::Committed { pruned, .. } => pruned.keys,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(prune(), max);
+    assert!(!is_known(max) && is_known(max + 1));
+    assert_eq!([prune(), prune(), prune()], [max, 99, 0]);
+    assert!(!is_known(count - 1) && is_known(count));
+}
+
+#[test]
 fn the_oldest_messages_go_by_age_and_by_size() {
     let (_directory, path) = place();
     let (rig, _) = Rig::open(&path);
     let held = Incoming { cursor: Cursor(0), ..incoming(77, 1, 500) };
     rig.commit((1..=10).map(|place| deliver(&incoming(place, 1, 100))).collect());
     rig.commit(vec![Op::Hold(Box::new(held.clone()))]);
-    let gone = |messages| Pruned { messages, bytes: messages * stored_bytes(100) };
+    let gone = |messages| Pruned { messages, bytes: messages * stored_bytes(100), keys: 0 };
     // By age alone: received at 1001 and so on.
     assert_eq!(prune(&rig, 10, 1_001, u64::MAX), gone(0));
     assert_eq!(prune(&rig, 10, 1_003, u64::MAX), gone(2));
@@ -146,4 +173,41 @@ fn the_oldest_messages_go_by_age_and_by_size() {
     assert_eq!(snapshot.last_cursor, Cursor(10));
     // A search knows where the inbox ends even when it is empty.
     assert_eq!(search(&rig, whole_inbox()), (vec![], 10));
+}
+
+#[test]
+fn a_window_stays_while_messages_of_its_run_are_in_the_inbox() {
+    let (_directory, path) = place();
+    let (rig, _) = Rig::open(&path);
+    let message = incoming(1, 1, 10);
+    let window = |sender| {
+        let ReceivedKey { sender, incarnation, .. } = key(sender, 1);
+        let (received, touched) = (Bytes::new(), time(1));
+        Op::Window(Box::new(WindowRow {
+            sender,
+            incarnation,
+            base: Sequence(2),
+            received,
+            given_up: Sequence(1),
+            touched,
+        }))
+    };
+    let drop_window = |sender| {
+        let ReceivedKey { sender, incarnation, .. } = key(sender, 1);
+        Op::DropWindow { sender, incarnation }
+    };
+    let kept = |completion| match completion {
+        Completion::Committed { kept_windows, .. } => kept_windows,
+        other => panic!("{other:?}"),
+    };
+    rig.commit(vec![deliver(&message), window(1), window(2)]);
+    let left = kept(rig.commit(vec![drop_window(1), drop_window(2)]));
+    assert_eq!(left, [(message.key.sender, message.key.incarnation)]);
+    rig.store.close();
+    let (rig, snapshot) = Rig::open(&path);
+    assert_eq!(snapshot.windows.len(), 1);
+    prune(&rig, 1, u64::MAX, 0);
+    assert_eq!(kept(rig.commit(vec![drop_window(1)])), []);
+    rig.store.close();
+    assert_eq!(Rig::open(&path).1.windows, []);
 }

@@ -14,9 +14,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use tempfile::TempDir;
 
-use crate::model::{Incarnation, MessageId, PeerId, Sequence, Timestamp};
+use crate::model::{Incarnation, MessageId, PeerId, Sequence, Timestamp, WhyGivenUp};
 use crate::store::op::{
-    Answer, Completion, Cursor, Incoming, Op, Outgoing, Query, Question, ReceivedKey, Row,
+    Answer, Completion, Cursor, GivenUp, Incoming, Op, Outgoing, Query, Question, ReceivedKey, Row,
     Snapshot, Transaction,
 };
 use crate::store::schema::Options;
@@ -143,6 +143,20 @@ fn outgoing(row: u64, recipient: u8, bytes: usize) -> Outgoing {
     }
 }
 
+/// What is kept of a message that was given up.
+fn given_up(row: u64) -> GivenUp {
+    GivenUp {
+        row: Row(row),
+        id: id(row),
+        recipient: peer(1),
+        queued: time(1_000 + row),
+        subject: row.is_multiple_of(2).then(|| "über".into()),
+        bytes: 10,
+        at: time(u64::MAX),
+        why: if row.is_multiple_of(2) { WhyGivenUp::TooLarge } else { WhyGivenUp::Expired },
+    }
+}
+
 /// A message from a peer, at that place in the inbox.
 fn incoming(cursor: u64, sender: u8, bytes: usize) -> Incoming {
     Incoming {
@@ -168,6 +182,11 @@ fn deliver(message: &Incoming) -> Op {
 fn body(number: u64, bytes: usize) -> Bytes {
     let words = (0..bytes.div_ceil(8) as u64).flat_map(|at| (number << 40 | at).to_be_bytes());
     words.take(bytes).collect()
+}
+
+/// A question whether a key was used for this.
+fn about_key(key: &str, subject: Option<&str>, body: Bytes) -> Question {
+    Question::Key { key: key.into(), subject: subject.map(Into::into), body }
 }
 
 /// A question for all of the inbox.

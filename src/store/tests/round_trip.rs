@@ -3,7 +3,7 @@
 use zeroize::Zeroizing;
 
 use super::*;
-use crate::model::limits::{CHUNK_BYTES, stored_bytes};
+use crate::model::limits::{CHUNK_BYTES, GIVEN_UP_MAX, stored_bytes};
 use crate::model::{PrekeyId, SessionId};
 use crate::store::op::{
     HeldRow, IncomingChunk, KeyRow, KeyState, ListenerRow, OutboxSummary, OutgoingHead, PartialRow,
@@ -32,8 +32,13 @@ fn the_outbox_survives() {
     let messages = [outgoing(1, 1, 0), outgoing(2, 2, 100), outgoing(3, 1, 5_000)];
     let (_directory, rig, snapshot) = through_a_restart(messages.iter().map(queue).collect());
     assert_eq!(snapshot.last_row, Row(3));
-    let summary = |recipient, messages, bytes| OutboxSummary { recipient, messages, bytes };
-    assert_eq!(snapshot.outbox, [summary(peer(1), 2, 5_000), summary(peer(2), 1, 100)]);
+    let summary = |recipient, messages, bytes, first: &Outgoing| {
+        let expires = first.expires;
+        OutboxSummary { recipient, messages, bytes, expires }
+    };
+    let summaries =
+        [summary(peer(1), 2, 5_000, &messages[0]), summary(peer(2), 1, 100, &messages[1])];
+    assert_eq!(snapshot.outbox, summaries);
     assert_eq!(outbox_of(&rig, 1), [messages[0].clone(), messages[2].clone()]);
     assert_eq!(outbox_of(&rig, 2), [messages[1].clone()]);
     assert_eq!(outbox_of(&rig, 3), []);
@@ -90,6 +95,22 @@ fn messages_leave_the_outbox_and_places_are_not_given_again() {
 }
 
 #[test]
+fn what_was_given_up_is_kept_until_enough_followed() {
+    let (_directory, path) = place();
+    let (rig, _) = Rig::open(&path);
+    let count = u64::from(GIVEN_UP_MAX) + 3;
+    rig.commit((1..=count + 1).map(|row| queue(&outgoing(row, 1, 10))).collect());
+    // In another order than they were queued.
+    let rows: Vec<u64> = (1..=count).rev().collect();
+    rig.commit(rows.iter().map(|row| Op::GiveUp(Box::new(given_up(*row)))).collect());
+    rig.store.close();
+    let (_rig, snapshot) = Rig::open(&path);
+    let kept: Vec<GivenUp> = rows.iter().skip(3).map(|row| given_up(*row)).collect();
+    assert_eq!(snapshot.given_up, kept);
+    assert_eq!((snapshot.last_row, snapshot.outbox[0].messages), (Row(count + 1), 1));
+}
+
+#[test]
 fn a_message_that_comes_and_goes_in_one_transaction_takes_its_place_along() {
     let gone = Op::Unqueue { rows: vec![Row(1)] };
     let (_directory, _rig, snapshot) = through_a_restart(vec![queue(&outgoing(1, 1, 1)), gone]);
@@ -116,8 +137,8 @@ fn keys_tell_the_fate_of_their_messages() {
         keyed(6, "again", 100),
         Op::PruneKeys { expired_before: time(100) },
     ]);
-    let ask = |key: &str| match rig.ask(Question::Key { key: key.into() }) {
-        Answer::Key(found) => found,
+    let ask = |key: &str| match rig.ask(about_key(key, None, body(1, 1))) {
+        Answer::Key(found) => found.map(|row| KeyRow { is_same: true, ..row }),
         other => panic!("{other:?}"),
     };
     for (key, row, state) in [
@@ -127,12 +148,28 @@ fn keys_tell_the_fate_of_their_messages() {
         ("again", 6, KeyState::Queued),
     ] {
         let (id, recipient, row) = (id(row), peer(1), Row(row));
-        assert_eq!(ask(key), Some(KeyRow { key: key.into(), id, recipient, state, row }));
+        let is_same = true;
+        assert_eq!(ask(key), Some(KeyRow { key: key.into(), id, recipient, state, row, is_same }));
     }
     assert_eq!(ask("old"), None);
     assert_eq!(ask("unknown"), None);
     let with_keys = outbox_of(&rig, 1).into_iter().map(|m| m.key.expect("a key"));
     assert_eq!(with_keys.collect::<Vec<_>>(), ["queued".into(), "again".into()]);
+}
+
+#[test]
+fn a_key_knows_its_message() {
+    let message = Outgoing { key: Some("key".into()), ..outgoing(2, 1, 100) };
+    let (_directory, rig, _) = through_a_restart(vec![queue(&message)]);
+    let is_same = |subject: Option<&str>, body| match rig.ask(about_key("key", subject, body)) {
+        Answer::Key(Some(row)) => row.is_same,
+        other => panic!("{other:?}"),
+    };
+    let subject = message.subject.as_deref();
+    assert!(is_same(subject, message.body.clone()));
+    assert!(!is_same(subject, body(3, 100)));
+    assert!(!is_same(subject, message.body.slice(1..)));
+    assert!(!is_same(None, message.body.clone()));
 }
 
 #[test]
@@ -256,6 +293,7 @@ fn windows_sessions_prekeys_and_peers_survive() {
         incarnation: Incarnation(u64::MAX),
         base: Sequence(base),
         received: body(base, 128),
+        given_up: Sequence(base),
         touched: time(base),
     };
     let session = |session, fill| SessionRow {
@@ -366,6 +404,15 @@ fn acknowledged_ranges_become_one_where_they_touch() {
         };
         assert_eq!(snapshot.listeners, [row("a", position, &ranges), row("b", 3, &[])]);
     }
+    rig.commit(vec![
+        acknowledge(40, 50),
+        acknowledge(60, 60),
+        Op::DropListener { name: "a".into() },
+    ]);
+    rig.store.close();
+    let (rig, snapshot) = Rig::open(&path);
+    let b = ListenerRow { name: "b".into(), position: Cursor(3), acknowledged: vec![] };
+    assert_eq!(snapshot.listeners, [b]);
     let unknown = Op::Acknowledge { name: "c".into(), first: Cursor(1), last: Cursor(1) };
     assert!(rig.fail(vec![unknown]).contains("\"c\""));
 }

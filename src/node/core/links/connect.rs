@@ -2,7 +2,7 @@
 
 use super::{Purpose, verified};
 use crate::control::protocol::{
-    Connect, Connected, ErrorCode, Failure, PeerRef, Probe, Probed, Reply,
+    Connect, Connected, Disconnected, ErrorCode, Failure, PeerRef, Probe, Probed, Reply,
 };
 use crate::model::{Address, Monotonic, Name, Now, PeerId, Span, escaped};
 use crate::node::core::peers::Known;
@@ -57,7 +57,10 @@ impl Core {
         let Some(at) = at else { return };
         let connecting = self.links.connecting.swap_remove(at);
         let mut reply = failure_of(failure, text.to_owned());
-        if reply.code == ErrorCode::Unreachable {
+        // What may pass by itself is waited for; a peer that does not want us is not pestered.
+        let may_pass =
+            matches!(failure, DialFailure::Unreachable { .. } | DialFailure::Unacceptable { .. });
+        if may_pass {
             reply.message.push_str(self.keep_unreached(now, &connecting));
         } else if self.peers.dial(&peer).is_none() {
             self.links.let_go(&peer);
@@ -91,7 +94,7 @@ impl Core {
         peer: PeerId,
         record: &bytes::Bytes,
     ) {
-        let Some(dialling) = self.links.dials.remove(&dial) else { return };
+        let Some(dialling) = self.links.end_dial(dial) else { return };
         match dialling.purpose {
             Purpose::Probe(caller) => {
                 let name = verified(peer, record).and_then(|record| record.name);
@@ -99,7 +102,7 @@ impl Core {
                 self.reply(caller, Reply::Probed(Probed { peer: peer.to_string(), name }));
             }
             Purpose::Verify(peer) if self.links.link_of(&peer).is_some() => {
-                self.on_linked(now, peer);
+                self.on_linked(now, peer, None);
             }
             Purpose::Verify(_) => {
                 // The link went down meanwhile: the kept peer is dialled again by itself.
@@ -159,7 +162,7 @@ impl Core {
         if peer == self.me {
             return Err(invalid("that is this node itself; connect another peer".to_owned()));
         }
-        self.peers.has_room_for(&peer)?;
+        self.room_for_known(&peer)?;
         let address =
             request.address.parse().map_err(|error| invalid(format!("address: {error}")))?;
         let alias = request.alias.as_deref().map(|alias| self.free_alias(alias, peer));
@@ -181,10 +184,13 @@ impl Core {
             return self.fail(caller, Failure::new(ErrorCode::NoSuchPeer, text));
         }
         self.links.let_go(&peer);
+        self.links.shun(peer);
         let known = self.peers.known(&peer).cloned().unwrap_or_default();
         self.set_known(now, peer, Known { dial: None, ..known });
+        let dialled_by_peer = self.links.state_of(&peer).is_some_and(|link| link.peer_dials);
         self.close_link(now, &peer, CloseReason::Operator, "");
-        self.done_later(caller);
+        let reply = Reply::Disconnected(Disconnected { dialled_by_peer });
+        self.storage.reply_later(caller, reply);
     }
 
     pub(super) fn expire_connecting(&mut self, now: Now) {
@@ -216,6 +222,9 @@ pub(super) fn failure_text(failure: &DialFailure, address: &Address) -> String {
             format!("the peer at {address} refused: {reason} ({})", escaped(text))
         }
         DialFailure::Unreachable { reason } => format!("cannot reach {address}: {reason}"),
+        DialFailure::Unacceptable { reason } => {
+            format!("cannot take a link to the peer at {address}: {reason}")
+        }
     }
 }
 
@@ -226,7 +235,9 @@ pub(super) fn failure_of(failure: &DialFailure, text: String) -> Failure {
             failure.peer = Some(found.to_string());
             failure
         }
-        DialFailure::Refused { .. } => Failure::new(ErrorCode::Refused, text),
+        DialFailure::Refused { .. } | DialFailure::Unacceptable { .. } => {
+            Failure::new(ErrorCode::Refused, text)
+        }
         DialFailure::Unreachable { .. } => Failure::new(ErrorCode::Unreachable, text),
     }
 }

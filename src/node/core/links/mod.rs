@@ -17,9 +17,14 @@ use crate::wire::{CloseReason, decode_record};
 
 /// Before a peer that could not be reached is dialled again; doubled each time.
 const REDIAL_INITIAL: Span = Span::from_millis(500);
+/// A link that ends sooner than this is no success: its peer is dialled again no sooner than one
+/// that could not be reached.
+pub(in crate::node::core) const BRIEF_LINK_MAX: Span = Span::from_secs(30);
 /// Between dials of a peer that stays away. A half longer at most, by jitter, so that what waits
 /// for the end of a partition is delivered within a minute after it.
 const REDIAL_MAX: Span = Span::from_secs(30);
+/// Dials to kept peers at once: each takes a file descriptor. Who has waited longest goes first.
+pub(in crate::node::core) const KEPT_DIALS_MAX: usize = 64;
 /// How often to look whether there are enough links to peers of our own choice.
 const AUTO_INTERVAL: Span = Span::from_secs(10);
 /// When to look again after we reached somebody: whom it knows may be reached too.
@@ -33,6 +38,8 @@ const AUTO_PAUSED_MAX: usize = 1_024;
 const LOST_PAUSE: Span = Span::from_secs(20);
 /// How many of those are remembered.
 const LOST_MAX: usize = 64;
+/// Why there is no room for one more link, for both operators.
+const LINKS_FULL: &str = "the limit of links is reached";
 
 /// A link that is up.
 #[derive(Debug)]
@@ -42,6 +49,8 @@ pub(in crate::node::core) struct LinkState {
     pub(in crate::node::core) address: Address,
     pub(in crate::node::core) since: Monotonic,
     instance: u64,
+    /// Whether the other end dialled: this link, or one that this one made superfluous.
+    peer_dials: bool,
 }
 
 /// What a dial is for.
@@ -66,8 +75,13 @@ struct Dialling {
 /// A peer whose link is kept.
 #[derive(Debug)]
 struct Kept {
+    /// Dials in a row that came to no link.
     failures: u32,
+    /// Links in a row that soon ended.
+    brief_links: u32,
+    /// When to dial again, if there is no link then.
     next: Monotonic,
+    /// The dial that is under way; it is among [`Links::dials`] until it ends.
     dial: Option<DialId>,
     /// Tells which of the addresses is next.
     turn: usize,
@@ -148,7 +162,8 @@ impl Links {
 
     /// Keeps a link to a peer from now on.
     pub(in crate::node::core) fn keep(&mut self, peer: PeerId, now: Monotonic) {
-        let new = Kept { failures: 0, next: now, dial: None, turn: 0 };
+        self.auto_paused.remove(&peer);
+        let new = Kept { failures: 0, brief_links: 0, next: now, dial: None, turn: 0 };
         self.kept.entry(peer).or_insert(new);
     }
 
@@ -158,21 +173,43 @@ impl Links {
         self.last_errors.remove(peer);
     }
 
+    /// Does not dial a peer by our own choice either, until the operator connects it again.
+    fn shun(&mut self, peer: PeerId) {
+        self.pause_auto(peer, Monotonic::NEVER);
+    }
+
+    /// Leaves a peer alone until then.
+    fn pause_auto(&mut self, peer: PeerId, until: Monotonic) {
+        while self.auto_paused.len() >= AUTO_PAUSED_MAX {
+            self.auto_paused.pop_first();
+        }
+        self.auto_paused.insert(peer, until);
+    }
+
     /// Dials that clients wait for.
     fn asked_for(&self) -> usize {
         let probes = |dialling: &&Dialling| matches!(dialling.purpose, Purpose::Probe(_));
         self.dials.values().filter(probes).count() + self.connecting.len()
     }
 
+    /// How many more kept peers may be dialled now.
+    fn kept_dials_left(&self) -> usize {
+        let keeps = |dialling: &&Dialling| matches!(dialling.purpose, Purpose::Keep(_));
+        KEPT_DIALS_MAX.saturating_sub(self.dials.values().filter(keeps).count())
+    }
+
+    /// Kept peers that have no link and are not being dialled, and when each is to be.
+    fn missed(&self) -> impl Iterator<Item = (PeerId, &Kept)> {
+        let idle = |(peer, kept): &(&PeerId, &Kept)| {
+            kept.dial.is_none() && !self.active.contains_key(peer)
+        };
+        self.kept.iter().filter(idle).map(|(peer, kept)| (*peer, kept))
+    }
+
     pub(in crate::node::core) fn deadline(&self) -> Monotonic {
-        let idle = |kept: &&Kept| kept.dial.is_none();
-        let kept = self
-            .kept
-            .iter()
-            .filter(|(peer, _)| !self.active.contains_key(peer))
-            .map(|(_, kept)| kept)
-            .filter(idle)
-            .map(|kept| kept.next);
+        // With as many dials under way as there may be, the next goes when one of them ends.
+        let left = self.kept_dials_left();
+        let kept = self.missed().map(|(_, kept)| kept.next).filter(|_| left > 0);
         let connecting = self.connecting.iter().map(|connecting| connecting.deadline);
         let auto = (self.auto > 0).then_some(self.auto_next);
         kept.chain(connecting).chain(auto).min().unwrap_or(Monotonic::NEVER)
@@ -188,6 +225,15 @@ impl Links {
         }
     }
 
+    /// Remembers why a peer that the operator cares for has no link: strangers may come and go in
+    /// any number.
+    fn note_error(&mut self, peer: PeerId, why: &str) {
+        let awaited = || self.connecting.iter().any(|connecting| connecting.peer == peer);
+        if self.kept.contains_key(&peer) || awaited() {
+            self.last_errors.insert(peer, why.to_owned());
+        }
+    }
+
     fn dial(&mut self, purpose: Purpose, address: Address) -> (DialId, Effect) {
         let dial = DialId(self.next_dial);
         self.next_dial += 1;
@@ -199,33 +245,50 @@ impl Links {
         self.dials.insert(dial, Dialling { purpose, address: address.clone() });
         (dial, Effect::Dial { dial, address, expected, probe })
     }
+
+    /// A dial ended, whatever came of it: the only way out of the table, so that no kept peer waits
+    /// for a dial that is over.
+    fn end_dial(&mut self, dial: DialId) -> Option<Dialling> {
+        let dialling = self.dials.remove(&dial)?;
+        if let Purpose::Keep(peer) = &dialling.purpose
+            && let Some(kept) = self.kept.get_mut(peer)
+            && kept.dial == Some(dial)
+        {
+            kept.dial = None;
+        }
+        Some(dialling)
+    }
 }
 
 impl Core {
     pub(in crate::node::core) fn on_link_up(&mut self, now: Now, up: LinkUp) {
         let LinkUp { link, peer, dial, address, instance, record } = up;
         let outbound = dial.is_some();
-        if let Some(dial) = dial {
-            self.links.dials.remove(&dial);
-        }
-        let state = LinkState { peer, outbound, address, since: now.mono, instance };
+        let (since, peer_dials) = (now.mono, !outbound);
+        let mut state = LinkState { peer, outbound, address, since, instance, peer_dials };
         if peer == self.me {
-            return self.refuse_link(link, CloseReason::Myself, "");
+            self.refuse_link(link, CloseReason::Myself, "");
+            return self.on_link_refused(now, dial, CloseReason::Myself.to_string());
         }
         if let Some(old) = self.links.active.get(&peer).copied() {
-            if !self.replaces(old, &state) {
+            let replaces = self.replaces(old, &state);
+            if let Some(old) = self.links.up.get_mut(&old) {
+                state.peer_dials |= old.peer_dials;
+                old.peer_dials = state.peer_dials;
+            }
+            if !replaces {
                 self.refuse_link(link, CloseReason::Duplicate, "");
-                return self.on_linked(now, peer);
+                return self.on_linked(now, peer, dial);
             }
             self.drop_active(now, &peer);
             self.out.flush_frames_of(old);
             self.refuse_link(old, CloseReason::Duplicate, "");
         } else if !self.has_room_for_link(now, &state) {
-            return self.refuse_link(link, CloseReason::Busy, "the limit of links is reached");
+            self.refuse_link(link, CloseReason::Busy, LINKS_FULL);
+            return self.on_link_refused(now, dial, LINKS_FULL.to_owned());
         }
         self.links.up.insert(link, state);
         self.links.active.insert(peer, link);
-        self.links.last_errors.remove(&peer);
         self.links.lost.remove(&peer);
         if outbound {
             let soon = now.mono + jittered(&mut self.random, AUTO_SOON);
@@ -234,9 +297,22 @@ impl Core {
         self.router.handle(now, router::Input::LinkUp { neighbour: peer, record });
         self.route(now);
         if self.links.link_of(&peer) == Some(link) {
-            self.on_linked(now, peer);
+            self.links.last_errors.remove(&peer);
+            self.on_linked(now, peer, dial);
             self.courier.handle(now, courier::Input::Nudge { peer: None });
             self.tell_link(peer, true, None);
+        } else {
+            // The router would not have it, for a reason that was noted with its end.
+            let why = self.links.last_errors.get(&peer).cloned();
+            let why = why.unwrap_or_else(|| "its link was refused".to_owned());
+            self.on_link_refused(now, dial, why);
+        }
+    }
+
+    /// A link that we refused: if we dialled it, that dial came to nothing.
+    fn on_link_refused(&mut self, now: Now, dial: Option<DialId>, reason: String) {
+        if let Some(dial) = dial {
+            self.on_dial_failed(now, dial, DialFailure::Unacceptable { reason });
         }
     }
 
@@ -257,7 +333,7 @@ impl Core {
         let Some(newest) = strangers.max_by_key(|link| link.since).map(|link| link.peer) else {
             return false;
         };
-        self.close_link(now, &newest, CloseReason::Busy, "the limit of links is reached");
+        self.close_link(now, &newest, CloseReason::Busy, LINKS_FULL);
         true
     }
 
@@ -272,11 +348,13 @@ impl Core {
         new.outbound == (self.me < new.peer)
     }
 
-    /// There is a link to this peer: whoever waited for it is told.
-    fn on_linked(&mut self, now: Now, peer: PeerId) {
+    /// There is a link to this peer, perhaps by a dial: whoever waited for it is told.
+    fn on_linked(&mut self, now: Now, peer: PeerId, dial: Option<DialId>) {
+        if let Some(dial) = dial {
+            self.links.end_dial(dial);
+        }
         if let Some(kept) = self.links.kept.get_mut(&peer) {
             kept.failures = 0;
-            kept.dial = None;
         }
         let (mine, others) = std::mem::take(&mut self.links.connecting)
             .into_iter()
@@ -293,12 +371,10 @@ impl Core {
             self.links.up.remove(&link);
             return;
         };
-        // Only of peers that matter to the operator: strangers may come and go in any number.
-        if self.links.kept.contains_key(&peer) {
-            self.links.last_errors.insert(peer, reason.to_owned());
-        } else {
+        if !self.links.kept.contains_key(&peer) {
             self.links.note_lost(peer, now.mono);
         }
+        self.links.note_error(peer, reason);
         self.drop_active(now, &peer);
         self.tell_link(peer, false, Some(reason.to_owned()));
     }
@@ -319,14 +395,23 @@ impl Core {
         self.drop_active(now, peer);
         self.refuse_link(link, reason, text);
         let why = if text.is_empty() { reason.to_string() } else { text.to_owned() };
+        self.links.note_error(*peer, &why);
         self.tell_link(*peer, false, Some(why));
     }
 
     fn drop_active(&mut self, now: Now, peer: &PeerId) {
         let Some(link) = self.links.active.remove(peer) else { return };
-        self.links.up.remove(&link);
+        let since = self.links.up.remove(&link).map_or(now.mono, |link| link.since);
         if let Some(kept) = self.links.kept.get_mut(peer) {
             kept.next = now.mono + jittered(&mut self.random, REDIAL_INITIAL.divided(4));
+            if now.mono.since(since) < BRIEF_LINK_MAX {
+                // Counted from when it came up: whoever ends all links makes us dial at that pace.
+                let pause = jittered(&mut self.random, redial_pause(kept.brief_links));
+                kept.next = kept.next.max(since + pause);
+                kept.brief_links = kept.brief_links.saturating_add(1);
+            } else {
+                kept.brief_links = 0;
+            }
         }
         self.router.handle(now, router::Input::LinkDown { neighbour: *peer });
     }
@@ -341,7 +426,7 @@ impl Core {
         dial: DialId,
         failure: DialFailure,
     ) {
-        let Some(dialling) = self.links.dials.remove(&dial) else { return };
+        let Some(dialling) = self.links.end_dial(dial) else { return };
         let address = &dialling.address;
         let text = failure_text(&failure, address);
         match &dialling.purpose {
@@ -353,9 +438,8 @@ impl Core {
                 let peer = *peer;
                 if let Some(kept) = self.links.kept.get_mut(&peer) {
                     self.links.last_errors.insert(peer, text.clone());
-                    kept.dial = None;
                     kept.turn = kept.turn.wrapping_add(1);
-                    let pause = REDIAL_INITIAL.times(1 << kept.failures.min(8)).min(REDIAL_MAX);
+                    let pause = redial_pause(kept.failures);
                     kept.failures = kept.failures.saturating_add(1);
                     kept.next = now.mono + jittered(&mut self.random, pause);
                 }
@@ -366,10 +450,7 @@ impl Core {
                 let lost = silent && self.links.lost.contains_key(peer);
                 let pause = if lost { LOST_PAUSE } else { AUTO_PAUSE };
                 let until = now.mono + jittered(&mut self.random, pause);
-                while self.links.auto_paused.len() >= AUTO_PAUSED_MAX {
-                    self.links.auto_paused.pop_first();
-                }
-                self.links.auto_paused.insert(*peer, until);
+                self.links.pause_auto(*peer, until);
             }
         }
     }
@@ -384,18 +465,13 @@ impl Core {
     }
 
     fn redial(&mut self, now: Now) {
-        let due: Vec<(PeerId, usize)> = self
-            .links
-            .kept
-            .iter()
-            .filter(|(peer, kept)| {
-                kept.dial.is_none()
-                    && kept.next <= now.mono
-                    && !self.links.active.contains_key(peer)
-            })
-            .map(|(peer, kept)| (*peer, kept.turn))
-            .collect();
-        for (peer, turn) in due {
+        let left = self.links.kept_dials_left();
+        let due = self.links.missed().filter(|(_, kept)| kept.next <= now.mono);
+        let mut due: Vec<(Monotonic, PeerId, usize)> =
+            due.map(|(peer, kept)| (kept.next, peer, kept.turn)).collect();
+        due.sort_unstable();
+        due.truncate(left);
+        for (_, peer, turn) in due {
             // Its own address first, then those of its record: it may have moved.
             let mut addresses: Vec<Address> = self.peers.dial(&peer).cloned().into_iter().collect();
             if let Some(record) = self.router.record(&peer) {
@@ -426,6 +502,11 @@ impl Core {
             self.out.tell(client, ToClient::Event(event.clone()));
         }
     }
+}
+
+/// Before the next dial, after so many in a row and one more were in vain.
+fn redial_pause(before: u32) -> Span {
+    REDIAL_INITIAL.times(1 << before.min(8)).min(REDIAL_MAX)
 }
 
 /// The content of a record, if it is the peer's own.
