@@ -51,6 +51,7 @@ const TABLES: &[&str] = &[
     "acknowledged",
     "last_places",
     "owner",
+    "given_up",
 ];
 
 /// Runs one input: a database is altered, and a node lives from it.
