@@ -24,8 +24,8 @@ use std::sync::Arc;
 use crate::crypto::{Identity, Random};
 use crate::model::{
     Cursor, GivenUp, Incarnation, Incoming, IncomingChunk, Limits, MessageId, Monotonic, Now,
-    Outgoing, PartialRow, PeerId, Prekey, PrekeyId, PrekeyRow, ReceivedKey, Row, SessionId,
-    SessionRow, SignedRecord, Span, Timestamp, WindowRow,
+    Occupancy, Outgoing, PartialRow, PeerId, Prekey, PrekeyId, PrekeyRow, ReceivedKey, Row,
+    SessionId, SessionRow, SignedRecord, Span, Timestamp, WindowRow,
 };
 use crate::wire::{Envelope, Header, NoticeKind, RejectReason};
 
@@ -410,6 +410,15 @@ impl Courier {
     /// Adds fresh entropy.
     pub fn mix(&mut self, entropy: &[u8; 32]) {
         self.random.mix(entropy);
+    }
+
+    /// Every table that others can fill, and how full it is.
+    pub fn occupancy(&self, limits: &Limits) -> Vec<Occupancy> {
+        let mut all = self.outbox.occupancy(limits.message_bytes_max);
+        all.extend(self.inbound.occupancy());
+        all.push(self.prekeys.occupancy());
+        all.push(Occupancy::new("courier outputs", self.out.len(), 0));
+        all
     }
 
     /// What the queue to a recipient is doing.

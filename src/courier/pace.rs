@@ -8,7 +8,7 @@ const WINDOW_INITIAL: usize = 4 * FRAME_BYTES_MAX;
 /// Bytes on their way at least: one envelope can always be tried.
 const WINDOW_MIN: usize = FRAME_BYTES_MAX;
 /// Bytes on their way at most: what a recipient may have to hold while its disk is busy.
-const WINDOW_MAX: usize = 4 * 1024 * 1024;
+pub(super) const WINDOW_MAX: usize = 4 * 1024 * 1024;
 
 /// The timeout before anything was measured (RFC 6298 section 2.1).
 const TIMEOUT_INITIAL: Span = Span::from_secs(1);

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use super::{Change, Output};
 use crate::crypto::{PrekeySecret, Random};
 use crate::model::limits::{CLOCK_SKEW_MAX, MESSAGE_LIFETIME_MAX, PREKEY_LIFETIME, ROTATION};
-use crate::model::{Monotonic, Now, Prekey, PrekeyId, PrekeyRow, Span, Timestamp};
+use crate::model::{Monotonic, Now, Occupancy, Prekey, PrekeyId, PrekeyRow, Span, Timestamp};
 
 /// How often to look whether a rotation is due; calendar time may jump, so a deadline a day ahead
 /// on the monotonic clock is no good.
@@ -65,6 +65,10 @@ impl Prekeys {
 
     pub(super) fn published(&self) -> Vec<Prekey> {
         self.published.clone()
+    }
+
+    pub(super) fn occupancy(&self) -> Occupancy {
+        Occupancy::new("own prekeys", self.own.len(), PREKEYS_MAX)
     }
 
     pub(super) const fn deadline(&self) -> Monotonic {

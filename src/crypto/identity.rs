@@ -2,13 +2,13 @@
 
 use std::fmt;
 
-use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
 use super::Random;
+use super::primitive::{self, SigningKey};
 use crate::model::PeerId;
 
 /// A detached signature.
@@ -49,7 +49,7 @@ impl Domain {
 
 /// A node's own key pair.
 pub struct Identity {
-    key: Ed25519KeyPair,
+    key: SigningKey,
     peer: PeerId,
 }
 
@@ -76,13 +76,8 @@ impl Identity {
     }
 
     /// The identity whose private key is this seed (RFC 8032 section 5.1.5).
-    ///
-    /// # Panics
-    /// Never: any 32 bytes are a seed.
     pub fn from_seed(seed: &[u8; 32]) -> Self {
-        #[expect(clippy::expect_used, reason = "the only error is a seed of another length")]
-        let key = Ed25519KeyPair::from_seed_unchecked(seed).expect("a seed has 32 bytes");
-        Self::from_key(key)
+        Self::from_key(SigningKey::from_seed(seed))
     }
 
     /// Reads a PKCS#8 private key (RFC 8410) in PEM (RFC 7468).
@@ -94,15 +89,10 @@ impl Identity {
         let packed: Zeroizing<String> =
             Zeroizing::new(inner.ok_or(KeyError::Pem)?.split_ascii_whitespace().collect());
         let der = Zeroizing::new(STANDARD.decode(&*packed).map_err(|_| KeyError::Pem)?);
-        Ed25519KeyPair::from_pkcs8_maybe_unchecked(&der)
-            .map(Self::from_key)
-            .map_err(|_| KeyError::Key)
+        SigningKey::from_pkcs8(&der).map(Self::from_key).ok_or(KeyError::Key)
     }
 
     /// The private key as PKCS#8 in PEM: what stands in the identity file.
-    ///
-    /// # Panics
-    /// Never: serializing to memory cannot fail.
     pub fn to_pem(&self) -> Zeroizing<String> {
         let packed = Zeroizing::new(STANDARD.encode(&*self.to_pkcs8()));
         let mut text = Zeroizing::new(format!("{PEM_BEGIN}\n"));
@@ -119,13 +109,8 @@ impl Identity {
     }
 
     /// The private key as PKCS#8, for TLS.
-    ///
-    /// # Panics
-    /// Never: serializing to memory cannot fail.
     pub fn to_pkcs8(&self) -> Zeroizing<Vec<u8>> {
-        #[expect(clippy::expect_used, reason = "serializing to memory fails only without memory")]
-        let der = self.key.to_pkcs8v1().expect("serialized");
-        Zeroizing::new(der.as_ref().to_vec())
+        self.key.to_pkcs8()
     }
 
     /// The public key as SubjectPublicKeyInfo (RFC 8410), for TLS.
@@ -140,15 +125,12 @@ impl Identity {
 
     /// Signs the parts, one after the other, for one purpose.
     pub fn sign(&self, domain: Domain, parts: &[&[u8]]) -> Signature {
-        let mut signature = [0; 64];
-        signature.copy_from_slice(self.key.sign(&tagged(domain, parts)).as_ref());
-        signature
+        self.key.sign(&tagged(domain, parts))
     }
 
-    fn from_key(key: Ed25519KeyPair) -> Self {
-        let mut public = [0; 32];
-        public.copy_from_slice(key.public_key().as_ref());
-        Self { key, peer: PeerId::from_bytes(public) }
+    fn from_key(key: SigningKey) -> Self {
+        let peer = PeerId::from_bytes(key.public());
+        Self { key, peer }
     }
 }
 
@@ -162,9 +144,7 @@ impl fmt::Debug for Identity {
 /// 5.1.7 asks for, nobody signs with a key of small order.
 pub fn verify(peer: &PeerId, domain: Domain, parts: &[&[u8]], signature: &Signature) -> bool {
     !is_of_small_order(peer.as_bytes())
-        && UnparsedPublicKey::new(&ED25519, peer.as_bytes())
-            .verify(&tagged(domain, parts), signature)
-            .is_ok()
+        && primitive::verify(peer.as_bytes(), &tagged(domain, parts), signature)
 }
 
 /// All encodings of the y coordinates of the eight points whose order divides the cofactor, the
@@ -239,6 +219,7 @@ fn tagged(domain: Domain, parts: &[&[u8]]) -> Vec<u8> {
 mod tests {
     use super::*;
 
+    #[cfg(not(distmsg_cheap_crypto))]
     #[test]
     fn the_key_of_rfc_8032_test_1_is_read_as_its_peer() {
         let seed = [

@@ -7,13 +7,20 @@
 mod digest;
 mod identity;
 mod network;
+#[cfg(not(distmsg_cheap_crypto))]
+mod primitive;
+#[cfg(distmsg_cheap_crypto)]
+#[path = "cheap.rs"]
+mod primitive;
 mod random;
 mod session;
 
 pub use digest::{message_id, sha256, short_digest};
 pub use identity::{Domain, Identity, KeyError, Signature, peer_of_spki, verify};
 pub use network::{NetworkKey, ProofRole};
+pub use primitive::SUITE;
 pub use random::Random;
+use session::Encapsulated;
 pub use session::{
     ENCAPSULATION_LEN, PrekeySecret, SealError, SealingKeys, SessionContext, SessionSecret,
     TAG_LEN, commitment_of,

@@ -45,6 +45,7 @@ impl Random {
     }
 
     /// For libraries that draw by themselves.
+    #[cfg(not(distmsg_cheap_crypto))]
     pub(super) fn source(&mut self) -> &mut ChaCha20Rng {
         &mut self.0
     }

@@ -9,14 +9,10 @@ use std::fmt;
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use aws_lc_rs::{hkdf, hmac};
-use hpke::aead::ExportOnlyAead;
-use hpke::kdf::HkdfSha256;
-use hpke::kem::{Kem as _, XWing};
-use hpke::{Deserializable as _, OpModeR, OpModeS, Serializable as _};
 use thiserror::Error;
 use zeroize::Zeroizing;
 
-use super::{Random, sha256};
+use super::{Random, primitive, sha256};
 use crate::model::{PeerId, Prekey, PrekeyId, SessionId};
 
 /// Bytes of an X-Wing encapsulation.
@@ -55,9 +51,7 @@ impl PrekeySecret {
 
     /// The public half, for the record.
     pub fn public(&self) -> [u8; Prekey::PUBLIC_LEN] {
-        let mut public = [0; Prekey::PUBLIC_LEN];
-        XWing::derive_keypair(&*self.seed).1.write_exact(&mut public);
-        public
+        primitive::encapsulation_key(&self.seed)
     }
 }
 
@@ -109,7 +103,8 @@ pub enum SealError {
     Forged,
 }
 
-type Sealed = (Box<[u8; ENCAPSULATION_LEN]>, SessionSecret);
+/// What to tell the recipient, and the secret.
+pub(super) type Encapsulated = (Box<[u8; ENCAPSULATION_LEN]>, Zeroizing<[u8; 32]>);
 
 impl SessionSecret {
     /// Opens a session to a prekey: what to tell the recipient, and the secret.
@@ -120,21 +115,9 @@ impl SessionSecret {
         prekey: &Prekey,
         context: &SessionContext,
         random: &mut Random,
-    ) -> Result<Sealed, SealError> {
-        let public = <XWing as hpke::Kem>::PublicKey::from_bytes(&prekey.public)
-            .map_err(|_| SealError::Malformed)?;
-        let (encapsulated, exporter) =
-            hpke::setup_sender_with_rng::<ExportOnlyAead, HkdfSha256, XWing>(
-                &OpModeS::Base,
-                &public,
-                &context.to_bytes(),
-                random.source(),
-            )
-            .map_err(|_| SealError::Malformed)?;
-        let mut encapsulation = Box::new([0; ENCAPSULATION_LEN]);
-        encapsulated.write_exact(&mut *encapsulation);
-        let mut secret = Zeroizing::new([0; 32]);
-        exporter.export(EXPORT_LABEL, &mut *secret).map_err(|_| SealError::Malformed)?;
+    ) -> Result<(Box<[u8; ENCAPSULATION_LEN]>, Self), SealError> {
+        let (encapsulation, secret) =
+            primitive::encapsulate(&prekey.public, &context.to_bytes(), random)?;
         Ok((encapsulation, Self(secret)))
     }
 
@@ -148,19 +131,7 @@ impl SessionSecret {
         encapsulation: &[u8],
         context: &SessionContext,
     ) -> Result<Self, SealError> {
-        let private = XWing::derive_keypair(&*prekey.seed).0;
-        let encapsulated = <XWing as hpke::Kem>::EncappedKey::from_bytes(encapsulation)
-            .map_err(|_| SealError::Malformed)?;
-        let exporter = hpke::setup_receiver::<ExportOnlyAead, HkdfSha256, XWing>(
-            &OpModeR::Base,
-            &private,
-            &encapsulated,
-            &context.to_bytes(),
-        )
-        .map_err(|_| SealError::Malformed)?;
-        let mut secret = Zeroizing::new([0; 32]);
-        exporter.export(EXPORT_LABEL, &mut *secret).map_err(|_| SealError::Malformed)?;
-        Ok(Self(secret))
+        primitive::decapsulate(&prekey.seed, encapsulation, &context.to_bytes()).map(Self)
     }
 
     /// A stored secret.
@@ -205,8 +176,6 @@ impl fmt::Debug for SessionSecret {
         f.write_str("SessionSecret(..)")
     }
 }
-
-const EXPORT_LABEL: &[u8] = b"distmsg/1 session secret";
 
 /// A session's working keys.
 pub struct SealingKeys {

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use super::{Monotonic, PeerId, Span};
+use super::{Monotonic, Occupancy, PeerId, Span};
 
 /// How long one sharing-out lasts.
 const ROUND: Span = Span::from_secs(1);
+/// Neighbours that are counted in one round; who comes after them comes again in the next one.
+const ASKERS_MAX: usize = 4_096;
 
 /// So many pieces of work a second, and each neighbour its share of them: as many as are there, so
 /// many parts. Whoever the work claims to be for is not looked at: that is easily forged, a
@@ -39,6 +41,9 @@ impl FairBucket {
             self.granted = 0;
             self.since = now;
         }
+        if self.asked.len() >= ASKERS_MAX && !self.asked.contains_key(&from) {
+            return false;
+        }
         let asked = self.asked.entry(from).or_insert(0);
         *asked = asked.saturating_add(1);
         let mine = *asked;
@@ -49,6 +54,11 @@ impl FairBucket {
         let granted = mine <= share && self.granted < self.per_round.saturating_mul(2);
         self.granted += u32::from(granted);
         granted
+    }
+
+    /// How many are counted, under this name.
+    pub fn occupancy(&self, table: &'static str) -> Occupancy {
+        Occupancy::new(table, self.asked.len(), ASKERS_MAX)
     }
 }
 
@@ -92,5 +102,7 @@ mod tests {
             bucket.take(PeerId::from_bytes(bytes), now)
         };
         assert_eq!((0..5_000).map(ask).filter(|granted| *granted).count(), 200);
+        let counted = bucket.occupancy("askers");
+        assert_eq!((counted.used, counted.limit), (4_096, 4_096));
     }
 }

@@ -10,6 +10,7 @@ mod fair_bucket;
 mod message;
 mod name;
 mod network;
+mod occupancy;
 mod peer_id;
 mod record;
 mod stored;
@@ -25,6 +26,7 @@ pub use limits::Limits;
 pub use message::{Incarnation, MessageId, Sequence, SessionId, Uid};
 pub use name::{Name, NameError, escaped};
 pub use network::NetworkId;
+pub use occupancy::Occupancy;
 pub use peer_id::{PeerId, PeerIdError};
 pub use record::{Prekey, PrekeyId, Record, SignedRecord};
 pub use stored::{

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
 
-use crate::model::{Bucket, Monotonic, PeerId};
+use crate::model::{Bucket, Monotonic, Occupancy, PeerId};
 
 /// Origins whose floods are counted at once. An origin's bucket is full again after ten seconds (by
 /// default) without floods, and may then be forgotten without loss; at 200 verifications a second
@@ -38,6 +38,13 @@ impl Origins {
             self.buckets.remove(&oldest);
         }
         allowed
+    }
+
+    pub(super) fn occupancy(&self) -> [Occupancy; 2] {
+        [
+            Occupancy::new("flooding origins", self.buckets.len(), ORIGINS_MAX),
+            Occupancy::new("flooding origins in order", self.order.len(), self.buckets.len()),
+        ]
     }
 
     /// How many are counted.
@@ -98,6 +105,11 @@ impl<T> Lanes<T> {
     pub(super) fn longest(&self) -> Option<(PeerId, usize)> {
         let longest = self.queues.iter().max_by_key(|(_, queue)| queue.len())?;
         Some((*longest.0, longest.1.len()))
+    }
+
+    /// How many wait in all.
+    pub(super) fn len(&self) -> usize {
+        self.queues.values().map(VecDeque::len).sum()
     }
 
     /// Drops the last of one neighbour's queue; false if there is none.

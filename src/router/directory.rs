@@ -11,7 +11,7 @@ use super::timers::Timer;
 use super::{Output, Router};
 use crate::crypto::{self, Domain};
 use crate::model::limits::{CLOCK_SKEW_MAX, DIGESTS_MAX, RECORD_LIFETIME_MAX};
-use crate::model::{NetworkId, PeerId, Record, SignedRecord, Span, Timestamp};
+use crate::model::{NetworkId, Occupancy, PeerId, Record, SignedRecord, Span, Timestamp};
 use crate::wire::{self, Digest, Frame, ParsedRecord};
 
 /// How long news wait for others to go with them.
@@ -109,6 +109,17 @@ impl Directory {
 
     pub(super) fn len(&self) -> usize {
         self.entries.len()
+    }
+
+    /// With so many links at most. Records that are kept are never evicted: there are as many as
+    /// peers known, and those of neighbours on top.
+    pub(super) fn occupancy(&self, links_max: usize) -> [Occupancy; 3] {
+        let limit = self.records_max.saturating_add(links_max).saturating_add(1);
+        [
+            Occupancy::new("records", self.entries.len(), limit),
+            Occupancy::new("records by expiry", self.expiring.len(), self.entries.len()),
+            Occupancy::new("news of records", self.news.len(), DIGESTS_MAX),
+        ]
     }
 
     /// Records after a peer, in order.

@@ -11,7 +11,7 @@ use super::directory::{Compared, Origin, is_signed};
 use super::timers::Timer;
 use super::{DiscoverOutcome, Output, Router};
 use crate::model::limits::{CLOCK_SKEW_MAX, DIGESTS_MAX, RECORDS_PER_FRAME_MAX};
-use crate::model::{Bucket, Monotonic, PeerId, Span};
+use crate::model::{Bucket, Monotonic, Occupancy, PeerId, Span};
 use crate::wire::{CloseReason, Digest, Frame, ParsedRecord};
 
 /// How often tables are compared with all neighbours, plus up to a quarter.
@@ -97,6 +97,15 @@ struct Run {
 }
 
 impl Dialogue {
+    /// News, and a page on top of them.
+    pub(super) fn occupancy(&self) -> [Occupancy; 2] {
+        let asked = self.asked.as_ref().map_or(0, BTreeSet::len);
+        [
+            Occupancy::new("records wanted", self.wanted.len(), WANTED_MAX + DIGESTS_MAX),
+            Occupancy::new("records asked for", asked, RECORDS_PER_FRAME_MAX),
+        ]
+    }
+
     /// Whether an answer is owed.
     fn is_waiting(&self) -> bool {
         self.asked.is_some() || self.run.as_ref().is_some_and(|run| run.waiting)
@@ -151,6 +160,17 @@ impl Exchange {
             discover.outcome.updated += 1;
         }
         true
+    }
+
+    /// With so many links at most.
+    pub(super) fn occupancy(&self, links_max: usize) -> [Occupancy; 3] {
+        let limit = links_max.saturating_mul(RECORDS_PER_FRAME_MAX);
+        let discovering = self.discover.as_ref().map_or(0, |discover| discover.waiting.len());
+        [
+            Occupancy::new("records being fetched", self.fetching.len(), limit),
+            Occupancy::new("records to verify", self.arrived.len(), limit),
+            Occupancy::new("tables being merged", discovering, links_max),
+        ]
     }
 
     #[cfg(test)]

@@ -12,7 +12,7 @@ use super::timers::Timer;
 use super::{Output, Router};
 use crate::crypto::{Domain, verify};
 use crate::model::limits::FLOOD_LIFETIME;
-use crate::model::{Monotonic, PeerId, Span};
+use crate::model::{Monotonic, Occupancy, PeerId, Span};
 use crate::wire::{Find, Found, ParsedRecord};
 
 /// How long an answer to our find is waited for.
@@ -91,6 +91,12 @@ impl Finds {
         !self.waiting.is_empty()
     }
 
+    /// Peers that were located before their find left need none.
+    fn drop_void(&mut self) {
+        let is_open = |peer: &PeerId| self.searches.get(peer).is_some_and(|s| s.sent.is_none());
+        self.waiting.retain(is_open);
+    }
+
     fn remember(&mut self, origin: PeerId, find: (u64, PeerId, bool), asker: Option<PeerId>) {
         let (nonce, target, direct) = find;
         let (others, answered) = (Vec::new(), Vec::new());
@@ -117,6 +123,18 @@ impl Finds {
         if let Some((_, key)) = self.order.pop_front() {
             self.asked.remove(&key);
         }
+    }
+
+    pub(super) fn occupancy(&self) -> [Occupancy; 6] {
+        let others = self.asked.values().map(|asked| asked.others.len()).max();
+        [
+            Occupancy::new("searches", self.searches.len(), SEARCHES_MAX),
+            Occupancy::new("searches waiting", self.waiting.len(), SEARCHES_MAX),
+            Occupancy::new("finds passed on", self.order.len(), ASKED_MAX),
+            Occupancy::new("finds by nonce", self.asked.len(), self.order.len()),
+            Occupancy::new("askers of a find", others.unwrap_or(0), usize::from(WAYS_BACK_MAX)),
+            Occupancy::new("finds to repeat", self.recent.len(), RECENT_MAX),
+        ]
     }
 
     #[cfg(test)]
@@ -147,6 +165,9 @@ impl Router {
         }
         self.finds.searches.insert(peer, Search { direct: anew, sent: None });
         if !self.finds.waiting.contains(&peer) {
+            if self.finds.waiting.len() >= SEARCHES_MAX {
+                self.finds.drop_void();
+            }
             self.finds.waiting.push_back(peer);
         }
         self.run_own_floods();

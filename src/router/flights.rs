@@ -7,7 +7,8 @@ use bytes::Bytes;
 
 use super::seen::Digest16;
 use super::shares::Shares;
-use crate::model::{Monotonic, PeerId, SessionId, Span};
+use crate::model::limits::FRAME_BYTES_MAX;
+use crate::model::{Monotonic, Occupancy, PeerId, SessionId, Span};
 use crate::wire::{EnvelopeKey, Header};
 
 /// Envelopes remembered at once: at 20,000 a second with receipts after 100 ms, 2,000 are open; the
@@ -256,6 +257,23 @@ impl Flights {
             self.remove(id);
         }
         None
+    }
+
+    pub(super) fn occupancy(&self) -> [Occupancy; 6] {
+        let flights = self.flights.len();
+        [
+            Occupancy::new("relayed flights", flights, FLIGHTS_MAX),
+            Occupancy::new("flights by commitment", self.by_commitment.len(), flights),
+            Occupancy::new("flights by next hop", self.by_hop.len(), flights),
+            Occupancy::new("flights by deadline", self.due.len(), flights),
+            Occupancy::new("frames of flights", self.held.len(), flights),
+            // One frame may always be held, however little room was configured.
+            Occupancy::new(
+                "relay bytes",
+                self.held_bytes,
+                self.held_bytes_max.max(FRAME_BYTES_MAX),
+            ),
+        ]
     }
 
     #[cfg(test)]

@@ -18,7 +18,7 @@ use super::timers::Timer;
 use super::{Action, Output, Router};
 use crate::crypto::{Domain, short_digest, verify};
 use crate::model::limits::{CLOCK_SKEW_MAX, FLOOD_LIFETIME};
-use crate::model::{Bucket, Limits, Monotonic, PeerId, Span, Timestamp};
+use crate::model::{Bucket, Limits, Monotonic, Occupancy, PeerId, Span, Timestamp};
 use crate::wire::{Envelope, Find, Flood, Frame, Header, ParsedRecord, RejectReason};
 
 /// Finds and floods of one neighbour that wait for their verification.
@@ -154,6 +154,12 @@ impl Verifier {
         self.known.is_empty() && self.unknown.is_empty()
     }
 
+    /// With so many links at most.
+    pub(super) fn occupancy(&self, links_max: usize) -> Occupancy {
+        let limit = links_max.saturating_mul(WAITING_PER_LINK_MAX);
+        Occupancy::new("floods to verify", self.known.len() + self.unknown.len(), limit)
+    }
+
     #[cfg(test)]
     pub(super) fn waiting(&self, neighbour: &PeerId) -> usize {
         self.known.count(neighbour) + self.unknown.count(neighbour)
@@ -217,6 +223,13 @@ impl FloodLog {
         }
     }
 
+    pub(super) fn occupancy(&self) -> [Occupancy; 2] {
+        [
+            Occupancy::new("flooded envelopes", self.entries.len(), LOG_MAX),
+            Occupancy::new("flooded envelopes in order", self.order.len(), self.entries.len()),
+        ]
+    }
+
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.entries.len()
@@ -259,6 +272,10 @@ impl OwnFloods {
             queue: VecDeque::new(),
             find_next: true,
         }
+    }
+
+    pub(super) fn occupancy(&self) -> Occupancy {
+        Occupancy::new("own floods", self.queue.len(), OWN_FLOODS_MAX)
     }
 
     /// Nothing is left to do for an envelope.

@@ -16,6 +16,7 @@ mod flights;
 mod flood;
 mod forward;
 mod neighbour;
+mod occupancy;
 mod outflow;
 mod reassembly;
 mod receipt;

@@ -7,8 +7,10 @@ use super::exchange::Dialogue;
 use super::outflow::Outflow;
 use super::timers::Timer;
 use super::{Output, Router};
-use crate::model::limits::{FULL_LINK_QUEUES_MAX, LINK_SILENCE_MAX, PING_INTERVAL};
-use crate::model::{Bucket, Monotonic, PeerId, Span};
+use crate::model::limits::{
+    FRAME_BYTES_MAX, FULL_LINK_QUEUES_MAX, LINK_SILENCE_MAX, PING_INTERVAL,
+};
+use crate::model::{Bucket, Monotonic, Occupancy, PeerId, Span};
 use crate::wire::{CloseReason, Frame, ParsedRecord};
 
 /// Control frames (pings, receipts, rejects) may wait beyond the link's queue by this many bytes,
@@ -64,6 +66,16 @@ pub(super) struct Neighbour {
     forgeries: (Monotonic, u32),
     /// Where the comparison of our tables stands.
     pub(super) dialogue: Dialogue,
+}
+
+impl Neighbour {
+    /// With so many bytes in its link's queue at most.
+    pub(super) fn occupancy(&self, queue_bytes_max: usize) -> [Occupancy; 4] {
+        let room = queue_bytes_max.saturating_add(QUEUE_HEADROOM_BYTES).max(FRAME_BYTES_MAX);
+        let [wanted, asked] = self.dialogue.occupancy();
+        let queued = Occupancy::new("bytes queued to a neighbour", self.queued, room);
+        [queued, self.outflow.occupancy(), wanted, asked]
+    }
 }
 
 impl Router {

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use super::Router;
 use super::budget::Lanes;
 use super::timers::Timer;
-use crate::model::{Bucket, Limits, Monotonic, PeerId};
+use crate::model::{Bucket, Limits, Monotonic, Occupancy, PeerId};
 
 /// Frames that wait to be flooded to one neighbour: some seconds of its pace.
 const WAITING_MAX: usize = 128;
@@ -106,6 +106,11 @@ impl Outflow {
         })?;
         self.waiting -= 1;
         Some(frame)
+    }
+
+    pub(super) fn occupancy(&self) -> Occupancy {
+        let waiting = self.own.len() + self.known.len() + self.unknown.len();
+        Occupancy::new("floods to a neighbour", waiting, WAITING_MAX)
     }
 
     #[cfg(test)]

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
-use crate::model::{Monotonic, PeerId, Span};
+use crate::model::{Monotonic, Occupancy, PeerId, Span};
 use crate::wire::{Envelope, Flood, Header, Tail};
 
 /// Envelopes of which some fragments are there, in all and of one source.
@@ -79,6 +79,15 @@ impl Reassembly {
     /// Forgets what is too old.
     pub(super) fn sweep(&mut self, now: Monotonic) {
         self.partials.retain(|_, partial| now.since(partial.began) <= PARTIAL_LIFETIME);
+    }
+
+    pub(super) fn occupancy(&self) -> [Occupancy; 2] {
+        let parts = self.partials.values().flat_map(|partial| partial.parts.iter().flatten());
+        let bytes = parts.map(Bytes::len).sum();
+        [
+            Occupancy::new("envelopes in fragments", self.partials.len(), PARTIALS_MAX),
+            Occupancy::new("fragment bytes", bytes, PARTIALS_MAX * Tail::BYTES_MAX),
+        ]
     }
 
     fn make_room(&mut self, key: &PartialKey, known: &BTreeSet<PeerId>) {

@@ -9,7 +9,7 @@ use std::ops::Bound;
 
 use super::Router;
 use crate::model::limits::NEXT_HOPS_MAX;
-use crate::model::{Monotonic, PeerId, Span};
+use crate::model::{Monotonic, Occupancy, PeerId, Span};
 use crate::wire::RejectReason;
 
 /// How long a way is believed in without a sign that it works.
@@ -222,6 +222,18 @@ impl Routes {
         self.table.range((from, Bound::Unbounded)).map(move |(destination, route)| {
             (destination, route.hops.iter().filter(move |hop| hop.is_fresh(now)))
         })
+    }
+
+    pub(super) fn occupancy(&self) -> [Occupancy; 4] {
+        let most = |length: fn(&Route) -> usize| self.table.values().map(length).max();
+        let hops = most(|route| route.hops.len()).unwrap_or(0);
+        let failed = most(|route| route.failed.len()).unwrap_or(0);
+        [
+            Occupancy::new("routes", self.table.len(), self.destinations_max.max(1)),
+            Occupancy::new("routes by age", self.ages.len(), self.table.len()),
+            Occupancy::new("next hops of a route", hops, NEXT_HOPS_MAX),
+            Occupancy::new("failed hops of a route", failed, FAILED_MAX),
+        ]
     }
 
     #[cfg(test)]

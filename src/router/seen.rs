@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use crate::model::{Monotonic, Span};
+use crate::model::{Monotonic, Occupancy, Span};
 
 /// The first 16 bytes of a hash: nobody finds two contents with the same.
 pub(super) type Digest16 = [u8; 16];
@@ -48,6 +48,14 @@ impl Seen {
         while self.order.front().is_some_and(|(at, _)| now.since(*at) > self.lifetime) {
             self.forget_oldest();
         }
+    }
+
+    pub(super) fn occupancy(&self) -> [Occupancy; 2] {
+        let limit = self.entries_max.max(1);
+        [
+            Occupancy::new("seen floods", self.digests.len(), limit),
+            Occupancy::new("seen floods in order", self.order.len(), limit),
+        ]
     }
 
     /// How many are remembered.

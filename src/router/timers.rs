@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::model::{Monotonic, PeerId};
+use crate::model::{Monotonic, Occupancy, PeerId};
 
 /// Something that happens at a certain time. Each is set at most once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -65,6 +65,15 @@ impl Timers {
     /// When the first is due.
     pub(super) fn next(&self) -> Monotonic {
         self.due.first().map_or(Monotonic::NEVER, |(at, _)| *at)
+    }
+
+    /// With so many links at most: two timers each, and one of each other kind.
+    pub(super) fn occupancy(&self, links_max: usize) -> [Occupancy; 2] {
+        let limit = links_max.saturating_mul(2).saturating_add(16);
+        [
+            Occupancy::new("router timers", self.at.len(), limit),
+            Occupancy::new("router timers in order", self.due.len(), self.at.len()),
+        ]
     }
 
     /// Takes all that are due, with the times they were due at.

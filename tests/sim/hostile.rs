@@ -152,7 +152,11 @@ impl Hostile {
         match frame {
             Frame::Envelope(envelope) if envelope.header.destination != me => {
                 if self.is(Kind::ForgeReceipts) {
-                    let preimage = self.random.bytes();
+                    // Anything, or what everybody sees in the header.
+                    let preimage = match self.chance(50) {
+                        true => self.random.bytes(),
+                        false => envelope.header.commitment,
+                    };
                     return (vec![Frame::Receipt { preimage }.encode()], false);
                 }
                 if self.is(Kind::Reject) {
@@ -216,14 +220,14 @@ impl Hostile {
     pub(crate) fn unasked(&mut self, now: Now, record: &Bytes) -> Vec<Bytes> {
         let mut said = Vec::new();
         if self.is(Kind::FloodFinds) {
-            for _ in 0..20 {
+            for _ in 0..10 {
                 let target = PeerId::from_bytes(self.random.bytes());
                 let identity = Arc::clone(&self.identity);
                 said.push(self.find(now, &identity, record, target));
             }
         }
         if self.is(Kind::MintIdentities) {
-            for _ in 0..5 {
+            for _ in 0..2 {
                 let identity = Identity::generate(&mut self.random);
                 let target = PeerId::from_bytes(self.random.bytes());
                 let record = record_of(now, &identity);

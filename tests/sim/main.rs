@@ -1,4 +1,4 @@
-//! Two to eight nodes on virtual time, from one seed: the product's own core, with frames that pass
+//! Two to twelve nodes on virtual time, from one seed: the product's own core, with frames that pass
 //! through the real encoding, on a network that loses, delays, reorders and cuts, and disks that
 //! keep what was committed and nothing else.
 //!
@@ -18,6 +18,7 @@ mod disk;
 mod failpoints;
 mod hostile;
 mod liars;
+mod listening;
 mod network;
 mod plan;
 mod referee;

@@ -46,10 +46,14 @@ pub(crate) enum Step {
     Slow(usize, Span, Span),
     /// A node's clock is set.
     Clock(usize, i64),
+    /// A node's clock gains so many parts of a million from now on, or loses them.
+    Drift(usize, i64),
     /// A node's disk is full for a while.
     Full(usize, Span),
     /// A node's disk fails once.
     Fail(usize),
+    /// A node crashes while its disk is writing.
+    Tear(usize),
 }
 
 /// All that a seed decides. The rest follows.
@@ -67,6 +71,10 @@ pub(crate) struct Plan {
 
 /// Between two messages of one pair, when pairs talk.
 const TALK_PAUSE: Span = Span::from_secs(6);
+/// The kind of fault that cuts the network in two.
+const PARTITION: u64 = 2;
+/// How much faster or slower than it should a clock runs at most: one part of twenty.
+const DRIFT_MAX: u64 = 50_000;
 /// When steps begin: links are up by then.
 const BEGIN: Span = Span::from_secs(3);
 
@@ -115,6 +123,16 @@ impl Plan {
             edge = next.into_iter().collect();
         }
         None
+    }
+
+    /// Whether nothing goes wrong but that the network is cut in two, and whole again.
+    pub(crate) fn is_only_partitioned(&self) -> bool {
+        let is_fine = |step: &Step| match step {
+            Step::Send { .. } => true,
+            Step::Cut(ways, _) => ways.iter().all(|(a, b)| ways.contains(&(*b, *a))),
+            _ => false,
+        };
+        self.hostile.is_empty() && self.steps.iter().all(|(_, step)| is_fine(step))
     }
 
     fn neighbours(&self, node: usize) -> impl Iterator<Item = usize> + '_ {
@@ -177,15 +195,22 @@ impl Plan {
 
     fn draw_faults(&mut self, random: &mut Random) {
         // A swarm: each seed has some kinds of faults and not others.
-        let on: Vec<u64> = (0..8).filter(|_| random.below(2) == 0).collect();
+        let on: Vec<u64> = match random.below(10) {
+            // How fast a network that was cut in two recovers is seen only where that is all.
+            0 => vec![PARTITION],
+            _ => (0..10).filter(|_| random.below(2) == 0).collect(),
+        };
         if on.is_empty() {
             return;
         }
+        // While messages are under way: what happens later puts nothing to the test.
+        let messages_end = self.end;
         for _ in 0..(4 + random.below(self.nodes as u64 * 2)) {
-            let at = BEGIN + Span::from_micros(random.below(self.end.as_micros()));
+            let at = BEGIN + Span::from_micros(random.below(messages_end.as_micros()));
             let node = random.below(self.nodes as u64) as usize;
-            let some_time = Span::from_millis(200 + random.below(15_000));
+            let some_time = Span::from_millis(200 + random.below(8_000));
             let kind = on[random.below(on.len() as u64) as usize];
+            let mut lasts = some_time;
             let step = match kind {
                 0 => Step::Crash(node),
                 1 => {
@@ -193,15 +218,26 @@ impl Plan {
                     let (a, b) = *self.edges.iter().nth(at).expect("an edge");
                     Step::Break(a, b)
                 }
-                2 => Step::Cut(self.partition(random), some_time.times(2)),
-                3 => Step::Cut(self.one_way(random), some_time.times(4)),
+                PARTITION => {
+                    lasts = some_time.times(2);
+                    Step::Cut(self.partition(random), lasts)
+                }
+                3 => {
+                    lasts = some_time.times(4);
+                    Step::Cut(self.one_way(random), lasts)
+                }
                 4 => Step::Slow(node, Span::from_millis(random.below(3_000)), some_time),
                 5 => Step::Clock(node, random.below(500_000).cast_signed() - 250_000),
                 6 => Step::Full(node, some_time),
-                _ => Step::Fail(node),
+                7 => Step::Fail(node),
+                8 => Step::Tear(node),
+                _ => Step::Drift(
+                    node,
+                    random.below(2 * DRIFT_MAX).cast_signed() - DRIFT_MAX.cast_signed(),
+                ),
             };
             self.steps.push((at, step));
-            self.end = self.end.max(at + some_time.times(4));
+            self.end = self.end.max(at + lasts);
         }
     }
 

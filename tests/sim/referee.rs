@@ -45,6 +45,8 @@ type Attempt = ([u8; 32], u16);
 pub(crate) struct Referee {
     handed: BTreeMap<u64, Handed>,
     arrived: BTreeMap<u64, Arrived>,
+    /// Messages that were in the outbox, on disk: they arrive, whatever a client was told.
+    queued: BTreeSet<u64>,
     /// Messages handed in at one node for another.
     turns: BTreeMap<(usize, usize), u64>,
     /// The last message of each run of a sender that a node has.
@@ -86,6 +88,15 @@ impl Referee {
             self.handed.insert(number, handed).is_none(),
             "message {number} is handed in twice"
         );
+    }
+
+    /// Messages are in their sender's outbox, on disk.
+    pub(crate) fn on_queued(&mut self, numbers: &[u64]) {
+        self.queued.extend(numbers);
+    }
+
+    pub(crate) fn is_queued(&self, number: u64) -> bool {
+        self.queued.contains(&number)
     }
 
     fn attempts_of(&self, sender: PeerId, recipient: PeerId) -> u64 {

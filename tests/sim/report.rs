@@ -44,6 +44,7 @@ impl Report {
         self.counts.crashes += outcome.counts.crashes;
         self.counts.breaks += outcome.counts.breaks;
         self.counts.failures += outcome.counts.failures;
+        self.counts.torn += outcome.counts.torn;
         self.attempts.extend(outcome.attempts);
         self.attempts_late.extend(outcome.attempts_late);
         self.latencies_ms.extend(outcome.latencies_ms);
@@ -83,11 +84,15 @@ impl Report {
         let rows = [
             ("seeds", self.seeds.to_string()),
             ("wall time", format!("{:.1} s", took.as_secs_f64())),
+            ("cryptography", distmsg::crypto::SUITE.to_owned()),
             ("simulated time", format!("{} s", self.simulated_ms / 1000)),
             ("messages delivered", self.attempts.len().to_string()),
             ("steps that went wrong", self.faults.to_string()),
             ("crashes, broken links", format!("{}, {}", self.counts.crashes, self.counts.breaks)),
-            ("failed disks", self.counts.failures.to_string()),
+            (
+                "failed disks, torn writes",
+                format!("{}, {}", self.counts.failures, self.counts.torn),
+            ),
             (
                 "attempts p50, p99, most",
                 format!("{}, {}, {}", at(0.5, attempts), at(0.99, attempts), at(1.0, attempts)),

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use distmsg::control::protocol::{ErrorCode, Page, Peer, Reply, Request, Wait};
+use distmsg::control::protocol::{ErrorCode, Event, Listen, Page, Peer, Reply, Request, Wait};
 use distmsg::control::{Call, Outgoing as ToClient, RequestId, SendRequest};
 use distmsg::crypto::{
     Domain, Identity, PrekeySecret, Random, SessionContext, SessionSecret, commitment_of,
@@ -62,6 +62,8 @@ struct Honest {
     said: VecDeque<Bytes>,
     told: Vec<(i64, Told)>,
     peers: Vec<Peer>,
+    /// Messages that listening clients were given: the client, and which message.
+    given: Vec<(ClientId, u64)>,
     /// Why it ended its link, if it did.
     closed: Option<(CloseReason, String)>,
 }
@@ -92,6 +94,7 @@ impl Rig {
                 said: VecDeque::new(),
                 told: Vec::new(),
                 peers: Vec::new(),
+                given: Vec::new(),
                 closed: None,
             }
         });
@@ -223,6 +226,19 @@ impl Rig {
         let page = Page { after: None, limit: None };
         self.call(side, -1, Call::Other(Request::Peers(page)));
         std::mem::take(&mut self.sides[side as usize].peers)
+    }
+
+    /// A client of a node listens under a name, for so many messages at once.
+    pub(crate) fn listen(&mut self, side: Side, client: u64, name: &str, window: u32) {
+        let (name, from, since) = (name.to_owned(), None, None);
+        let call = Call::Other(Request::Listen(Listen { name, window, from, since }));
+        let calls = vec![(RequestId::Number(-2), call)];
+        self.input(side, Input::Calls { client: ClientId(client), calls });
+    }
+
+    /// What the listening clients of a node were given: the client, and which message.
+    pub(crate) fn given(&self, side: Side) -> &[(ClientId, u64)] {
+        &self.sides[side as usize].given
     }
 
     fn call(&mut self, side: Side, number: i64, call: Call) {
@@ -364,8 +380,8 @@ impl Rig {
                     node.closed = Some((reason, text.clone()));
                     Some(Input::LinkDown { link, reason: text })
                 }
-                Effect::Tell { what, .. } => {
-                    what.into_iter().for_each(|what| node.hear(what));
+                Effect::Tell { client, what } => {
+                    what.into_iter().for_each(|what| node.hear(client, what));
                     None
                 }
                 Effect::Stop { reason } => panic!("{side:?} stopped: {reason}"),
@@ -455,7 +471,10 @@ pub(crate) struct Forgery {
 }
 
 impl Honest {
-    fn hear(&mut self, told: ToClient) {
+    fn hear(&mut self, client: ClientId, told: ToClient) {
+        if let ToClient::Event(Event::Message(event)) = &told {
+            self.given.push((client, event.message.cursor));
+        }
         let ToClient::Reply { id: RequestId::Number(number), result } = told else { return };
         let told = match result {
             Ok(Reply::Peers(page)) => return self.peers = page.peers,

@@ -11,8 +11,13 @@ use crate::world::{Counts, Faults, Health, Told, World};
 
 /// After everything is well again, everything must have arrived within this.
 const RECOVERY: Span = Span::from_secs(900);
+/// The same if all that went wrong is that the network was cut in two.
+const PARTITION_RECOVERY: Span = Span::from_secs(60);
 /// Clients wait so long for their answer.
 const ANSWER: Span = Span::from_secs(25);
+
+/// How long everything is looked at once it has arrived.
+const AFTERMATH: Span = Span::from_secs(5);
 
 /// From this message on, a pair knows its ways.
 const LATE: u64 = 20;
@@ -90,17 +95,22 @@ pub(crate) fn run_through(plan: &Plan) -> Outcome {
     }
     let healed = world.now;
     for node in 0..plan.nodes {
+        world.set_drift(node, 0);
         world.set_clock(node, 0);
+        world.set_health(node, Health::Good);
     }
     let missing = |world: &World| missing(world, plan);
-    let done = world.run_until(RECOVERY, |world| missing(world).is_none());
+    let most = if plan.is_only_partitioned() { PARTITION_RECOVERY } else { RECOVERY };
+    let done = world.run_until(most, |world| missing(world).is_none());
     assert!(
         done,
-        "{RECOVERY:?} after everything is well again: {}",
+        "{most:?} after everything is well again: {}",
         missing(&world).unwrap_or_default()
     );
     let recovered_after = world.now.since(healed);
-    world.run(ANSWER);
+    // What comes twice comes soon after.
+    world.run(AFTERMATH);
+    world.run_until(ANSWER, |world| untold(world).is_none());
     check_told(&world);
     outcome(&world, plan, world.now.since(start), recovered_after, faults)
 }
@@ -140,6 +150,14 @@ fn begin(world: &mut World, step: &Step) -> Option<Span> {
             world.set_health(*node, Health::Failing);
             None
         }
+        Step::Tear(node) => {
+            world.set_health(*node, Health::Dying);
+            None
+        }
+        Step::Drift(node, millionths) => {
+            world.set_drift(*node, *millionths);
+            None
+        }
     }
 }
 
@@ -159,9 +177,12 @@ fn end(world: &mut World, step: &Step) {
 fn missing(world: &World, plan: &Plan) -> Option<String> {
     let referee = world.referee.as_ref().expect("a referee");
     let missing = referee.handed().iter().find(|(number, handed)| {
+        // Of what is in no outbox, on disk, the client was told so, or the daemon crashed.
+        let is_lost = !referee.is_queued(**number)
+            && (world.unheard.contains(&number.cast_signed())
+                || matches!(world.told.get(&number.cast_signed()), Some(Told::Failed(_))));
         !referee.arrived().contains_key(number)
-            && !world.unheard.contains(&number.cast_signed())
-            && !matches!(world.told.get(&number.cast_signed()), Some(Told::Failed(_)))
+            && !is_lost
             && plan.honest_distance(handed.from, handed.to).is_some()
     });
     missing.map(|(number, handed)| {
@@ -169,12 +190,20 @@ fn missing(world: &World, plan: &Plan) -> Option<String> {
     })
 }
 
+/// A message that nobody was told of.
+fn untold(world: &World) -> Option<i64> {
+    let referee = world.referee.as_ref().expect("a referee");
+    let mut all = referee.handed().keys().map(|number| number.cast_signed());
+    all.find(|number| !world.told.contains_key(number) && !world.unheard.contains(number))
+}
+
 fn check_told(world: &World) {
+    if let Some(number) = untold(world) {
+        panic!("nobody was told of message {number}");
+    }
     let referee = world.referee.as_ref().expect("a referee");
     for number in referee.handed().keys() {
         let number = number.cast_signed();
-        let is_told = world.told.contains_key(&number) || world.unheard.contains(&number);
-        assert!(is_told, "nobody was told of message {number}");
         if let Some(Told::Failed(why)) = world.told.get(&number) {
             assert!(why.contains("StorageFull"), "message {number}: {why}");
         }
@@ -195,7 +224,7 @@ fn outcome(
     };
     let late = referee.arrived().values().filter(|arrived| arrived.turn >= LATE);
     Outcome {
-        trace: u64::from_be_bytes(*world.trace().first_chunk().expect("32 bytes")),
+        trace: world.trace(),
         counts: world.counts,
         simulated_ms: simulated.as_millis(),
         recovered_ms: recovered_after.as_millis(),

@@ -1,7 +1,7 @@
 //! Nodes, the links between them and their time, all from one seed.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::hash::{DefaultHasher, Hash as _, Hasher};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -12,7 +12,7 @@ use distmsg::model::{Address, Limits, Monotonic, Name, NetworkId, Now, PeerId, S
 use distmsg::node::core::{
     About, ClientId, Core, DialFailure, DialId, Effect, Input, LinkId, LinkUp, Settings,
 };
-use distmsg::store::op::{Completion, Query, Transaction};
+use distmsg::store::op::{Completion, Op, Query, Transaction};
 use distmsg::wire::Frame;
 
 use crate::disk::Disk;
@@ -71,8 +71,18 @@ struct Node {
     hostile: Option<Hostile>,
     /// How far its clock is ahead of the true time, in milliseconds.
     ahead_ms: i64,
+    /// What its clock gains, in parts of a million, and since when.
+    drift: (i64, Monotonic),
     /// What its disk does.
     health: Health,
+}
+
+impl Node {
+    /// What its clock gained since its drift was set.
+    fn drifted_ms(&self, now: Monotonic) -> i64 {
+        let (millionths, since) = self.drift;
+        now.since(since).as_millis().cast_signed() * millionths / 1_000_000
+    }
 }
 
 /// What a node's disk does with transactions.
@@ -81,8 +91,11 @@ pub(crate) enum Health {
     Good,
     /// There is no room.
     Full,
-    /// The next one fails, and with it the node stops; it starts again later.
+    /// The next one fails, and with it the node stops; it starts again later. What was to be
+    /// written may be there or not.
     Failing,
+    /// The node crashes while the next one is written: it is there or not, and nobody hears of it.
+    Dying,
 }
 
 /// What the simulation counts.
@@ -95,6 +108,8 @@ pub(crate) struct Counts {
     pub(crate) crashes: u64,
     pub(crate) breaks: u64,
     pub(crate) failures: u64,
+    /// Crashes while a disk was writing.
+    pub(crate) torn: u64,
 }
 
 /// What a client was told of a message.
@@ -119,7 +134,9 @@ pub(crate) struct World {
     pub(crate) unheard: BTreeSet<i64>,
     waiting: BTreeMap<i64, usize>,
     /// Everything that happened, for comparing runs.
-    trace: [u8; 32],
+    trace: DefaultHasher,
+    /// How often something happened to a node.
+    inputs: u64,
     limits: Limits,
     links_auto: usize,
     /// The network, if it is more than `faults` say.
@@ -130,6 +147,9 @@ pub(crate) struct World {
     pub(crate) counts: Counts,
     traced: bool,
 }
+
+/// What must be true at any time is looked at after every so many inputs.
+const LOOKS_EVERY: u64 = 16;
 
 const START_MS: u64 = 1_700_000_000_000;
 
@@ -158,6 +178,7 @@ impl World {
                 record: Bytes::new(),
                 hostile: None,
                 ahead_ms: 0,
+                drift: (0, Monotonic::START),
                 health: Health::Good,
             })
             .collect::<Vec<_>>();
@@ -173,7 +194,8 @@ impl World {
             told: BTreeMap::new(),
             unheard: BTreeSet::new(),
             waiting: BTreeMap::new(),
-            trace: [0; 32],
+            trace: DefaultHasher::new(),
+            inputs: 0,
             limits: Limits::default(),
             links_auto,
             network: None,
@@ -196,8 +218,9 @@ impl World {
         &self.nodes[node].disk
     }
 
-    pub(crate) fn trace(&self) -> [u8; 32] {
-        self.trace
+    /// A hash of everything that happened.
+    pub(crate) fn trace(&self) -> u64 {
+        self.trace.finish()
     }
 
     pub(crate) fn random(&mut self) -> &mut Random {
@@ -325,6 +348,14 @@ impl World {
         self.nodes[node].ahead_ms = ahead_ms;
     }
 
+    /// Has a node's clock gain so many parts of a million from now on.
+    pub(crate) fn set_drift(&mut self, node: usize, millionths: i64) {
+        let now = self.now;
+        let there = &mut self.nodes[node];
+        there.ahead_ms += there.drifted_ms(now);
+        there.drift = (millionths, now);
+    }
+
     /// Breaks all links between two nodes.
     pub(crate) fn part(&mut self, a: usize, b: usize) {
         let links = self.nodes[a].links.iter().filter(|(_, (other, _))| *other == b);
@@ -394,7 +425,8 @@ impl World {
 
     fn time(&self, node: usize) -> Now {
         let true_ms = START_MS + self.now.as_micros() / 1000;
-        let wall = true_ms.saturating_add_signed(self.nodes[node].ahead_ms);
+        let there = &self.nodes[node];
+        let wall = true_ms.saturating_add_signed(there.ahead_ms + there.drifted_ms(self.now));
         Now { mono: self.now, wall: Timestamp::from_millis(wall) }
     }
 
@@ -448,6 +480,7 @@ impl World {
             let event = Event::Frame { node, link, frame };
             return self.stalled.entry((other, node)).or_default().push(event);
         }
+        frame.hash(&mut self.trace);
         let Ok(frame) = Frame::decode(frame) else {
             assert!(self.nodes[other].hostile.is_some(), "a node sends only what it can read");
             return self.break_link(node, link);
@@ -465,12 +498,27 @@ impl World {
     }
 
     fn commit(&mut self, node: usize, transaction: Transaction) {
+        let queued = queued_by(&transaction);
         let there = &mut self.nodes[node];
         let completion = match there.health {
-            Health::Good => there.disk.commit(transaction),
+            Health::Good => {
+                let completion = there.disk.commit(transaction);
+                self.referee.iter_mut().for_each(|referee| referee.on_queued(&queued));
+                completion
+            }
             Health::Full => Completion::Full { token: transaction.token },
-            Health::Failing => {
+            Health::Failing | Health::Dying => {
+                let dies = there.health == Health::Dying;
                 there.health = Health::Good;
+                if self.random.below(2) == 0 {
+                    there.disk.commit(transaction);
+                    self.referee.iter_mut().for_each(|referee| referee.on_queued(&queued));
+                }
+                self.look_at_inbox(node);
+                if dies {
+                    self.counts.torn += 1;
+                    return self.crash(node);
+                }
                 Completion::Failed { reason: "the disk is broken".to_owned() }
             }
         };
@@ -503,15 +551,9 @@ impl World {
 
     fn input(&mut self, node: usize, input: Input) {
         let now = self.time(node);
-        let mut hasher = DefaultHasher::new();
-        (self.now.as_micros(), node).hash(&mut hasher);
-        match &input {
-            Input::Frames { frames, .. } => {
-                frames.iter().for_each(|frame| frame.encode().hash(&mut hasher));
-            }
-            other => format!("{other:?}").hash(&mut hasher),
-        }
-        self.trace = sha256(&[&self.trace, &hasher.finish().to_be_bytes()]);
+        (self.now.as_micros(), node).hash(&mut self.trace);
+        hash_input(&input, &mut self.trace);
+        self.inputs += 1;
         if self.traced {
             let text = format!("{} {node} {input:?}", self.now.as_micros());
             eprintln!("{}", text.chars().take(400).collect::<String>());
@@ -527,8 +569,11 @@ impl World {
         let Some(core) = &mut self.nodes[node].core else { return };
         let effects = core.finish(now);
         let deadline = core.deadline();
-        let again = core.finish(now);
-        assert!(again.is_empty(), "a second finish at {now:?} found {again:?} to do");
+        if self.inputs.is_multiple_of(LOOKS_EVERY) {
+            let again = core.finish(now);
+            assert!(again.is_empty(), "a second finish at {now:?} found {again:?} to do");
+            look_at_tables(node, core);
+        }
         if deadline < self.nodes[node].woken && deadline < Monotonic::NEVER {
             self.nodes[node].woken = deadline;
             let after = deadline.since(self.now);
@@ -719,6 +764,43 @@ impl World {
             referee.on_told(number, &told, is_held);
         }
         self.told.insert(number, told);
+    }
+}
+
+/// The numbers of the messages that a transaction puts into the outbox.
+fn queued_by(transaction: &Transaction) -> Vec<u64> {
+    let number = |op: &Op| match op {
+        Op::Queue(message) => message.body.first_chunk().map(|head| u64::from_be_bytes(*head)),
+        _ => None,
+    };
+    transaction.ops.iter().filter_map(number).collect()
+}
+
+/// Every table must be within its limit.
+fn look_at_tables(node: usize, core: &Core) {
+    for table in core.occupancy() {
+        assert!(table.is_within(), "node {node} has too much of something: {table:?}");
+    }
+}
+
+/// What tells one input from another. Frames were hashed as they came.
+fn hash_input(input: &Input, hasher: &mut impl Hasher) {
+    std::mem::discriminant(input).hash(hasher);
+    match input {
+        Input::LinkUp(up) => (up.link, up.peer, up.instance, &up.record).hash(hasher),
+        Input::LinkDown { link, .. } | Input::Frames { link, .. } => link.hash(hasher),
+        Input::Written { link, bytes } => (link, bytes).hash(hasher),
+        Input::DialFailed { dial, .. } => dial.hash(hasher),
+        Input::Probed { dial, peer, record } => (dial, peer, record).hash(hasher),
+        Input::Calls { client, calls } => (client, calls.len()).hash(hasher),
+        Input::ClientGone(client) => client.hash(hasher),
+        Input::Store(Completion::Answered { token, answer }) => {
+            (1, token, std::mem::discriminant(answer)).hash(hasher);
+        }
+        Input::Store(Completion::Committed { token, .. }) => (2, token).hash(hasher),
+        Input::Store(Completion::Full { token }) => (3, token).hash(hasher),
+        Input::Store(Completion::Failed { reason }) => (4, reason).hash(hasher),
+        Input::Entropy(entropy) => entropy.hash(hasher),
     }
 }
 

@@ -15,12 +15,12 @@ const WINDOWS_PER_SENDER_MAX: usize = 256;
 /// as long.
 const VOUCHED_WINDOWS_PER_SENDER_MAX: usize = 16_384;
 /// Windows of senders that the operator does not know, in all.
-const WINDOWS_MAX: usize = 100_000;
+pub(super) const WINDOWS_MAX: usize = 100_000;
 /// Messages one sender may have begun and not finished: several times what an honest one keeps on
 /// the way at once.
 const PARTIALS_PER_SENDER_MAX: usize = 256;
 /// Messages that senders the operator does not know have begun and not finished, in all.
-const PARTIALS_MAX: usize = 10_000;
+pub(super) const PARTIALS_MAX: usize = 10_000;
 /// The part of the inbox that one sender the operator does not know may take for messages it has
 /// begun, if it has begun more than one. One alone may take half of it, with all that is begun.
 const BEGUN_SHARE: u64 = 16;

@@ -41,6 +41,10 @@ impl Chores {
         self.sessions.is_empty() && self.skips.is_empty() && self.windows.is_empty()
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.sessions.len() + self.skips.len() + self.windows.len()
+    }
+
     /// What came up twice is done once.
     pub(super) fn append(&mut self, mut others: Self) {
         self.sessions.append(&mut others.sessions);
@@ -105,7 +109,7 @@ impl Inbound {
         let chores = &mut self.chores;
         let is_over = |created| now.wall >= created + SESSION_LIFETIME;
         let over = self.sessions.extract_if(.., |_, session| is_over(session.created));
-        chores.sessions.extend(over.map(|(key, _)| key));
+        chores.sessions.extend(over.filter(|(_, session)| session.stored).map(|(key, _)| key));
         let Some(settled) = self.looks.settled(now) else { return };
         for (key, partial) in &self.partials {
             if settled >= partial.expires + CLOCK_SKEW_MAX {

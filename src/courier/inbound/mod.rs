@@ -25,7 +25,8 @@ use super::window::Window;
 use super::{Arrival, Change, Delivery, Output, Stored};
 use crate::crypto::{SealingKeys, SessionSecret, commitment_of};
 use crate::model::{
-    Cursor, FairBucket, Incarnation, Limits, Monotonic, Now, PeerId, ReceivedKey, SessionId,
+    Cursor, FairBucket, Incarnation, Limits, Monotonic, Now, Occupancy, PeerId, ReceivedKey,
+    SessionId,
 };
 use crate::wire::{Header, NoticeKind, Payload, Tail};
 
@@ -146,6 +147,32 @@ impl Inbound {
 
     pub(super) fn deadline(&self) -> Monotonic {
         self.chores_deadline()
+    }
+
+    pub(super) fn occupancy(&self) -> [Occupancy; 10] {
+        let inbox_bytes = self.inbox_bytes.saturating_add(self.reserved_bytes);
+        let batch = self.batch.as_ref().map_or(0, |batch| batch.accepted.len());
+        let chores_max = self.sessions_max + assess::WINDOWS_MAX + assess::PARTIALS_MAX;
+        [
+            Occupancy::new("sessions with us", self.sessions.len(), self.sessions_max),
+            Occupancy::new("windows", self.windows.len(), assess::WINDOWS_MAX),
+            Occupancy::new("messages in parts", self.partials.len(), assess::PARTIALS_MAX),
+            Occupancy { table: "inbox bytes", used: inbox_bytes, limit: self.inbox_bytes_max },
+            Occupancy::new(
+                "bytes of opened envelopes",
+                self.waiting_bytes,
+                WAITING_BYTES_MAX + OPENED_OVERHEAD_BYTES,
+            ),
+            Occupancy::new(
+                "opened envelopes",
+                self.waiting.len(),
+                WAITING_BYTES_MAX / OPENED_OVERHEAD_BYTES,
+            ),
+            Occupancy::new("batch", batch, BATCH_BYTES_MAX / OPENED_OVERHEAD_BYTES + 1),
+            Occupancy::new("chores", self.chores.len(), chores_max),
+            self.openings.signatures.occupancy("openings to check"),
+            self.openings.sessions.occupancy("openings to open"),
+        ]
     }
 
     /// An envelope for us came.

@@ -1,6 +1,7 @@
 //! Sessions that others open with us.
 
 use super::Inbound;
+use super::batch::Batch;
 use crate::courier::Delivery;
 use crate::courier::prekeys::Prekeys;
 use crate::courier::session::opening_holds;
@@ -70,9 +71,15 @@ impl Inbound {
         } else {
             None
         };
-        if let Some((sender, session)) = evicted {
-            self.sessions.remove(&(sender, session));
-            self.chores.sessions.insert((sender, session));
+        if let Some(key) = evicted
+            && let Some(old) = self.sessions.remove(&key)
+        {
+            // What was never written needs no removal. While there is no room on disk nothing is
+            // written, and whoever opens sessions all the same leaves nothing behind.
+            let is_being_written = |batch: &Batch| batch.sessions.contains(&key);
+            if old.stored || self.batch.as_deref().is_some_and(is_being_written) {
+                self.chores.sessions.insert(key);
+            }
         }
         self.sessions.insert(key, session);
     }

@@ -51,6 +51,11 @@ impl Flights {
         self.bytes
     }
 
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.on_their_way.len() + self.lost.len()
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.on_their_way.is_empty() && self.lost.is_empty()
     }

@@ -18,7 +18,9 @@ use super::pace::Pace;
 use super::session::OutSession;
 use super::{Output, QueueState, Waiting};
 use crate::crypto::{Identity, Random};
-use crate::model::{Monotonic, Now, Outgoing, PeerId, Row, SignedRecord, Span, WhyGivenUp};
+use crate::model::{
+    Monotonic, Now, Occupancy, Outgoing, PeerId, Row, SignedRecord, Span, WhyGivenUp,
+};
 use crate::wire::{NoticeKind, RejectReason};
 
 /// Bytes of message bodies kept in memory for all recipients. Beyond, there is little for each, so
@@ -76,6 +78,20 @@ impl Outbox {
     pub(super) fn deadline(&self) -> Monotonic {
         let timer = self.timers.first().map_or(Monotonic::NEVER, |(when, _)| *when);
         timer.min(self.searches.deadline())
+    }
+
+    /// With messages of so many bytes at most. Of what each queue has, the fullest.
+    pub(super) fn occupancy(&self, message_bytes_max: usize) -> Vec<Occupancy> {
+        let queues = self.queues.len();
+        let envelopes = self.queues.values().map(|queue| queue.flights.len()).sum();
+        let mut all = vec![
+            Occupancy::new("queues by deadline", self.timers.len(), queues),
+            Occupancy::new("queues to look at", self.dirty.len(), 0),
+            Occupancy::new("envelopes without a receipt", self.on_the_way.len(), envelopes),
+        ];
+        let tables = self.queues.values().map(|queue| queue.occupancy(message_bytes_max));
+        all.extend(Occupancy::fullest(tables).into_iter().flatten());
+        all
     }
 
     pub(super) fn state(&self, recipient: &PeerId) -> QueueState {

@@ -8,12 +8,12 @@ use super::runs::Runs;
 use super::searches::Place;
 use super::{OutSession, Output, Pace};
 use crate::courier::chunk_set::ChunkSet;
-use crate::courier::pace::TIMEOUT_MAX;
+use crate::courier::pace::{TIMEOUT_MAX, WINDOW_MAX as PACE_BYTES_MAX};
 use crate::crypto::Random;
 use crate::model::limits::{CHUNK_BYTES, MESSAGE_LIFETIME_MAX, WINDOW};
 use crate::model::{
-    GivenUp, Incarnation, Monotonic, Now, Outgoing, PeerId, Prekey, Row, Sequence, Span, Timestamp,
-    WhyGivenUp,
+    GivenUp, Incarnation, Monotonic, Now, Occupancy, Outgoing, PeerId, Prekey, Row, Sequence, Span,
+    Timestamp, WhyGivenUp,
 };
 use crate::wire::PayloadWriter;
 
@@ -203,6 +203,19 @@ impl Queue {
             && self.flights.is_empty()
             && self.session.is_none()
             && !self.runs.any_waiting()
+    }
+
+    /// With messages of so many bytes at most. What was asked for comes on top of what is there.
+    pub(super) fn occupancy(&self, message_bytes_max: usize) -> [Occupancy; 4] {
+        let bytes_max = 2 * LOADED_BYTES_MAX + message_bytes_max;
+        let messages_max = 2 * LOADED_MESSAGES_MAX;
+        let parts_max = messages_max + bytes_max.div_ceil(CHUNK_BYTES);
+        [
+            Occupancy::new("messages in memory", self.messages.len(), messages_max),
+            Occupancy::new("bytes of messages in memory", self.bytes, bytes_max),
+            Occupancy::new("parts to seal", self.parts.len(), parts_max),
+            Occupancy::new("bytes on their way", self.flights.bytes(), 2 * PACE_BYTES_MAX),
+        ]
     }
 
     pub(super) fn load(&mut self, now: Now, lifetimes: &Lifetimes, message: Outgoing) {

@@ -395,3 +395,22 @@ fn messages_begun_leave_room_for_others_and_for_their_own_end() {
     assert_eq!(bob.reveals().len(), before + 1);
     assert!(bob.rows.iter().any(|change| matches!(change, Change::Assemble { .. })));
 }
+
+#[test]
+fn sessions_that_come_while_the_disk_is_full_leave_nothing_behind() {
+    let mut bob = End::new(2);
+    for seed in 0..=u8::MAX {
+        // Each pushes the oldest of the same sender out.
+        let mut mallory = Mallory::with_seeds(&bob, 66, seed);
+        let item = mallory.message(1, b"hello");
+        let envelope = mallory.seal(u64::from(seed), 1, &[item]);
+        bob.wait(Span::from_secs(1));
+        bob.handle(delivery(envelope));
+        bob.out.clear();
+        bob.handle(Input::StoreFull);
+    }
+    let tables = bob.courier.occupancy(&bob.limits);
+    let chores = tables.iter().find(|table| table.table == "chores").expect("it is there");
+    assert_eq!(chores.used, 0, "what was never written needs no removal");
+    assert!(tables.iter().all(crate::model::Occupancy::is_within), "{tables:?}");
+}

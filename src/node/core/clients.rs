@@ -13,7 +13,7 @@ use crate::control::protocol::{
 };
 use crate::courier;
 use crate::model::limits::CONTROL_BODY_BYTES_MAX;
-use crate::model::{Cursor, Monotonic, Now, PeerId, Row, Span};
+use crate::model::{Cursor, Monotonic, Now, Occupancy, PeerId, Row, Span};
 use crate::router;
 use crate::store::op::Question;
 
@@ -68,6 +68,15 @@ impl Clients {
 
     pub(super) fn deadline(&self) -> Monotonic {
         self.pings.values().map(|ping| ping.deadline).min().unwrap_or(Monotonic::NEVER)
+    }
+
+    /// With so many clients at most.
+    pub(super) fn occupancy(&self, clients_max: usize) -> [Occupancy; 2] {
+        let limit = clients_max.saturating_mul(SUBSCRIPTIONS_MAX);
+        [
+            Occupancy::new("subscriptions", self.subscriptions.len(), limit),
+            Occupancy::new("pings", self.pings.len(), PINGS_MAX),
+        ]
     }
 
     pub(super) const fn next_subscription(&mut self) -> u64 {

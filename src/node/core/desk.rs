@@ -10,20 +10,20 @@ use crate::courier::{self, QueueState};
 use crate::crypto::message_id;
 use crate::model::limits::{GIVEN_UP_MAX, MESSAGE_LIFETIME_MAX, STORED_OVERHEAD_BYTES};
 use crate::model::{
-    GivenUp, Incarnation, Limits, MessageId, Monotonic, Now, Outgoing, PeerId, Row, Sequence, Span,
-    Timestamp, Uid, WhyGivenUp,
+    GivenUp, Incarnation, Limits, MessageId, Monotonic, Now, Occupancy, Outgoing, PeerId, Row,
+    Sequence, Span, Timestamp, Uid, WhyGivenUp,
 };
 use crate::store::op::{KeyRow, KeyState, Op, OutboxSummary, Question};
 
 /// How long a send waits unless it says otherwise.
 const TIMEOUT_DEFAULT: Span = Span::from_secs(10);
 
+/// Peers that messages may be on their way to at once, and whose last number is remembered: each
+/// has a queue and a session of its own.
+const RECIPIENTS_MAX: usize = 16_384;
+
 /// Sends with one key that wait for the first of them to be stored.
 const KEY_WAITERS_MAX: usize = 64;
-/// Peers that messages may be on their way to at once: each has a queue and a session of its own.
-const RECIPIENTS_MAX: usize = 16_384;
-/// How often those are looked for to whom nothing is on its way any more, while there is no room.
-const SWEEP_INTERVAL: Span = Span::from_secs(1);
 
 /// A message on its way to the disk.
 #[derive(Debug)]
@@ -55,11 +55,8 @@ pub(super) struct Desk {
     sequences: BTreeMap<PeerId, Sequence>,
     /// [`RECIPIENTS_MAX`], unless a test wants fewer.
     pub(super) recipients_max: usize,
-    /// The highest number given to a recipient that is not among them any more: who comes back
-    /// begins above it, so that no number is given twice.
-    sequence_dropped: Sequence,
-    /// When recipients to whom nothing is on its way were last dropped from them.
-    sequences_swept: Monotonic,
+    /// The highest number that was given to anybody who is not among them.
+    sequences_base: Sequence,
     messages: u64,
     bytes: u64,
     bytes_max: u64,
@@ -95,8 +92,7 @@ impl Desk {
             last_row,
             sequences: BTreeMap::new(),
             recipients_max: RECIPIENTS_MAX,
-            sequence_dropped: Sequence(0),
-            sequences_swept: Monotonic::START,
+            sequences_base: Sequence(0),
             messages,
             bytes: bytes.saturating_add(STORED_OVERHEAD_BYTES.saturating_mul(messages)),
             bytes_max: limits.outbox_bytes_max,
@@ -123,6 +119,32 @@ impl Desk {
     /// Bytes of the bodies.
     pub(super) const fn bytes(&self) -> u64 {
         self.bytes.saturating_sub(self.messages.saturating_mul(STORED_OVERHEAD_BYTES))
+    }
+
+    /// What is kept of messages is bounded by what the outbox holds.
+    pub(super) fn occupancy(&self) -> [Occupancy; 6] {
+        let messages = usize::try_from(self.messages).unwrap_or(usize::MAX);
+        [
+            Occupancy { table: "outbox bytes", used: self.bytes, limit: self.bytes_max },
+            Occupancy::new("messages to queue", self.queueing.len(), 0),
+            Occupancy::new("messages waited for", self.waiters.len(), messages),
+            Occupancy::new("keys of messages", self.keys.len(), messages),
+            Occupancy::new("keys settled early", self.settled.len(), self.keys_busy.len()),
+            Occupancy::new("numbered recipients", self.sequences.len(), self.recipients_max),
+        ]
+    }
+
+    /// The number of the next message to a recipient. When too many are remembered all are
+    /// forgotten, and everybody's next number is above all that were given: no number is ever
+    /// given twice, and whoever waits for those between is told that they will not come.
+    fn next_sequence(&mut self, recipient: PeerId) -> Sequence {
+        if self.sequences.len() >= self.recipients_max && !self.sequences.contains_key(&recipient) {
+            let given = std::mem::take(&mut self.sequences).into_values();
+            self.sequences_base = given.max().unwrap_or(self.sequences_base);
+        }
+        let last = self.sequences.entry(recipient).or_insert(self.sequences_base);
+        *last = last.next();
+        *last
     }
 
     pub(super) fn take_queueing(&mut self) -> Vec<Queueing> {
@@ -277,31 +299,29 @@ impl Core {
         let timeout = timeout_of(&request);
         let desk = &mut self.desk;
         let bytes = request.body.len() as u64 + STORED_OVERHEAD_BYTES;
-        if desk.bytes.saturating_add(bytes) > desk.bytes_max {
+        let why_not = if desk.bytes.saturating_add(bytes) > desk.bytes_max {
+            Some(
+                "the outbox is full; wait until messages were delivered, or raise outbox_bytes_max"
+                    .to_owned(),
+            )
+        } else if !self.courier.writes_to(&recipient)
+            && self.courier.recipients() >= desk.recipients_max
+        {
+            let max = desk.recipients_max;
+            Some(format!("messages wait for {max} peers; wait until some of them have theirs"))
+        } else {
+            None
+        };
+        if let Some(text) = why_not {
             if let Some(key) = &request.key {
                 desk.keys_busy.remove(key);
             }
-            let text = "the outbox is full; wait until messages were delivered, or raise \
-                        outbox_bytes_max";
             return self.fail(caller, Failure::new(ErrorCode::OutboxFull, text));
         }
-        if !self.has_room_for_recipient(now, &recipient) {
-            if let Some(key) = &request.key {
-                self.desk.keys_busy.remove(key);
-            }
-            let text = format!(
-                "messages are on their way to {} peers; wait until some of them have what is theirs",
-                self.desk.recipients_max
-            );
-            return self.fail(caller, Failure::new(ErrorCode::OutboxFull, text));
-        }
-        let desk = &mut self.desk;
         desk.messages += 1;
         desk.bytes += bytes;
         desk.last_row = Row(desk.last_row.0 + 1);
-        let last = desk.sequences.entry(recipient).or_insert(desk.sequence_dropped);
-        *last = last.next();
-        let (incarnation, sequence) = (desk.incarnation, *last);
+        let (incarnation, sequence) = (desk.incarnation, desk.next_sequence(recipient));
         let uid = Uid { sender: self.me, recipient, incarnation, sequence };
         let message = Outgoing {
             row: desk.last_row,
@@ -316,24 +336,6 @@ impl Core {
             body: request.body,
         };
         desk.queueing.push(Queueing { message, caller, wait: request.wait, timeout });
-    }
-
-    /// Whether one more recipient may have messages waiting: each costs memory, however small
-    /// they are.
-    fn has_room_for_recipient(&mut self, now: Now, recipient: &PeerId) -> bool {
-        let (desk, courier) = (&mut self.desk, &self.courier);
-        if desk.sequences.contains_key(recipient) {
-            return true;
-        }
-        let is_due = now.mono >= desk.sequences_swept + SWEEP_INTERVAL;
-        if desk.sequences.len() >= desk.recipients_max && is_due {
-            desk.sequences_swept = now.mono;
-            for (_, last) in desk.sequences.extract_if(.., |peer, _| !courier.writes_to(peer)) {
-                desk.sequence_dropped = desk.sequence_dropped.max(last);
-            }
-        }
-        let is_known = courier.writes_to(recipient) || courier.recipients() < desk.recipients_max;
-        is_known && desk.sequences.len() < desk.recipients_max
     }
 
     /// Messages are in the outbox, on disk.

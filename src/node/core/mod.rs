@@ -10,6 +10,7 @@ mod clients;
 mod desk;
 mod links;
 mod listeners;
+mod occupancy;
 mod peers;
 mod record;
 mod storage;

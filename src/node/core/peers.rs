@@ -10,7 +10,7 @@ use crate::control::protocol::{
 };
 use crate::courier;
 use crate::model::limits::KNOWN_PEERS_MAX;
-use crate::model::{Address, Monotonic, Name, Now, PeerId, SignedRecord, Span, escaped};
+use crate::model::{Address, Monotonic, Name, Now, Occupancy, PeerId, SignedRecord, Span, escaped};
 use crate::router::{self, DiscoverOutcome};
 use crate::store::op::{Op, PeerRow};
 use crate::wire::CloseReason;
@@ -19,6 +19,9 @@ use crate::wire::CloseReason;
 const CANDIDATES_MAX: usize = 4;
 /// Peers remembered as acquainted by their receipts.
 const ACQUAINTED_MAX: usize = 100_000;
+
+/// Clients that wait for a discover to end.
+const DISCOVERING_MAX: usize = 1_024;
 
 /// What the operator said of a peer.
 #[derive(Debug, Clone, Default)]
@@ -70,6 +73,15 @@ impl Peers {
     pub(super) fn deadline(&self) -> Monotonic {
         let deadlines = self.discovering.iter().map(|(_, deadline)| *deadline);
         deadlines.min().unwrap_or(Monotonic::NEVER)
+    }
+
+    pub(super) fn occupancy(&self) -> [Occupancy; 4] {
+        [
+            Occupancy::new("peers of the operator", self.known.len(), KNOWN_PEERS_MAX),
+            Occupancy::new("aliases", self.aliases.len(), self.known.len()),
+            Occupancy::new("peers that sent receipts", self.acquainted.len(), ACQUAINTED_MAX),
+            Occupancy::new("clients that discover", self.discovering.len(), DISCOVERING_MAX),
+        ]
     }
 
     fn is_standing(&self, peer: &PeerId) -> bool {
@@ -274,6 +286,10 @@ impl Core {
     }
 
     pub(super) fn on_discover(&mut self, now: Now, caller: Caller, request: &Discover) {
+        if self.peers.discovering.len() >= DISCOVERING_MAX {
+            let text = "many clients wait for a discover already; try again";
+            return self.fail(caller, Failure::new(ErrorCode::Busy, text));
+        }
         let deadline = now.mono + Span::from_millis(request.timeout_ms);
         self.peers.discovering.push((caller, deadline));
         self.router.handle(now, router::Input::Discover);

@@ -8,7 +8,7 @@ use super::{Caller, Core, Effect};
 use crate::control::SendRequest;
 use crate::control::protocol::{Done, ErrorCode, Failure, Reply};
 use crate::courier::{self, Change};
-use crate::model::{Incarnation, Monotonic, Now, Outgoing, PeerId, Row, Span};
+use crate::model::{Incarnation, Monotonic, Now, Occupancy, Outgoing, PeerId, Row, Span};
 use crate::store::op::{
     Answer, Completion, KeyState, Op, OutboxSummary, Pruned, Query, Question, Transaction,
 };
@@ -20,6 +20,10 @@ const RETRY_INTERVAL: Span = Span::from_secs(1);
 const COMPANY_INTERVAL: Span = Span::from_millis(5);
 /// Messages loaded from the outbox at once.
 const LOAD_MESSAGES_MAX: usize = 1_024;
+/// Changes that wait for the store: what the operator and what was delivered asked for.
+const LATER_MAX: usize = 65_536;
+/// Transactions under way: one for each batch of sends while the disk is busy, and few others.
+const TRANSACTIONS_MAX: usize = 65_536;
 /// Records of peers stored at once: what waits behind them waits for no more.
 const RECORDS_AT_ONCE: usize = 256;
 
@@ -158,6 +162,19 @@ impl Storage {
     pub(super) fn later(&mut self, op: Op) {
         self.urgent = true;
         self.later.push(op);
+    }
+
+    /// What clients asked for is bounded by the requests that they may have without a reply.
+    /// There are so many records at most.
+    pub(super) fn occupancy(&self, records_max: usize) -> [Occupancy; 4] {
+        let records = self.records.learned.len() + self.records.dropped.len();
+        let records_max = records_max.saturating_add(self.records.rows.len());
+        [
+            Occupancy::new("records to store", records, records_max),
+            Occupancy::new("changes to store", self.later.len(), LATER_MAX),
+            Occupancy::new("transactions under way", self.then.len(), TRANSACTIONS_MAX),
+            Occupancy::new("questions to ask", self.asking.len(), 0),
+        ]
     }
 
     pub(super) fn later_all(&mut self, changes: Vec<Change>) {

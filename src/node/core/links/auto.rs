@@ -8,7 +8,7 @@ use crate::model::{Address, Now, PeerId, Record};
 use crate::node::core::Core;
 
 /// Dials of our own choice at once.
-const AUTO_DIALS_MAX: usize = 2;
+pub(super) const AUTO_DIALS_MAX: usize = 2;
 /// Records looked at for a candidate.
 const AUTO_SAMPLE: usize = 64;
 

@@ -10,7 +10,7 @@ use crate::node::core::{Caller, Core, DialFailure, DialId};
 use crate::wire::CloseReason;
 
 /// Dials that clients wait for, of all clients: each takes a file descriptor.
-const ASKED_FOR_MAX: usize = 64;
+pub(super) const ASKED_FOR_MAX: usize = 64;
 
 /// A client that waits for a link.
 #[derive(Debug)]

@@ -11,7 +11,7 @@ use crate::control::Outgoing as ToClient;
 use crate::control::protocol::{Event, LinkEvent};
 use crate::courier;
 use crate::crypto::{Domain, verify};
-use crate::model::{Address, Monotonic, Now, PeerId, Record, Span};
+use crate::model::{Address, Monotonic, Now, Occupancy, PeerId, Record, Span};
 use crate::router;
 use crate::wire::{CloseReason, decode_record};
 
@@ -145,6 +145,19 @@ impl Links {
 
     pub(in crate::node::core) fn last_error(&self, peer: &PeerId) -> Option<&String> {
         self.last_errors.get(peer)
+    }
+
+    pub(in crate::node::core) fn occupancy(&self) -> [Occupancy; 7] {
+        let dials_max = self.kept.len() + connect::ASKED_FOR_MAX + auto::AUTO_DIALS_MAX;
+        [
+            Occupancy::new("links", self.active.len(), self.links_max),
+            Occupancy::new("links with their state", self.up.len(), self.active.len()),
+            Occupancy::new("dials", self.dials.len(), dials_max),
+            Occupancy::new("clients that connect", self.connecting.len(), connect::ASKED_FOR_MAX),
+            Occupancy::new("peers not reached", self.last_errors.len(), self.kept.len()),
+            Occupancy::new("peers left alone", self.auto_paused.len(), AUTO_PAUSED_MAX),
+            Occupancy::new("peers lost", self.lost.len(), LOST_MAX),
+        ]
     }
 
     /// Keeps a link to a peer from now on.
@@ -423,8 +436,8 @@ impl Core {
             Purpose::Verify(peer) => self.on_connect_failed(now, *peer, dial, &failure, &text),
             Purpose::Keep(peer) => {
                 let peer = *peer;
-                self.links.last_errors.insert(peer, text.clone());
                 if let Some(kept) = self.links.kept.get_mut(&peer) {
+                    self.links.last_errors.insert(peer, text.clone());
                     kept.turn = kept.turn.wrapping_add(1);
                     let pause = redial_pause(kept.failures);
                     kept.failures = kept.failures.saturating_add(1);

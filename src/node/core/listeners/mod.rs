@@ -20,7 +20,7 @@ use crate::courier::Arrival;
 use crate::model::limits::{
     CONTROL_BODY_BYTES_MAX, KEY_BYTES_MAX, MESSAGE_LIFETIME_MAX, stored_bytes,
 };
-use crate::model::{Cursor, Incoming, Monotonic, Now, Span, Timestamp, escaped};
+use crate::model::{Cursor, Incoming, Monotonic, Now, Occupancy, Span, Timestamp, escaped};
 use crate::store::op::{ListenerRow, Op, Question, Stored};
 
 /// Messages that may be leased to one client at once.
@@ -112,6 +112,21 @@ impl Listeners {
 
     pub(super) const fn deadline(&self) -> Monotonic {
         if self.paused { Monotonic::START } else { self.next_prune }
+    }
+
+    /// With so many clients at most.
+    pub(super) fn occupancy(&self, clients_max: usize) -> [Occupancy; 5] {
+        let attached_max = clients_max.saturating_mul(SUBSCRIPTIONS_MAX);
+        let leased = self.attached.values().map(|attached| attached.leased.len()).max();
+        let acknowledged = self.listeners.values().map(|listener| listener.acknowledged.len());
+        let messages = usize::try_from(self.last.0).unwrap_or(usize::MAX);
+        [
+            Occupancy::new("listeners", self.listeners.len(), LISTENERS_MAX),
+            Occupancy::new("clients that listen", self.attached.len(), attached_max),
+            Occupancy::new("leases of a client", leased.unwrap_or(0), WINDOW_MAX as usize),
+            Occupancy::new("acknowledged ranges", acknowledged.max().unwrap_or(0), messages),
+            self.recent.occupancy(),
+        ]
     }
 
     pub(super) const fn messages(&self) -> u64 {

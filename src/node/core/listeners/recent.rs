@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use crate::model::{Cursor, Incoming};
+use crate::model::{Cursor, Incoming, Occupancy};
 
 /// Bytes of them.
 const RECENT_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -31,6 +31,10 @@ impl Recent {
     /// There was a message that is not here: what follows it begins anew.
     pub(super) fn forget(&mut self) {
         *self = Self::default();
+    }
+
+    pub(super) fn occupancy(&self) -> Occupancy {
+        Occupancy::new("bytes of recent messages", self.bytes, RECENT_BYTES_MAX)
     }
 
     /// The message after a cursor, if it is here.
