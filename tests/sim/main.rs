@@ -1,9 +1,7 @@
-//! Two to twelve nodes on virtual time, from one seed: the product's own core, with frames that pass
-//! through the real encoding, on a network that loses, delays, reorders and cuts, and disks that
-//! keep what was committed and nothing else.
-//!
-//! A failure names its seed; `DISTMSG_SIM_SEED=N` runs that one alone, and `DISTMSG_SIM_SEEDS=N`
-//! runs N seeds of each kind.
+//! Two to twelve nodes on virtual time, from one seed: the product's own core, with frames that
+//! pass through the real encoding, on a network that loses, delays, reorders and cuts, and disks
+//! that keep what was committed and nothing else.  A failure names its seed; `DISTMSG_SIM_SEED=N`
+//! runs that one alone, and `DISTMSG_SIM_SEEDS=N` runs N seeds of each kind.
 
 #![expect(
     clippy::expect_used,
