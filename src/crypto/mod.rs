@@ -4,17 +4,18 @@
 //! Secrets are types of their own: zeroized when dropped, redacted when printed. Randomness comes
 //! from a [`Random`] that the caller seeded, so that a simulation replays exactly.
 
+#[cfg(distmsg_cheap_crypto)]
+mod cheap;
 mod digest;
 mod identity;
 mod network;
 #[cfg(not(distmsg_cheap_crypto))]
 mod primitive;
-#[cfg(distmsg_cheap_crypto)]
-#[path = "cheap.rs"]
-mod primitive;
 mod random;
 mod session;
 
+#[cfg(distmsg_cheap_crypto)]
+use cheap as primitive;
 pub use digest::{message_id, sha256, short_digest};
 pub use identity::{Domain, Identity, KeyError, Signature, peer_of_spki, verify};
 pub use network::{NetworkKey, ProofRole};

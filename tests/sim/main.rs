@@ -1,4 +1,4 @@
-//! Two to twelve nodes on virtual time, from one seed: the product's own core, with frames that pass
+//! Two to twelve nodes on virtual time, from one seed: the product's own core. Frames pass
 //! through the real encoding, on a network that loses, delays, reorders and cuts, and disks that
 //! keep what was committed and nothing else.
 //!
