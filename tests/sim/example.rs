@@ -104,6 +104,30 @@ impl Args {
 }
 
 impl Args {
+    /// What to ask for to see one world again, or a part of it.
+    fn to_repeat(&self, seed: u64, part: Option<&Part>) -> Vec<String> {
+        let mut all = vec![
+            format!("--seed={seed}"),
+            format!("--nodes={}", self.nodes),
+            format!("--messages={}", self.messages),
+            format!("--pairs={}", self.pairs),
+            format!("--body-max={}", self.body_max),
+        ];
+        all.extend(self.hostile.map(|percent| format!("--hostile={percent}")));
+        all.extend(self.kind.as_ref().map(|kind| format!("--kind={kind}")));
+        all.extend(self.no_faults.then(|| "--no-faults".to_owned()));
+        if let Some(part) = part {
+            all.push(format!("--steps={}", list(&part.steps)));
+            all.push(format!("--hostiles={}", list(&part.hostile)));
+        }
+        all
+    }
+
+    /// The command that does.
+    fn command(&self, seed: u64, part: Option<&Part>) -> String {
+        format!("cargo run --release --example sim -- {}", self.to_repeat(seed, part).join(" "))
+    }
+
     /// The part of a plan that is asked for.
     fn part(&self, plan: &Plan) -> Part {
         let whole = Part::whole(plan);
@@ -145,16 +169,7 @@ fn child(args: &Args, seed: u64) -> ExitCode {
 fn run(args: &Args, seed: u64, part: Option<&Part>) -> (Result<Outcome, String>, u64) {
     let this = std::env::current_exe().expect("this program has a file");
     let mut command = Command::new(this);
-    command.args(["--child", "--seed", &seed.to_string(), "--nodes", &args.nodes.to_string()]);
-    command.args(["--messages", &args.messages.to_string(), "--pairs", &args.pairs.to_string()]);
-    command.args(["--body-max", &args.body_max.to_string()]);
-    command.args(args.hostile.map(|percent| format!("--hostile={percent}")));
-    command.args(args.kind.as_ref().map(|kind| format!("--kind={kind}")));
-    command.args(args.no_faults.then_some("--no-faults"));
-    if let Some(part) = part {
-        command.args([format!("--steps={}", list(&part.steps))]);
-        command.args([format!("--hostiles={}", list(&part.hostile))]);
-    }
+    command.arg("--child").args(args.to_repeat(seed, part));
     command.env_remove("RUST_BACKTRACE");
     let output = command.output().expect("a child starts");
     let text = String::from_utf8_lossy(&output.stdout);
@@ -209,8 +224,7 @@ fn replay(args: &Args, seed: u64) -> ExitCode {
         let part = swarm::shrink(&plan, 200, |part| run(args, seed, Some(part)).0.is_err());
         println!("{:#?}", part.of(&plan));
         println!("it fails with: {}", run(args, seed, Some(&part)).0.err().unwrap_or_default());
-        let (steps, hostile) = (list(&part.steps), list(&part.hostile));
-        println!("the same options with --seed {seed} --steps={steps} --hostiles={hostile}");
+        println!("{}", args.command(seed, Some(&part)));
     }
     println!("violations: 1");
     ExitCode::FAILURE
@@ -232,6 +246,8 @@ fn sweep(args: &Args) -> ExitCode {
                         return;
                     }
                     let (outcome, peak_kib) = run(args, seed, None);
+                    let outcome =
+                        outcome.map_err(|why| format!("{why}\n  {}", args.command(seed, None)));
                     let mut report = report.lock().expect("no other thread panics");
                     report.add(seed, outcome, peak_kib);
                 }

@@ -1,7 +1,9 @@
-//! Two to twelve nodes on virtual time, from one seed: the product's own core, with frames that
-//! pass through the real encoding, on a network that loses, delays, reorders and cuts, and disks
-//! that keep what was committed and nothing else.  A failure names its seed; `DISTMSG_SIM_SEED=N`
-//! runs that one alone, and `DISTMSG_SIM_SEEDS=N` runs N seeds of each kind.
+//! Two to twelve nodes on virtual time, from one seed: the product's own core. Frames pass
+//! through the real encoding, on a network that loses, delays, reorders and cuts, and disks that
+//! keep what was committed and nothing else.
+//!
+//! A failure names its seed; `DISTMSG_SIM_SEED=N` runs that one alone, and `DISTMSG_SIM_SEEDS=N`
+//! runs N seeds of each kind.
 
 #![expect(
     clippy::expect_used,
@@ -210,6 +212,10 @@ fn equal_seeds_give_equal_traces() {
     let traces: Vec<_> = (0..2).map(|_| run(5, faults, 20, &[128]).trace()).collect();
     assert_eq!(traces[0], traces[1]);
     assert_ne!(traces[0], run(12, faults, 20, &[128]).trace());
+    let plan = Plan::draw(5, &swarm_options(8));
+    let traces = [swarm::run(&plan), swarm::run(&plan)].map(|outcome| outcome.map(|o| o.trace));
+    assert_eq!(traces[0], traces[1], "with hostile nodes and all kinds of faults");
+    assert!(traces[0].is_ok(), "{traces:?}");
 }
 
 /// Twelve nodes with hostile ones among them, and all kinds of faults.
@@ -231,7 +237,11 @@ fn swarms_of_faults_and_hostile_nodes_break_no_promise() {
         let plan = Plan::draw(seed, &swarm_options(12));
         if let Err(why) = swarm::run(&plan) {
             let part = swarm::shrink(&plan, 60, |part| swarm::run(&part.of(&plan)).is_err());
-            panic!("seed {seed}: {why}\nthe shortest part that fails: {:#?}", part.of(&plan));
+            panic!(
+                "seed {seed}: {why}\nthe shortest part that fails: {:#?}\n\
+                 DISTMSG_SIM_SEED={seed} cargo test --test sim swarms runs it alone",
+                part.of(&plan)
+            );
         }
     }
 }

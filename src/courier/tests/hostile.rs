@@ -414,3 +414,28 @@ fn sessions_that_come_while_the_disk_is_full_leave_nothing_behind() {
     assert_eq!(chores.used, 0, "what was never written needs no removal");
     assert!(tables.iter().all(crate::model::Occupancy::is_within), "{tables:?}");
 }
+
+#[test]
+fn a_chunk_that_says_another_length_is_not_one_of_the_message() {
+    let mut bob = End::new(2);
+    let mut mallory = Mallory::new(&bob);
+    let last = last_chunk(mallory.now, 1);
+    let Item::Chunk { sequence, sent, expires, total, .. } = last.clone() else {
+        panic!("{last:?} is no chunk")
+    };
+    let first = |total| Item::Chunk {
+        sequence,
+        sent,
+        expires,
+        subject: None,
+        total,
+        index: 0,
+        bytes: Bytes::from(vec![b'x'; CHUNK_BYTES]),
+    };
+    let is_whole = |bob: &End| bob.rows.iter().any(|row| matches!(row, Change::Assemble { .. }));
+    for (item, kept) in [(last, 1), (first(total + 1), 1), (first(total), 2)] {
+        let envelope = mallory.seal(1, 1, &[item]);
+        receive(&mut bob, &envelope);
+        assert_eq!((chunks(&bob), is_whole(&bob)), (kept, kept == 2));
+    }
+}

@@ -478,3 +478,29 @@ pub(super) fn seconds(span: Span) -> String {
         rest => format!("{}.{} s", millis / 1000, format!("{rest:03}").trim_end_matches('0')),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn peer(number: usize) -> PeerId {
+        let mut bytes = [0; 32];
+        bytes[..8].copy_from_slice(&number.to_be_bytes());
+        PeerId::from_bytes(bytes)
+    }
+
+    #[test]
+    fn numbers_are_remembered_for_so_many_recipients_and_never_given_twice() {
+        let (incarnation, limits) = (Incarnation(1), Limits::default());
+        let mut desk = Desk::new(incarnation, Row(0), &[], Vec::new(), &limits);
+        assert_eq!(desk.next_sequence(peer(0)), Sequence(1));
+        assert_eq!(desk.next_sequence(peer(0)), Sequence(2));
+        for number in 1..=RECIPIENTS_MAX {
+            desk.next_sequence(peer(number));
+        }
+        let remembered = desk.sequences.len();
+        assert!(remembered <= RECIPIENTS_MAX, "{remembered} recipients");
+        assert_eq!(desk.next_sequence(peer(0)), Sequence(3), "above all that were given");
+        assert_eq!(desk.next_sequence(peer(1)), Sequence(3), "above all that were given");
+    }
+}

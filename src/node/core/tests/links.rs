@@ -1,7 +1,7 @@
 //! Which links are made, and when.
 
 use super::*;
-use crate::control::protocol::{ErrorCode, PeerRef, SetAlias};
+use crate::control::protocol::{Discover, ErrorCode, PeerRef, SetAlias};
 use crate::model::limits::KNOWN_PEERS_MAX;
 use crate::node::core::links::{BRIEF_LINK_MAX, KEPT_DIALS_MAX};
 
@@ -142,4 +142,26 @@ fn the_operator_has_no_more_peers_than_the_limit() {
     node.call(Request::Alias(SetAlias { peer: one_more.to_string(), alias }));
     let done = |told: &&ToClient| matches!(told, ToClient::Reply { result: Ok(_), .. });
     assert_eq!(node.told.iter().filter(done).count(), 3, "{:?}", node.told);
+}
+
+#[test]
+fn so_many_clients_wait_for_a_discover_and_no_more() {
+    let bob = Lone::new(2);
+    let keeping = keeping(bob.core.peer());
+    let mut node = Lone::with(1, Limits::default(), keeping, 0);
+    node.reach(&bob, 1);
+    node.told.clear();
+    // Its neighbour never answers.
+    for _ in 0..2_000 {
+        node.call(Request::Discover(Discover { timeout_ms: 60_000 }));
+    }
+    let tables = node.core.occupancy();
+    let waiting = tables.iter().find(|table| table.table == "clients that discover");
+    assert!(waiting.is_some_and(|table| table.is_within() && table.used > 0), "{waiting:?}");
+    let busy = |told: &&ToClient| {
+        let ToClient::Reply { result: Err(failure), .. } = told else { return false };
+        failure.code == ErrorCode::Busy
+    };
+    let refused = node.told.iter().filter(busy).count() as u64;
+    assert_eq!(refused + waiting.map_or(0, |table| table.used), 2_000);
 }
