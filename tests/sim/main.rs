@@ -3,7 +3,7 @@
 //! keep what was committed and nothing else.
 //!
 //! A failure names its seed; `DISTMSG_SIM_SEED=N` runs that one alone, and `DISTMSG_SIM_SEEDS=N`
-//! runs N seeds of each kind.
+//! runs N seeds of each kind. `DISTMSG_SIM_SHRINK=0` does not look for what can be left out.
 
 #![expect(
     clippy::expect_used,
@@ -50,6 +50,13 @@ fn seeds(default: u64) -> Vec<u64> {
         Some(seed) => vec![seed],
         None => (1..=number("DISTMSG_SIM_SEEDS").unwrap_or(default)).collect(),
     }
+}
+
+/// How often the shortest part of a plan that fails is looked for: not where only the failure is
+/// of interest.
+fn tries() -> usize {
+    let text = std::env::var("DISTMSG_SIM_SHRINK").ok();
+    text.map_or(60, |text| text.parse().expect("a number"))
 }
 
 /// Connects the nodes in a line, and some of them besides.
@@ -236,7 +243,7 @@ fn swarms_of_faults_and_hostile_nodes_break_no_promise() {
     for seed in seeds(12) {
         let plan = Plan::draw(seed, &swarm_options(12));
         if let Err(why) = swarm::run(&plan) {
-            let part = swarm::shrink(&plan, 60, |part| swarm::run(&part.of(&plan)).is_err());
+            let part = swarm::shrink(&plan, tries(), |part| swarm::run(&part.of(&plan)).is_err());
             panic!(
                 "seed {seed}: {why}\nthe shortest part that fails: {:#?}\n\
                  DISTMSG_SIM_SEED={seed} cargo test --test sim swarms runs it alone",

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::courier::session::OutSession;
-use crate::model::limits::{MESSAGE_LIFETIME_MAX, STORED_OVERHEAD_BYTES};
+use crate::model::limits::{CLOCK_SKEW_MAX, MESSAGE_LIFETIME_MAX, STORED_OVERHEAD_BYTES};
 use crate::wire::{Item, PayloadWriter};
 
 /// Somebody who seals what it likes.
@@ -438,4 +438,22 @@ fn a_chunk_that_says_another_length_is_not_one_of_the_message() {
         receive(&mut bob, &envelope);
         assert_eq!((chunks(&bob), is_whole(&bob)), (kept, kept == 2));
     }
+}
+
+#[test]
+fn what_has_expired_is_taken_no_more_but_for_a_clock_that_is_a_little_off() {
+    let mut bob = End::new(2);
+    let mut mallory = Mallory::new(&bob);
+    let message = mallory.message(1, b"late");
+    let envelope = mallory.seal(1, 1, &[message]);
+    bob.wait(Span::from_secs(60) + CLOCK_SKEW_MAX + Span::from_secs(1));
+    receive(&mut bob, &envelope);
+    assert_eq!((bob.bodies().len(), bob.reveals().len()), (0, 0), "it expired long ago");
+    let mut bob = End::new(2);
+    let mut mallory = Mallory::new(&bob);
+    let message = mallory.message(1, b"just in time");
+    let envelope = mallory.seal(1, 1, &[message]);
+    bob.wait(Span::from_secs(59) + CLOCK_SKEW_MAX);
+    receive(&mut bob, &envelope);
+    assert_eq!(bob.bodies(), [b"just in time"]);
 }
