@@ -22,6 +22,8 @@ pub(crate) struct Report {
     attempts_late: Vec<u64>,
     latencies_ms: Vec<u64>,
     recoveries_ms: Vec<u64>,
+    /// Those of worlds in which nothing went wrong but that the network was cut in two.
+    partitions_ms: Vec<u64>,
     /// The most memory a world took.
     peak_kib: u64,
     /// All traces together: equal for equal seeds, in whatever order they ran.
@@ -49,6 +51,7 @@ impl Report {
         self.attempts_late.extend(outcome.attempts_late);
         self.latencies_ms.extend(outcome.latencies_ms);
         self.recoveries_ms.push(outcome.recovered_ms);
+        self.partitions_ms.extend(outcome.only_partitioned.then_some(outcome.recovered_ms));
         self.trace ^= outcome.trace;
         self.peak_kib = self.peak_kib.max(peak_kib);
     }
@@ -67,6 +70,7 @@ impl Report {
         self.attempts_late.sort_unstable();
         self.latencies_ms.sort_unstable();
         self.recoveries_ms.sort_unstable();
+        self.partitions_ms.sort_unstable();
         self.violations.sort_unstable();
         for (seed, why) in self.violations.iter().take(TOLD_MAX) {
             let _ = writeln!(out, "seed {seed}: {why}");
@@ -115,6 +119,15 @@ impl Report {
             (
                 "all there after healing p50, most",
                 format!("{} ms, {} ms", at(0.5, recoveries), at(1.0, recoveries)),
+            ),
+            (
+                "the same after partitions alone",
+                format!(
+                    "{} ms, {} ms of {} seeds",
+                    at(0.5, &self.partitions_ms),
+                    at(1.0, &self.partitions_ms),
+                    self.partitions_ms.len()
+                ),
             ),
             (
                 "transmissions per shortest way",

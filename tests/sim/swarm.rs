@@ -31,6 +31,8 @@ pub(crate) struct Outcome {
     pub(crate) simulated_ms: u64,
     /// How long after the last fault everything had arrived.
     pub(crate) recovered_ms: u64,
+    /// Whether all that went wrong is that the network was cut in two.
+    pub(crate) only_partitioned: bool,
     pub(crate) faults: usize,
     /// Of each message that arrived: attempts, and how long it took.
     pub(crate) attempts: Vec<u64>,
@@ -228,6 +230,7 @@ fn outcome(
         counts: world.counts,
         simulated_ms: simulated.as_millis(),
         recovered_ms: recovered_after.as_millis(),
+        only_partitioned: faults > 0 && plan.is_only_partitioned(),
         faults,
         attempts_late: late.map(|arrived| arrived.attempts).collect(),
         attempts: referee.arrived().values().map(|arrived| arrived.attempts).collect(),
