@@ -18,6 +18,7 @@ use super::pace::Pace;
 use super::session::OutSession;
 use super::{Output, QueueState, Waiting};
 use crate::crypto::{Identity, Random};
+use crate::model::limits::MESSAGE_LIFETIME_MAX;
 use crate::model::{
     Monotonic, Now, Occupancy, Outgoing, PeerId, Row, SignedRecord, Span, WhyGivenUp,
 };
@@ -69,7 +70,8 @@ impl Outbox {
         for Waiting { recipient, messages, expires } in waiting {
             let queue = outbox.queue(now, *recipient);
             queue.undelivered = *messages;
-            queue.first_expires = Some(*expires);
+            // However far ahead the clock was: they have been queued by now.
+            queue.first_expires = Some((*expires).min(now.wall + MESSAGE_LIFETIME_MAX));
             outbox.dirty.insert(*recipient);
         }
         outbox
