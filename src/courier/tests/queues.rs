@@ -104,6 +104,40 @@ fn what_a_clock_that_was_ahead_queued_waits_on_disk_for_a_week_and_no_longer() {
 }
 
 #[test]
+fn messages_for_many_that_are_not_found_yet_do_not_all_stay_in_memory() {
+    const PEERS: u8 = 100;
+    for bytes in [60 * 1024, 1024 * 1024, 4 * 1024 * 1024] {
+        // They share one body, so that it can be counted who has it.
+        let body: Arc<[u8]> = vec![7; bytes].into();
+        let in_memory = || bytes * (Arc::strong_count(&body) - 1);
+        let mut end = End::new(1);
+        let day = Span::from_secs(86_400);
+        let peer = |number: u64| PeerId::from_bytes([u8::try_from(number).expect("few"); 32]);
+        for number in 1..=u64::from(PEERS) {
+            let message = |n: u64| Outgoing {
+                recipient: peer(number),
+                body: Bytes::from_owner(Arc::clone(&body)),
+                ..row(&end, 100 * number + n, day)
+            };
+            let messages = (0..80.min(4 * 1024 * 1024 / bytes as u64)).map(message).collect();
+            end.handle(Input::Queued(messages));
+        }
+        // What all may have, the last of it, and little for each.
+        let most = (64 + 4) * 1024 * 1024 + usize::from(PEERS) * 64 * 1024;
+        assert!(in_memory() <= most, "{} MiB by {bytes}", in_memory() / 1024 / 1024);
+        assert!(in_memory() >= 60 * 1024 * 1024, "as much as may be: {}", in_memory());
+        // What is on disk only is read once there is a way.
+        let last = peer(u64::from(PEERS));
+        let mut record = End::new(9).record();
+        record.record.peer = last;
+        end.located(&record);
+        let is_load = |output: &Output| matches!(output, Output::Load { recipient, .. } if *recipient == last);
+        let sent = end.sent().iter().filter(|sent| sent.header.destination == last).count();
+        assert!(sent > 0 || end.out.iter().any(is_load), "{bytes}");
+    }
+}
+
+#[test]
 fn an_answer_from_the_disk_that_comes_late_leaves_no_gap() {
     let mut end = with_waiting(3_000);
     let day = Span::from_secs(86_400);
