@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Inbound, Run};
 use crate::courier::Change;
+use crate::courier::window::Window;
 use crate::model::limits::{
     CLOCK_SKEW_MAX, MESSAGE_LIFETIME_MAX, PREKEY_LIFETIME, SESSION_LIFETIME,
 };
@@ -13,6 +14,8 @@ use crate::model::{Monotonic, Now, PeerId, Sequence, SessionId, Span};
 const CHORE_INTERVAL: Span = Span::from_secs(600);
 /// While a batch is under way, nothing is looked for; and what was refused is not tried again.
 const CHORE_PAUSE: Span = Span::from_secs(1);
+/// Windows asked about at once: for each the store looks into the inbox.
+const WINDOWS_PER_LOOK: usize = 4_096;
 /// For so long after a window was last touched its gaps may still be filled: by a message queued
 /// then, whose sender's clock is behind ours, and which is taken somewhat late.
 const GAP_LIFETIME: Span =
@@ -103,12 +106,27 @@ impl Inbound {
                 Some(last) if settled >= window.touched + GAP_LIFETIME => {
                     chores.skip(*run, last.next());
                 }
-                None if settled >= window.touched + WINDOW_LIFETIME => {
+                None if settled >= window.touched + WINDOW_LIFETIME
+                    && chores.windows.len() < WINDOWS_PER_LOOK =>
+                {
                     chores.windows.insert(*run);
                 }
                 _ => {}
             }
         }
+    }
+
+    /// Takes the chores that are still to be done: those that were refused before are old, and
+    /// what they were about may have come back to life.
+    pub(super) fn take_chores(&mut self, now: Now) -> Chores {
+        let mut chores = std::mem::take(&mut self.chores);
+        let sessions = &self.sessions;
+        chores.sessions.retain(|key| sessions.get(key).is_none_or(|session| !session.stored));
+        let is_over = |window: &Window| {
+            window.last_held().is_none() && now.wall >= window.touched + WINDOW_LIFETIME
+        };
+        chores.windows.retain(|run| self.windows.get(run).is_some_and(is_over));
+        chores
     }
 
     /// There was no room for the chores of a batch.
@@ -121,8 +139,9 @@ impl Inbound {
 
     /// The chores of a batch are done.
     pub(super) fn on_chores_done(&mut self, now: Now, chores: &Chores, kept_windows: &[Run]) {
+        let kept: BTreeSet<&Run> = kept_windows.iter().collect();
         for run in &chores.windows {
-            if !kept_windows.contains(run) {
+            if !kept.contains(run) {
                 self.windows.remove(run);
             } else if let Some(window) = self.windows.get_mut(run) {
                 // It is asked about again when as much time has passed once more.

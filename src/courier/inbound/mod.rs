@@ -219,7 +219,7 @@ impl Inbound {
         }
         let mut batch = Box::new(Batch::after(self.last_cursor));
         if are_chores_due {
-            batch.chores = std::mem::take(&mut self.chores);
+            batch.chores = self.take_chores(now);
         }
         batch.changes = batch.chores.changes();
         for (run, floor) in batch.chores.skips.clone() {
