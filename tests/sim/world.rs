@@ -405,7 +405,9 @@ impl World {
     }
 
     fn schedule_faults(&mut self, span: Span) {
-        let seconds = span.as_millis() / 1000;
+        // Also of a short time: faults come while messages are handed in, not only afterwards.
+        let rest = span.as_millis() % 1000;
+        let seconds = span.as_millis() / 1000 + u64::from(self.random.below(1000) < rest);
         for _ in 0..seconds {
             let after = Span::from_micros(self.random.below(span.as_micros()));
             if self.faults.cuts && self.random.below(3) == 0 {
