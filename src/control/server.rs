@@ -101,7 +101,7 @@ impl Shared {
         let own = self.waiting.fetch_add(weight.own, Ordering::Relaxed) + weight.own;
         let shared = self.waiting_shared.fetch_add(weight.shared, Ordering::Relaxed);
         own <= WAITING_BYTES_MAX
-            && shared + weight.shared <= SHARED_WAITING_BYTES_MAX
+            && (shared == 0 || shared + weight.shared <= SHARED_WAITING_BYTES_MAX)
             && (all <= ALL_WAITING_BYTES_MAX || own <= self.fair_part)
     }
 

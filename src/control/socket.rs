@@ -167,8 +167,13 @@ fn listen_at(path: &Path, mode: u32) -> io::Result<(Listener, (u64, u64))> {
     // The mode is set before the name exists, so nobody gets in between.
     let options = ListenerOptions::new().name(name).reclaim_name(false).mode(mode);
     let listener = options.create_tokio()?;
-    fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
-    Ok((listener, identity_of(path)?))
+    let file = fs::set_permissions(path, fs::Permissions::from_mode(mode))
+        .and_then(|()| identity_of(path))
+        .inspect_err(|_| {
+            // What we made and cannot use must not be in our own way next time.
+            let _ = fs::remove_file(path);
+        })?;
+    Ok((listener, file))
 }
 
 /// Device and inode.

@@ -13,6 +13,7 @@ mod network;
 mod occupancy;
 mod peer_id;
 mod record;
+mod settled_clock;
 mod stored;
 mod system;
 mod time;
@@ -29,6 +30,7 @@ pub use network::NetworkId;
 pub use occupancy::Occupancy;
 pub use peer_id::{PeerId, PeerIdError};
 pub use record::{Prekey, PrekeyId, Record, SignedRecord};
+pub use settled_clock::SettledClock;
 pub use stored::{
     Cursor, GivenUp, HeldRow, Incoming, IncomingChunk, Outgoing, PartialRow, PrekeyRow,
     ReceivedKey, Row, SessionRow, WhyGivenUp, WindowRow,

@@ -136,10 +136,18 @@ impl Directory {
     }
 
     /// How a record compares with the table's.
-    pub(super) fn compare(&self, record: &ParsedRecord) -> Compared {
+    ///
+    /// A record from the future was believed by a clock that was ahead: any that is not from the
+    /// future takes its place.
+    pub(super) fn compare(&self, record: &ParsedRecord, wall: Timestamp) -> Compared {
         match self.record(&record.record.peer) {
             Some(known) if known.bytes == record.bytes => Compared::Same,
-            Some(known) if known.record.sequence >= record.record.sequence => Compared::Older,
+            Some(known)
+                if known.record.sequence >= record.record.sequence
+                    && !is_from_the_future(&known.record, wall) =>
+            {
+                Compared::Older
+            }
             _ => Compared::Newer,
         }
     }
@@ -207,18 +215,6 @@ impl Directory {
         self.remove(&peer);
         Some(peer)
     }
-
-    /// Takes out the records from the future: they were believed by a clock that was ahead, and
-    /// would stand in the way of the true ones.
-    pub(super) fn take_future(&mut self, wall: Timestamp) -> Vec<PeerId> {
-        let entries = self.entries.iter();
-        let future = entries.filter(|(_, entry)| is_from_the_future(&entry.record.record, wall));
-        let future: Vec<PeerId> = future.map(|(peer, _)| *peer).collect();
-        for peer in &future {
-            self.remove(peer);
-        }
-        future
-    }
 }
 
 /// Everything but the signature that a record must fulfil.
@@ -236,7 +232,7 @@ pub(super) fn check(record: &Record, network: NetworkId, wall: Timestamp) -> Res
     }
 }
 
-fn is_from_the_future(record: &Record, wall: Timestamp) -> bool {
+pub(super) fn is_from_the_future(record: &Record, wall: Timestamp) -> bool {
     record.sequence > (wall + CLOCK_SKEW_MAX).as_millis()
 }
 
@@ -334,9 +330,6 @@ impl Router {
     }
 
     pub(super) fn drop_void_records(&mut self) {
-        for peer in self.directory.take_future(self.now.wall) {
-            self.output(Output::Dropped { peer });
-        }
         while let Some(peer) = self.directory.take_expired(self.now.wall) {
             self.output(Output::Dropped { peer });
         }

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::budget::Lanes;
-use super::directory::{Compared, Origin, is_signed};
+use super::directory::{Compared, Origin, is_from_the_future, is_signed};
 use super::timers::Timer;
 use super::{DiscoverOutcome, Output, Router};
 use crate::model::limits::{CLOCK_SKEW_MAX, DIGESTS_MAX, RECORDS_PER_FRAME_MAX};
@@ -320,7 +320,9 @@ impl Router {
             return self.is_own_ahead(sequence);
         }
         match self.directory.record(&peer) {
-            Some(known) => known.record.sequence < sequence,
+            Some(known) => {
+                known.record.sequence < sequence || is_from_the_future(&known.record, self.now.wall)
+            }
             None => self.is_kept(&peer) || self.directory.has_room(&peer, of),
         }
     }
@@ -447,7 +449,7 @@ impl Router {
         if peer == self.me {
             return self.on_own_record_seen(&record);
         }
-        if self.directory.compare(&record) != Compared::Newer {
+        if self.directory.compare(&record, self.now.wall) != Compared::Newer {
             return;
         }
         if is_signed(&record) {

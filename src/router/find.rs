@@ -297,7 +297,7 @@ impl Router {
     /// A find that was not seen before, verified: learn the way back, then answer or pass it on.
     pub(super) fn on_verified_find(&mut self, from: PeerId, find: &Find, record: ParsedRecord) {
         let origin = record.record.peer;
-        if self.directory.compare(&record) == Compared::Newer {
+        if self.directory.compare(&record, self.now.wall) == Compared::Newer {
             self.learn_record(record, from, Origin::Flooded);
         }
         self.learn_route(origin, from, find.hops.saturating_add(1));
@@ -375,7 +375,7 @@ impl Router {
         if let Some(asked) = self.finds.asked.get_mut(&key) {
             asked.answered.push(from);
         }
-        if self.directory.compare(&record) == Compared::Newer {
+        if self.directory.compare(&record, self.now.wall) == Compared::Newer {
             let wanted = if asker.is_none() { Origin::Wanted } else { Origin::Flooded };
             self.learn_record(record, from, wanted);
         }
@@ -395,7 +395,7 @@ impl Router {
 
     fn is_found_verified(&mut self, found: &Found, record: &ParsedRecord) -> bool {
         let peer = &record.record.peer;
-        if self.directory.compare(record) != Compared::Same {
+        if self.directory.compare(record, self.now.wall) != Compared::Same {
             self.verifier.owe();
             if !is_signed(record) {
                 return false;

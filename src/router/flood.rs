@@ -362,7 +362,7 @@ impl Router {
     fn is_verified(&mut self, what: &Flooded) -> bool {
         match what {
             Flooded::Find(find, record) => {
-                if self.directory.compare(record) != Compared::Same {
+                if self.directory.compare(record, self.now.wall) != Compared::Same {
                     self.verifier.owe();
                     if !is_signed(record) {
                         return false;

@@ -95,7 +95,7 @@ impl Router {
         if parsed.record.peer != id {
             return Err(Refusal::OtherPeer);
         }
-        match self.directory.compare(&parsed) {
+        match self.directory.compare(&parsed, self.now.wall) {
             Compared::Same => Ok(None),
             _ if !is_signed(&parsed) => Err(Refusal::Forged),
             Compared::Older => Ok(None),

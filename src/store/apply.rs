@@ -104,7 +104,7 @@ impl<'connection> Applier<'connection> {
             Op::Queue(message) => self.queue(message),
             Op::Unqueue { rows } => self.unqueue(rows),
             Op::GiveUp(message) => self.give_up(message),
-            Op::KeyState { key, state } => self.key_state(key, *state),
+            Op::KeyState { key, state, expires } => self.key_state(key, *state, *expires),
             Op::Deliver(message) => self.deliver(message),
             Op::Hold(message) => self.hold(message),
             Op::Release { key, cursor } => self.release(key, *cursor),
@@ -239,9 +239,12 @@ impl<'connection> Applier<'connection> {
         )
     }
 
-    fn key_state(&self, key: &str, state: KeyState) -> Result<(), Fault> {
+    fn key_state(&self, key: &str, state: KeyState, expires: Timestamp) -> Result<(), Fault> {
         let state = key_state_number(state);
-        self.run("UPDATE keys SET state = ?2 WHERE key = ?1", params![key, state])
+        self.run(
+            "UPDATE keys SET state = ?2, expires = max(expires, ?3) WHERE key = ?1",
+            params![key, state, bound(expires.as_millis())],
+        )
     }
 
     fn deliver(&mut self, message: &Incoming) -> Result<(), Fault> {
@@ -401,11 +404,14 @@ impl<'connection> Applier<'connection> {
         Ok(())
     }
 
-    /// Forgets keys, those that expired first.
+    /// Forgets keys, those that expired first. One whose message waits still would let it be sent
+    /// a second time.
     fn prune_keys(&self, expired_before: Timestamp, pruned: &mut Pruned) -> Result<(), Fault> {
         let mut statement = self.connection.prepare_cached(
             "DELETE FROM keys WHERE key IN
-             (SELECT key FROM keys WHERE expires < ?1 ORDER BY expires LIMIT ?2)",
+             (SELECT key FROM keys WHERE expires < ?1
+              AND NOT EXISTS (SELECT 1 FROM outbox WHERE outbox.row = keys.row)
+              ORDER BY expires LIMIT ?2)",
         )?;
         let params = params![bound(expired_before.as_millis()), PRUNE_KEYS_MAX];
         pruned.keys += statement.execute(params)? as u64;

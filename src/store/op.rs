@@ -36,6 +36,8 @@ pub enum Op {
         key: Box<str>,
         /// Its message's fate.
         state: KeyState,
+        /// From when on the key may be forgotten, unless it is to be kept for longer already.
+        expires: Timestamp,
     },
     /// A message in order: it gets its place in the inbox.
     Deliver(Box<Incoming>),
@@ -123,7 +125,8 @@ pub enum Op {
         /// More than this, and the oldest go.
         bytes_max: u64,
     },
-    /// Forgets keys whose messages expired before this time: at most 5,000 at once, as with
+    /// Forgets keys that expired before this time, unless their messages are in the outbox still:
+    /// the clock by which those were queued may have been wrong. At most 5,000 at once, as with
     /// [`Op::Prune`].
     PruneKeys {
         /// The time.

@@ -83,7 +83,7 @@ impl Disk {
                 self.outbox.remove(&message.row);
                 self.given_up.push(*message);
             }
-            Op::KeyState { key, state } => {
+            Op::KeyState { key, state, .. } => {
                 if let Some((row, _)) = self.keys.get_mut(&key) {
                     row.state = state;
                 }

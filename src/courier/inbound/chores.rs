@@ -1,21 +1,21 @@
 //! What is too old, and goes.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Inbound, Run};
 use crate::courier::Change;
+use crate::courier::window::Window;
 use crate::model::limits::{
     CLOCK_SKEW_MAX, MESSAGE_LIFETIME_MAX, PREKEY_LIFETIME, SESSION_LIFETIME,
 };
-use crate::model::{Monotonic, Now, PeerId, Sequence, SessionId, Span, Timestamp};
+use crate::model::{Monotonic, Now, PeerId, Sequence, SessionId, Span};
 
 /// How often what is too old is looked for.
 const CHORE_INTERVAL: Span = Span::from_secs(600);
-/// What cannot be undone is done only if the clock has said for so long that it is time: one that
-/// is ahead for a while costs nothing.
-const PATIENCE: Span = Span::from_secs(3_600);
 /// While a batch is under way, nothing is looked for; and what was refused is not tried again.
 const CHORE_PAUSE: Span = Span::from_secs(1);
+/// Windows asked about at once: for each the store looks into the inbox.
+const WINDOWS_PER_LOOK: usize = 4_096;
 /// For so long after a window was last touched its gaps may still be filled: by a message queued
 /// then, whose sender's clock is behind ours, and which is taken somewhat late.
 const GAP_LIFETIME: Span =
@@ -70,23 +70,6 @@ impl Chores {
     }
 }
 
-/// When what is too old was looked for, as far back as [`PATIENCE`] goes.
-#[derive(Debug, Default)]
-pub(super) struct Looks(VecDeque<Now>);
-
-impl Looks {
-    /// Notes one. The earliest time that the clock has shown since [`PATIENCE`] began: whatever is
-    /// too old by that was so all the while. None if that is not known for so long.
-    fn settled(&mut self, now: Now) -> Option<Timestamp> {
-        self.0.push_back(now);
-        while self.0.get(1).is_some_and(|second| now.mono >= second.mono + PATIENCE) {
-            self.0.pop_front();
-        }
-        let is_long_ago = self.0.front().is_some_and(|first| now.mono >= first.mono + PATIENCE);
-        self.0.iter().map(|look| look.wall).min().filter(|_| is_long_ago)
-    }
-}
-
 impl Inbound {
     pub(super) fn chores_deadline(&self) -> Monotonic {
         match self.batch.is_some() || self.chores.is_empty() {
@@ -110,7 +93,7 @@ impl Inbound {
         let is_over = |created| now.wall >= created + SESSION_LIFETIME;
         let over = self.sessions.extract_if(.., |_, session| is_over(session.created));
         chores.sessions.extend(over.filter(|(_, session)| session.stored).map(|(key, _)| key));
-        let Some(settled) = self.looks.settled(now) else { return };
+        let Some(settled) = self.clock.look(now) else { return };
         for (key, partial) in &self.partials {
             if settled >= partial.expires + CLOCK_SKEW_MAX {
                 // What its sender queued before it has expired as well.
@@ -123,12 +106,27 @@ impl Inbound {
                 Some(last) if settled >= window.touched + GAP_LIFETIME => {
                     chores.skip(*run, last.next());
                 }
-                None if settled >= window.touched + WINDOW_LIFETIME => {
+                None if settled >= window.touched + WINDOW_LIFETIME
+                    && chores.windows.len() < WINDOWS_PER_LOOK =>
+                {
                     chores.windows.insert(*run);
                 }
                 _ => {}
             }
         }
+    }
+
+    /// Takes the chores that are still to be done: those that were refused before are old, and
+    /// what they were about may have come back to life.
+    pub(super) fn take_chores(&mut self, now: Now) -> Chores {
+        let mut chores = std::mem::take(&mut self.chores);
+        let sessions = &self.sessions;
+        chores.sessions.retain(|key| sessions.get(key).is_none_or(|session| !session.stored));
+        let is_over = |window: &Window| {
+            window.last_held().is_none() && now.wall >= window.touched + WINDOW_LIFETIME
+        };
+        chores.windows.retain(|run| self.windows.get(run).is_some_and(is_over));
+        chores
     }
 
     /// There was no room for the chores of a batch.
@@ -141,8 +139,9 @@ impl Inbound {
 
     /// The chores of a batch are done.
     pub(super) fn on_chores_done(&mut self, now: Now, chores: &Chores, kept_windows: &[Run]) {
+        let kept: BTreeSet<&Run> = kept_windows.iter().collect();
         for run in &chores.windows {
-            if !kept_windows.contains(run) {
+            if !kept.contains(run) {
                 self.windows.remove(run);
             } else if let Some(window) = self.windows.get_mut(run) {
                 // It is asked about again when as much time has passed once more.

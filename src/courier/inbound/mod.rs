@@ -17,7 +17,7 @@ use bytes::Bytes;
 
 use self::assess::Refusal;
 use self::batch::Batch;
-use self::chores::{Chores, Looks};
+use self::chores::Chores;
 use self::partial::Partial;
 use self::session::InSession;
 use super::prekeys::Prekeys;
@@ -26,7 +26,7 @@ use super::{Arrival, Change, Delivery, Output, Stored};
 use crate::crypto::{SealingKeys, SessionSecret, commitment_of};
 use crate::model::{
     Cursor, FairBucket, Incarnation, Limits, Monotonic, Now, Occupancy, PeerId, ReceivedKey,
-    SessionId,
+    SessionId, SettledClock,
 };
 use crate::wire::{Header, NoticeKind, Payload, Tail};
 
@@ -90,7 +90,7 @@ pub(super) struct Inbound {
     /// What comes over all other links.
     openings: Openings,
     /// When what is too old was looked for, and is looked for next.
-    looks: Looks,
+    clock: SettledClock,
     next_chore: Monotonic,
 }
 
@@ -132,7 +132,7 @@ impl Inbound {
             chores_from: now.mono,
             vouched_openings: Openings::new(now),
             openings: Openings::new(now),
-            looks: Looks::default(),
+            clock: SettledClock::default(),
             next_chore: now.mono,
         }
     }
@@ -219,7 +219,7 @@ impl Inbound {
         }
         let mut batch = Box::new(Batch::after(self.last_cursor));
         if are_chores_due {
-            batch.chores = std::mem::take(&mut self.chores);
+            batch.chores = self.take_chores(now);
         }
         batch.changes = batch.chores.changes();
         for (run, floor) in batch.chores.skips.clone() {

@@ -18,6 +18,7 @@ use super::pace::Pace;
 use super::session::OutSession;
 use super::{Output, QueueState, Waiting};
 use crate::crypto::{Identity, Random};
+use crate::model::limits::MESSAGE_LIFETIME_MAX;
 use crate::model::{
     Monotonic, Now, Occupancy, Outgoing, PeerId, Row, SignedRecord, Span, WhyGivenUp,
 };
@@ -69,7 +70,8 @@ impl Outbox {
         for Waiting { recipient, messages, expires } in waiting {
             let queue = outbox.queue(now, *recipient);
             queue.undelivered = *messages;
-            queue.first_expires = Some(*expires);
+            // However far ahead the clock was: they have been queued by now.
+            queue.first_expires = Some((*expires).min(now.wall + MESSAGE_LIFETIME_MAX));
             outbox.dirty.insert(*recipient);
         }
         outbox
@@ -121,13 +123,18 @@ impl Outbox {
         for message in messages {
             let recipient = message.recipient;
             self.lifetimes.on_queued(now, &message);
+            let page = page(self.loaded);
             let queue = self.queues.entry(recipient).or_insert_with(|| Queue::new(now));
+            // All together have too much: a small one for each, so that it need not be read.
+            let fits = page == LOADED_BYTES_MAX
+                || (queue.messages.is_empty() && message.body.len() <= page);
             let all_loaded = queue.is_all_loaded() && queue.has_room();
             queue.undelivered += 1;
-            if all_loaded && message.row > queue.last_loaded {
+            if all_loaded && fits && message.row > queue.last_loaded {
                 queue.load(now, &self.lifetimes, message);
             }
             self.dirty.insert(recipient);
+            self.count(recipient);
         }
     }
 

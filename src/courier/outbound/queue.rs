@@ -363,6 +363,8 @@ impl Queue {
         let setting = Setting::of(now);
         if self.setting.differs(setting) {
             self.setting = setting;
+            // Of those on disk only their own times tell, and these have to be read.
+            self.first_expires = None;
             for (row, loaded) in &mut self.messages {
                 loaded.expires = lifetimes.expires(now, &loaded.message, self.sealed.of(*row));
             }

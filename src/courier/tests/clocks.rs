@@ -172,3 +172,33 @@ fn a_clock_that_is_set_forward_gives_up_nothing_that_is_young() {
     assert_eq!(alice.given_up(), []);
     assert!(hourly(&mut alice, &mut bob, 12), "and its recipient takes it");
 }
+
+#[test]
+fn windows_that_are_too_old_are_dropped_some_at_a_time_however_many_they_are() {
+    let count = 10_000_u64;
+    let mut bob = End::new(2);
+    let window = |n: u64| WindowRow {
+        sender: PeerId::from_bytes([9; 32]),
+        incarnation: Incarnation(n),
+        base: Sequence(2),
+        received: Bytes::new(),
+        given_up: Sequence::FIRST,
+        touched: bob.now.wall,
+    };
+    let windows = (0..count).map(window).collect();
+    let stored = Stored { windows, ..Stored::default() };
+    let random = Random::from_seed([2; 32]);
+    let identity = Arc::clone(&bob.identity);
+    bob.courier = Courier::new(identity, &bob.limits, stored, bob.now, random);
+    bob.now.wall = bob.now.wall + DAY.times(10);
+    let mut dropped = Vec::new();
+    for _ in 0..24 {
+        bob.rows.clear();
+        bob.wait(TICK);
+        bob.settle();
+        let is_drop = |change: &&Change| matches!(change, Change::DropWindow { .. });
+        dropped.push(bob.rows.iter().filter(is_drop).count());
+    }
+    assert!(dropped.iter().all(|dropped| *dropped <= 5_000), "{dropped:?}");
+    assert_eq!(dropped.iter().sum::<usize>(), count as usize, "{dropped:?}");
+}

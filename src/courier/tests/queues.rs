@@ -1,6 +1,7 @@
 //! Queues that are longer than what is kept in memory, and recipients that stay away.
 
 use super::*;
+use crate::model::limits::MESSAGE_LIFETIME_MAX;
 
 const DEAD: PeerId = PeerId::from_bytes([9; 32]);
 
@@ -21,8 +22,13 @@ fn row(end: &End, row: u64, lifetime: Span) -> Outgoing {
 
 /// A sender with that many messages for somebody on disk.
 fn with_waiting(messages: u64) -> End {
-    let mut end = End::new(1);
+    let end = End::new(1);
     let expires = end.now.wall + Span::from_secs(60);
+    starting_with(end, messages, expires)
+}
+
+/// The same, of which the first expires then.
+fn starting_with(mut end: End, messages: u64, expires: Timestamp) -> End {
     let waiting = vec![Waiting { recipient: DEAD, messages, expires }];
     let stored = Stored { waiting, ..Stored::default() };
     let random = Random::from_seed([1; 32]);
@@ -57,6 +63,78 @@ fn what_has_expired_goes_however_much_it_is() {
         }
     }
     assert_eq!(end.given_up().len() as u64, count);
+}
+
+/// After how many hours a message for somebody whom nobody finds is given up. It was queued before
+/// the start by a clock that was so far ahead, which is set right before the start or after it.
+fn hours_until_given_up(ahead: Span, right_at_start: bool) -> u64 {
+    let mut end = End::new(1);
+    end.now.wall = end.now.wall + ahead;
+    let message = row(&end, 1, MESSAGE_LIFETIME_MAX);
+    let set_right = |end: &mut End| end.now.wall = end.now.wall - ahead;
+    if right_at_start {
+        set_right(&mut end);
+    }
+    let mut end = starting_with(end, 1, message.expires);
+    end.handle(Input::NotFound(DEAD));
+    if !right_at_start {
+        set_right(&mut end);
+    }
+    for hours in 0..60 * 24 {
+        if !end.given_up().is_empty() {
+            return hours;
+        }
+        end.wait(Span::from_secs(3_600));
+        while let Some(after) = take_load(&mut end) {
+            let messages = if after == Row(0) { vec![message.clone()] } else { Vec::new() };
+            end.handle(Input::Loaded { recipient: DEAD, messages });
+        }
+        end.handle(Input::NotFound(DEAD));
+    }
+    panic!("it waits for ever");
+}
+
+#[test]
+fn what_a_clock_that_was_ahead_queued_waits_on_disk_for_a_week_and_no_longer() {
+    let month = Span::from_secs(30 * 86_400);
+    for (ahead, right_at_start) in [(Span::ZERO, true), (month, true), (month, false)] {
+        let hours = hours_until_given_up(ahead, right_at_start);
+        assert!((7 * 24..=7 * 24 + 1).contains(&hours), "{hours} hours, {right_at_start}");
+    }
+}
+
+#[test]
+fn messages_for_many_that_are_not_found_yet_do_not_all_stay_in_memory() {
+    const PEERS: u8 = 100;
+    for bytes in [60 * 1024, 1024 * 1024, 4 * 1024 * 1024] {
+        // They share one body, so that it can be counted who has it.
+        let body: Arc<[u8]> = vec![7; bytes].into();
+        let in_memory = || bytes * (Arc::strong_count(&body) - 1);
+        let mut end = End::new(1);
+        let day = Span::from_secs(86_400);
+        let peer = |number: u64| PeerId::from_bytes([u8::try_from(number).expect("few"); 32]);
+        for number in 1..=u64::from(PEERS) {
+            let message = |n: u64| Outgoing {
+                recipient: peer(number),
+                body: Bytes::from_owner(Arc::clone(&body)),
+                ..row(&end, 100 * number + n, day)
+            };
+            let messages = (0..80.min(4 * 1024 * 1024 / bytes as u64)).map(message).collect();
+            end.handle(Input::Queued(messages));
+        }
+        // What all may have, the last of it, and little for each.
+        let most = (64 + 4) * 1024 * 1024 + usize::from(PEERS) * 64 * 1024;
+        assert!(in_memory() <= most, "{} MiB by {bytes}", in_memory() / 1024 / 1024);
+        assert!(in_memory() >= 60 * 1024 * 1024, "as much as may be: {}", in_memory());
+        // What is on disk only is read once there is a way.
+        let last = peer(u64::from(PEERS));
+        let mut record = End::new(9).record();
+        record.record.peer = last;
+        end.located(&record);
+        let is_load = |output: &Output| matches!(output, Output::Load { recipient, .. } if *recipient == last);
+        let sent = end.sent().iter().filter(|sent| sent.header.destination == last).count();
+        assert!(sent > 0 || end.out.iter().any(is_load), "{bytes}");
+    }
 }
 
 #[test]

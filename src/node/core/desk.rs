@@ -375,11 +375,11 @@ impl Core {
 
     /// The recipient has these messages. That is told at once: should it be forgotten with a crash,
     /// the recipient says it again.
-    pub(super) fn on_delivered(&mut self, rows: &[Row], bytes: u64) {
+    pub(super) fn on_delivered(&mut self, now: Now, rows: &[Row], bytes: u64) {
         self.desk.leave(rows.len() as u64, bytes);
         self.storage.in_company(Op::Unqueue { rows: rows.to_vec() });
         for row in rows {
-            self.settle_key(*row, KeyState::Delivered);
+            self.settle_key(now, *row, KeyState::Delivered);
             for waiter in self.desk.take_waiters(*row) {
                 self.tell_sent(waiter.caller, waiter.id, Wait::Delivered, waiter.duplicate);
             }
@@ -387,11 +387,11 @@ impl Core {
     }
 
     /// Who waits for them is told; for who does not, it is kept and logged.
-    pub(super) fn on_given_up(&mut self, messages: Vec<GivenUp>) {
+    pub(super) fn on_given_up(&mut self, now: Now, messages: Vec<GivenUp>) {
         for message in &messages {
             self.desk.leave(1, message.bytes);
             self.storage.in_company(Op::GiveUp(Box::new(message.clone())));
-            self.settle_key(message.row, KeyState::Expired);
+            self.settle_key(now, message.row, KeyState::Expired);
             let (code, text) = match message.why {
                 WhyGivenUp::Expired => {
                     (ErrorCode::Expired, "it expired before it was delivered, and was given up")
@@ -447,13 +447,16 @@ impl Core {
         }
     }
 
-    /// What became of a message, if it was sent with a key.
-    fn settle_key(&mut self, row: Row, state: KeyState) {
+    /// What became of a message, if it was sent with a key. From now on whoever sends it again is
+    /// answered for as long as if it had been queued only now: when it was, the clock may have been
+    /// wrong.
+    fn settle_key(&mut self, now: Now, row: Row, state: KeyState) {
         if let Some(key) = self.desk.keys.remove(&row) {
             if self.desk.keys_busy.contains(&key) {
                 self.desk.settled.insert(key.clone(), state);
             }
-            self.storage.in_company(Op::KeyState { key, state });
+            let expires = now.wall + MESSAGE_LIFETIME_MAX;
+            self.storage.in_company(Op::KeyState { key, state, expires });
         }
     }
 

@@ -531,9 +531,9 @@ impl Core {
                 if self.peers.acquaint(recipient) {
                     self.router.handle(now, standing);
                 }
-                self.on_delivered(&rows, bytes);
+                self.on_delivered(now, &rows, bytes);
             }
-            Output::GivenUp(messages) => self.on_given_up(messages),
+            Output::GivenUp(messages) => self.on_given_up(now, messages),
             Output::Pong { ping, rtt, attempts } => self.on_pong(ping, rtt, attempts),
             Output::Prekeys => self.renew_record(now),
         }

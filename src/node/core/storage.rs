@@ -234,7 +234,7 @@ impl Storage {
     /// What became of a key's message, if there was no room yet to write that down.
     pub(super) fn unwritten_state(&self, key: &str) -> Option<KeyState> {
         self.later.iter().rev().find_map(|op| match op {
-            Op::KeyState { key: other, state } if **other == *key => Some(*state),
+            Op::KeyState { key: other, state, .. } if **other == *key => Some(*state),
             _ => None,
         })
     }

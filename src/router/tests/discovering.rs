@@ -292,10 +292,33 @@ fn a_record_from_the_future_makes_room_for_the_true_one_when_our_clock_is_right_
     net.routers[1].handle(ahead, Input::StoredRecord(future.clone()));
     assert_eq!(net.routers[1].record(&author.peer()), Some(&future));
     net.run(Span::from_secs(61));
-    assert!(net.outputs[1].contains(&Output::Dropped { peer: author.peer() }));
+    assert_eq!(net.routers[1].record(&author.peer()), Some(&future), "until a better one comes");
     let today = record_of(&author, net.now.wall);
     offer(&mut net, author.peer(), &today);
     assert_eq!(net.routers[1].record(&author.peer()), Some(&today));
+}
+
+#[test]
+fn a_clock_that_is_behind_for_a_while_forgets_nobody() {
+    let mut net = Net::line(2);
+    let author = identity(50);
+    let record = record_of(&author, net.now.wall);
+    net.routers[1].handle(net.now, Input::StoredRecord(record.clone()));
+    let behind = |now: Now| Now {
+        wall: crate::model::Timestamp::from_millis(now.wall.as_millis() - 24 * 3_600_000),
+        ..now
+    };
+    net.outputs[1].clear();
+    for _ in 0..3 {
+        net.now.mono = net.now.mono + Span::from_secs(61);
+        let now = behind(net.now);
+        net.routers[1].tick(now);
+        while let Some(output) = net.routers[1].poll_output() {
+            let is_loss = matches!(output, Output::Dropped { .. });
+            assert!(!is_loss, "{output:?}");
+        }
+    }
+    assert_eq!(net.routers[1].record(&author.peer()), Some(&record));
 }
 
 #[test]

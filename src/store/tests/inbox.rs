@@ -128,6 +128,7 @@ fn one_prune_forgets_so_many_keys_those_that_expired_first() {
     let count = 2 * max + 100;
     let keyed = |row: u64| Outgoing { key: Some(row.to_string().into()), ..outgoing(row, 1, 0) };
     rig.commit((1..=count).map(|row| queue(&keyed(row))).collect());
+    rig.commit(vec![Op::Unqueue { rows: (1..=count).map(Row).collect() }]);
     let is_known = |row: u64| {
         let key = row.to_string().into();
         let (subject, body) = (None, Bytes::new());

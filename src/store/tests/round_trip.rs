@@ -123,7 +123,7 @@ fn keys_tell_the_fate_of_their_messages() {
         let message = outgoing(row, 1, 1);
         Op::Queue(Box::new(Outgoing { key: Some(key.into()), expires: time(expires), ..message }))
     };
-    let state = |key: &str, state| Op::KeyState { key: key.into(), state };
+    let state = |key: &str, state| Op::KeyState { key: key.into(), state, expires: time(1) };
     let (_directory, rig, _) = through_a_restart(vec![
         keyed(1, "queued", 100),
         keyed(2, "delivered", 100),
@@ -155,6 +155,38 @@ fn keys_tell_the_fate_of_their_messages() {
     assert_eq!(ask("unknown"), None);
     let with_keys = outbox_of(&rig, 1).into_iter().map(|m| m.key.expect("a key"));
     assert_eq!(with_keys.collect::<Vec<_>>(), ["queued".into(), "again".into()]);
+}
+
+#[test]
+fn a_key_outlives_its_message_whatever_the_clock_said() {
+    let (_directory, path) = place();
+    let (rig, _) = Rig::open(&path);
+    let keyed = |row, key: &str, expires| {
+        let message = outgoing(row, 1, 1);
+        Op::Queue(Box::new(Outgoing { key: Some(key.into()), expires: time(expires), ..message }))
+    };
+    rig.commit(vec![keyed(1, "behind", 10), keyed(2, "ahead", 1_000), keyed(3, "other", 10)]);
+    let prune = |before| match rig.commit(vec![Op::PruneKeys { expired_before: time(before) }]) {
+        Completion::Committed { pruned, .. } => pruned.keys,
+        other => panic!("{other:?}"),
+    };
+    let is_known = |key: &str| match rig.ask(about_key(key, None, body(1, 1))) {
+        Answer::Key(found) => found.is_some(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(prune(u64::MAX), 0, "all their messages wait");
+    assert!(is_known("behind") && is_known("ahead") && is_known("other"));
+    let delivered = |key: &str, expires| {
+        let (key, state) = (key.into(), KeyState::Delivered);
+        Op::KeyState { key, state, expires: time(expires) }
+    };
+    let gone = Op::Unqueue { rows: vec![Row(1), Row(2)] };
+    rig.commit(vec![gone, delivered("behind", 500), delivered("ahead", 500)]);
+    assert_eq!(prune(500), 0, "one that is delivered is known from then on for as long again");
+    assert_eq!(prune(501), 1);
+    assert!(!is_known("behind") && is_known("ahead"), "it is never for a shorter time");
+    assert_eq!(prune(1_001), 1);
+    assert!(!is_known("ahead") && is_known("other"));
 }
 
 #[test]

@@ -235,9 +235,10 @@ pub(super) fn failure_of(failure: &DialFailure, text: String) -> Failure {
             failure.peer = Some(found.to_string());
             failure
         }
-        DialFailure::Refused { .. } | DialFailure::Unacceptable { .. } => {
-            Failure::new(ErrorCode::Refused, text)
+        DialFailure::Refused { .. } => Failure::new(ErrorCode::Refused, text),
+        // It is us who refused, and we go on dialling.
+        DialFailure::Unacceptable { .. } | DialFailure::Unreachable { .. } => {
+            Failure::new(ErrorCode::Unreachable, text)
         }
-        DialFailure::Unreachable { .. } => Failure::new(ErrorCode::Unreachable, text),
     }
 }

@@ -181,9 +181,26 @@ impl Links {
     /// Leaves a peer alone until then.
     fn pause_auto(&mut self, peer: PeerId, until: Monotonic) {
         while self.auto_paused.len() >= AUTO_PAUSED_MAX {
-            self.auto_paused.pop_first();
+            let soonest = self.auto_paused.iter().min_by_key(|(_, until)| **until);
+            let Some(soonest) = soonest.map(|(peer, _)| *peer) else { break };
+            self.auto_paused.remove(&soonest);
         }
+        // Whoever is shunned stays so.
+        let until = self.auto_paused.get(&peer).map_or(until, |before| until.max(*before));
         self.auto_paused.insert(peer, until);
+    }
+
+    /// Whether a dial was meant for a peer that the operator disconnected meanwhile.
+    fn is_unwanted(&self, peer: &PeerId, dial: Option<DialId>) -> bool {
+        let Some(dialling) = dial.and_then(|dial| self.dials.get(&dial)) else { return false };
+        match dialling.purpose {
+            Purpose::Keep(_) => {
+                !self.kept.contains_key(peer)
+                    && self.connecting.iter().all(|connecting| connecting.peer != *peer)
+            }
+            Purpose::Auto(_) => self.auto_paused.get(peer) == Some(&Monotonic::NEVER),
+            Purpose::Probe(_) | Purpose::Verify(_) => false,
+        }
     }
 
     /// Dials that clients wait for.
@@ -269,6 +286,10 @@ impl Core {
         if peer == self.me {
             self.refuse_link(link, CloseReason::Myself, "");
             return self.on_link_refused(now, dial, CloseReason::Myself.to_string());
+        }
+        if self.links.is_unwanted(&peer, dial) {
+            self.refuse_link(link, CloseReason::Operator, "");
+            return self.on_link_refused(now, dial, CloseReason::Operator.to_string());
         }
         if let Some(old) = self.links.active.get(&peer).copied() {
             let replaces = self.replaces(old, &state);

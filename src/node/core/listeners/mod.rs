@@ -20,7 +20,9 @@ use crate::courier::Arrival;
 use crate::model::limits::{
     CONTROL_BODY_BYTES_MAX, KEY_BYTES_MAX, MESSAGE_LIFETIME_MAX, stored_bytes,
 };
-use crate::model::{Cursor, Incoming, Monotonic, Now, Occupancy, Span, Timestamp, escaped};
+use crate::model::{
+    Cursor, Incoming, Monotonic, Now, Occupancy, SettledClock, Span, Timestamp, escaped,
+};
 use crate::store::op::{ListenerRow, Op, Question, Stored};
 
 /// Messages that may be leased to one client at once.
@@ -80,6 +82,7 @@ pub(super) struct Listeners {
     reads: usize,
     readers: VecDeque<Listening>,
     next_prune: Monotonic,
+    clock: SettledClock,
     /// What everybody had acknowledged when it was last pruned: before somebody acknowledges more,
     /// nothing more can go.
     pruned_through: Cursor,
@@ -106,6 +109,7 @@ impl Listeners {
             reads: 0,
             readers: VecDeque::new(),
             next_prune: Monotonic::START,
+            clock: SettledClock::default(),
             pruned_through: Cursor(0),
         }
     }
@@ -531,21 +535,32 @@ impl Core {
     /// any listener nothing was acknowledged.
     pub(super) fn tick_listeners(&mut self, now: Now) {
         self.listeners.paused = false;
+        let settled = self.listeners.clock.look(now);
         if self.listeners.next_prune > now.mono {
             return;
         }
         self.listeners.next_prune = now.mono + PRUNE_INTERVAL;
-        // A key stays good for as long again as its message could have waited.
-        let expired_before = now.wall - MESSAGE_LIFETIME_MAX;
-        self.storage.later(Op::PruneKeys { expired_before });
+        if let Some(settled) = settled {
+            // A key stays good for as long again as its message could have waited.
+            let expired_before = settled - MESSAGE_LIFETIME_MAX;
+            self.storage.later(Op::PruneKeys { expired_before });
+        }
         let through = self.listeners.everybody_has();
         if through > Cursor(0) {
             self.listeners.pruned_through = through;
-            self.storage.later(Op::Prune {
-                through,
-                received_before: now.wall - self.limits.inbox_retention,
-                bytes_max: self.inbox_goal(),
-            });
+            let received_before = self.retained_from(settled);
+            let bytes_max = self.inbox_goal();
+            self.storage.later(Op::Prune { through, received_before, bytes_max });
+        }
+    }
+
+    /// What was received before this need not be kept any longer. As long as it is not known what
+    /// time it is, only a want of space makes anything go.
+    fn retained_from(&self, settled: Option<Timestamp>) -> Timestamp {
+        match (self.limits.inbox_retention, settled) {
+            (Span::ZERO, _) => Timestamp::from_millis(u64::MAX),
+            (retention, Some(settled)) => settled - retention,
+            (_, None) => Timestamp::default(),
         }
     }
 }

@@ -28,7 +28,7 @@ fn who_waits_for_a_link_that_we_refuse_is_told_at_once_and_the_peer_is_kept() {
     node.reach(&bob, 1);
     let told = std::mem::take(&mut node.told);
     let [ToClient::Reply { result: Err(failure), .. }] = &told[..] else { panic!("{told:?}") };
-    assert_eq!(failure.code, ErrorCode::Refused);
+    assert_eq!(failure.code, ErrorCode::Unreachable, "it is not the peer that refuses");
     assert!(failure.message.contains("check both clocks"), "{}", failure.message);
     assert!(failure.message.contains("dialled again"), "{}", failure.message);
     node.set_clock(0);
@@ -164,4 +164,20 @@ fn so_many_clients_wait_for_a_discover_and_no_more() {
     };
     let refused = node.told.iter().filter(busy).count() as u64;
     assert_eq!(refused + waiting.map_or(0, |table| table.used), 2_000);
+}
+
+#[test]
+fn a_peer_that_was_disconnected_is_not_linked_by_a_dial_that_was_under_way() {
+    let bob = Lone::new(2);
+    let mut node = Lone::with(1, Limits::default(), keeping(bob.core.peer()), 0);
+    let dial = node.dials.remove(0);
+    node.call(Request::Disconnect(PeerRef { peer: bob.core.peer().to_string() }));
+    let link = node.link(&bob, 1, Some(dial));
+    assert_eq!(node.closed, [link]);
+    node.wait(Span::from_secs(3_600));
+    assert!(node.dials.is_empty(), "dialled again");
+    // The operator wants it again: then its dial is welcome.
+    node.connect(bob.core.peer());
+    node.reach(&bob, 2);
+    assert_eq!(node.core.links.link_of(&bob.core.peer()), Some(LinkId(2)));
 }

@@ -22,6 +22,11 @@ pub(super) struct Disk {
     pub(super) ops_max: usize,
     /// Messages that were put into the outbox, in order.
     pub(super) queued: Vec<(PeerId, Sequence)>,
+    /// From when on keys were kept, and messages of the inbox, each time that something was to go.
+    pub(super) keys_kept: Vec<Timestamp>,
+    pub(super) inbox_kept: Vec<Timestamp>,
+    /// Until when keys stay that were settled.
+    pub(super) settled: Vec<Timestamp>,
     outbox: BTreeMap<Row, Outgoing>,
 }
 
@@ -48,6 +53,9 @@ impl Disk {
                     self.queued.push((message.recipient, message.sequence));
                     self.outbox.insert(message.row, *message);
                 }
+                Op::PruneKeys { expired_before } => self.keys_kept.push(expired_before),
+                Op::Prune { received_before, .. } => self.inbox_kept.push(received_before),
+                Op::KeyState { expires, .. } => self.settled.push(expires),
                 Op::Unqueue { rows } => self.outbox.retain(|row, _| !rows.contains(row)),
                 _ => {}
             }
@@ -56,12 +64,19 @@ impl Disk {
     }
 
     fn answer(&self, query: &Query) -> Option<Completion> {
-        let Question::OutboxOf { recipient, after, .. } = &query.what else { return None };
+        let token = query.token;
+        let (recipient, after) = match &query.what {
+            Question::OutboxOf { recipient, after, .. } => (recipient, after),
+            Question::Key { .. } => {
+                return Some(Completion::Answered { token, answer: Answer::Key(None) });
+            }
+            _ => return None,
+        };
         let mine =
             |(row, message): &(&Row, &Outgoing)| *row > after && message.recipient == *recipient;
         let messages = self.outbox.iter().filter(mine).map(|(_, message)| message.clone());
         let answer = Answer::OutboxOf(messages.collect());
-        Some(Completion::Answered { token: query.token, answer })
+        Some(Completion::Answered { token, answer })
     }
 }
 
