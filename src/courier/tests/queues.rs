@@ -131,7 +131,10 @@ fn messages_for_many_that_are_not_found_yet_do_not_all_stay_in_memory() {
         let mut record = End::new(9).record();
         record.record.peer = last;
         end.located(&record);
-        let is_load = |output: &Output| matches!(output, Output::Load { recipient, .. } if *recipient == last);
+        let is_load = |output: &Output| match output {
+            Output::Load { recipient, .. } => *recipient == last,
+            _ => false,
+        };
         let sent = end.sent().iter().filter(|sent| sent.header.destination == last).count();
         assert!(sent > 0 || end.out.iter().any(is_load), "{bytes}");
     }
