@@ -431,4 +431,23 @@ mod tests {
         assert_eq!(expired.collect::<Vec<_>>(), [peer(4), peer(3), peer(5)]);
         assert_eq!(directory.len(), 1);
     }
+
+    #[test]
+    fn only_a_higher_sequence_is_news() {
+        let mut directory = Directory::new(4);
+        let mut known = record(1, 10);
+        (known.record.sequence, known.bytes) = (5, Bytes::from_static(b"five"));
+        assert_eq!(directory.insert(known.clone(), peer(200), false), None);
+        let compared = |sequence, bytes: &'static [u8]| {
+            let bytes = Bytes::from_static(bytes);
+            let record = Record { sequence, ..known.record.clone() };
+            let signed = Bytes::new();
+            let parsed = ParsedRecord { record, bytes, signed, signature: [0; 64] };
+            directory.compare(&parsed, Timestamp::from_millis(10))
+        };
+        assert_eq!(compared(5, b"five"), Compared::Same);
+        assert_eq!(compared(4, b"four"), Compared::Older);
+        assert_eq!(compared(5, b"five too"), Compared::Older);
+        assert_eq!(compared(6, b"six"), Compared::Newer);
+    }
 }
