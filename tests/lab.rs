@@ -213,12 +213,14 @@ struct OnTerminal {
 impl OnTerminal {
     fn start(args: &str) -> Self {
         let temp = tempfile::tempdir().expect("a directory");
-        let command = format!("{} lab {args}", env!("CARGO_BIN_EXE_distmsg"));
+        // A shell that stayed would get ctrl-C as well, and end with it: dash does.
+        let command = format!("exec {} lab {args}", env!("CARGO_BIN_EXE_distmsg"));
         let mut child = Command::new("script")
             .args(["-q", "-e", "-c", &command, "/dev/null"])
             .env("TMPDIR", temp.path())
             .env("XDG_STATE_HOME", temp.path())
             .env("TERM", "xterm")
+            .env("SHELL", "/bin/sh")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -274,6 +276,7 @@ fn ctrl_c_at_the_prompt_ends_a_command_and_no_daemon() {
     lab.wait_for("alice> ");
     lab.type_keys("ping bob\r");
     lab.wait_for("answered in");
+    lab.wait_for("alice> ");
     lab.type_keys("exit\r");
     let code = lab.child.wait().expect("ended").code();
     assert_eq!(code, Some(0));
