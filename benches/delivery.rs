@@ -16,7 +16,7 @@ use distmsg::control::protocol::{Connect, Connected, Request, Send, Sent, Status
 use distmsg::crypto::Identity;
 use distmsg::link::Membership;
 use distmsg::model::Limits;
-use distmsg::node::{Node, NodeConfig};
+use distmsg::node::{Node, NodeConfig, Unattended};
 use tempfile::TempDir;
 
 /// Requests of the client without a reply.
@@ -58,7 +58,8 @@ fn node(number: u8, runtime: &tokio::runtime::Runtime) -> Running {
             let connections = node.server();
             tokio::spawn(async move { connections.serve(theirs).await });
             sender.send(ours).expect("the bench waits");
-            node.run(std::future::pending()).await;
+            let (_orders, orders) = tokio::sync::mpsc::channel(1);
+            node.run(orders, &mut Unattended).await;
         });
     });
     let stream = server.recv().expect("the node starts");

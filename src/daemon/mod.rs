@@ -11,9 +11,11 @@ pub mod run;
 pub mod secrets;
 
 mod files;
+mod manager;
 mod outlet;
 mod print;
 mod questions;
+mod signals;
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;

@@ -4,11 +4,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 use super::exit::Stop;
 use super::lock::StateLock;
+use super::manager::Manager;
+use super::signals::Signals;
 use super::{init, logging, print, secrets};
 use crate::config::{Config, Environment, Network};
 use crate::control::plain;
@@ -22,6 +24,9 @@ use crate::store::OpenError;
 const SOCKET_MODE: u32 = 0o600;
 /// The control socket's mode where systemd made the runtime directory: the group may use it too.
 const SOCKET_MODE_SYSTEM: u32 = 0o660;
+
+/// Orders that wait for the loop.
+const ORDERS_MAX: usize = 4;
 
 /// How to run.
 #[derive(Debug, Clone, Copy)]
@@ -57,13 +62,14 @@ pub fn run(
     environment.prepare_private_dir(&socket)?;
     let system = environment.var("RUNTIME_DIRECTORY").is_some();
     let mode = if system { SOCKET_MODE_SYSTEM } else { SOCKET_MODE };
+    let manager = Manager::from(environment);
     // One thread for links, clients and the loop: handing over to another costs more than the work
     // that is handed over. The disk has a thread of its own.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(Stop::failure)?;
-    let stopped = runtime.block_on(serve(node, made, &socket, mode, manner));
+    let stopped = runtime.block_on(serve(node, made, &socket, mode, manner, manager));
     // Whoever still reads or writes is of no consequence any more.
     runtime.shutdown_background();
     match stopped? {
@@ -88,13 +94,10 @@ async fn serve(
     socket: &Path,
     mode: u32,
     manner: Manner,
+    mut manager: Manager,
 ) -> Result<Stopped, Stop> {
     // Before anything is promised: a signal must not find us without a handler.
-    let mut terminate = signal(SignalKind::terminate()).map_err(Stop::failure)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(Stop::failure)?;
-    // Handled at all, it leaves a write with an error instead of ending the process: setrlimit(2).
-    let file_too_large = SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw());
-    let _file_too_large = signal(file_too_large).map_err(Stop::failure)?;
+    let signals = Signals::new()?;
     let peer = config.identity.peer();
     for warning in &config.warnings {
         warn!("{warning}");
@@ -107,14 +110,9 @@ async fn serve(
     if manner.print {
         tokio::spawn(print::print(node.server()));
     }
-    let asked = async {
-        tokio::select! {
-            _ = terminate.recv() => info!("SIGTERM: stopping"),
-            _ = interrupt.recv() => info!("SIGINT: stopping"),
-            () = end_of_stdin(), if manner.exit_with_stdin => info!("end of input: stopping"),
-        }
-    };
-    let stopped = node.run(asked).await;
+    let (orders, ordered) = mpsc::channel(ORDERS_MAX);
+    tokio::spawn(signals.obey(orders, manner.exit_with_stdin));
+    let stopped = node.run(ordered, &mut manager).await;
     clients.abort();
     // Its end removes the socket's file.
     let _ = clients.await;
@@ -141,13 +139,6 @@ fn unstarted(error: NodeError, made: Option<PathBuf>) -> Stop {
         made.display(),
         path.display()
     ))
-}
-
-/// Waits until nobody holds the other end of standard input any more.
-async fn end_of_stdin() {
-    let mut ignored = tokio::io::sink();
-    // An error is an end as well.
-    let _ = tokio::io::copy(&mut tokio::io::stdin(), &mut ignored).await;
 }
 
 /// What the node is made with, and the identity key's file if that was made just now.

@@ -12,6 +12,7 @@ use thiserror::Error;
 use tokio::sync::mpsc;
 use tracing::{debug, error, warn};
 
+use super::caretaker::{Caretaker, Order};
 use super::core::{ClientId, Core, DialFailure, Effect, Input, LinkUp, Settings};
 use crate::control::server::{ClientEvent, ClientHandle, ClientNews, Server};
 use crate::crypto::Identity;
@@ -178,23 +179,26 @@ impl Node {
         self.endpoint.listening().iter().map(|address| Address::from(*address)).collect()
     }
 
-    /// Runs until it is asked to stop, or its database fails.
-    pub async fn run(mut self, stop: impl Future<Output = ()>) -> Stopped {
-        tokio::pin!(stop);
+    /// Runs until it is ordered to stop, or its database fails. Whoever gives no orders any more
+    /// has ended, and so does the node.
+    pub async fn run(
+        mut self,
+        mut orders: mpsc::Receiver<Order>,
+        caretaker: &mut impl Caretaker,
+    ) -> Stopped {
         let stopped = loop {
             if let Some(reason) = self.execute() {
                 break Stopped::Failed(reason);
             }
-            let now = self.clock.now();
-            let until_due = Duration::from(self.core.deadline().since(now.mono));
-            let until_entropy = self.next_entropy.saturating_duration_since(Instant::now());
-            let sleep = until_due.min(until_entropy).min(SLEEP_MAX);
+            let sleep = self.until_due(caretaker.on_round(Instant::now(), self.core.vitals()));
             tokio::select! {
                 biased;
-                () = &mut stop => {
-                    self.core.hurry();
-                    break self.execute().map_or(Stopped::Asked, Stopped::Failed);
-                }
+                order = orders.recv() => match order {
+                    Some(Order::Stop) | None => {
+                        self.core.hurry();
+                        break self.execute().map_or(Stopped::Asked, Stopped::Failed);
+                    }
+                },
                 Some(completions) = self.completions.recv() => self.on_completions(completions),
                 Some(event) = self.link_events.recv() => self.on_link(event),
                 Some(event) = self.client_events.recv() => self.on_client(event),
@@ -202,8 +206,17 @@ impl Node {
             }
             self.take_more();
         };
+        caretaker.on_stopping(&stopped);
         self.say_goodbye().await;
         stopped
+    }
+
+    /// How long the loop may sleep, if its caretaker wants it awake by then.
+    fn until_due(&self, awake: Option<Instant>) -> Duration {
+        let (now, core_now) = (Instant::now(), self.clock.now());
+        let until_due = Duration::from(self.core.deadline().since(core_now.mono));
+        let awake = awake.map_or(self.next_entropy, |awake| awake.min(self.next_entropy));
+        until_due.min(awake.saturating_duration_since(now)).min(SLEEP_MAX)
     }
 
     /// Takes in what else has happened, so that effects are executed in batches.

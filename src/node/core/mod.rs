@@ -89,6 +89,19 @@ pub struct About {
     pub warnings: Vec<String>,
 }
 
+/// How a node does, as far as whoever looks after it cares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Vitals {
+    /// Links up.
+    pub links: usize,
+    /// Messages accepted and not delivered yet.
+    pub outbox_messages: u64,
+    /// Their bytes.
+    pub outbox_bytes: u64,
+    /// There is no room on the disk or in the quota.
+    pub is_full: bool,
+}
+
 /// A link that was authenticated.
 #[derive(Debug, Clone)]
 pub struct LinkUp {
