@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use sd_notify::NotifyState;
+use tokio::task::AbortHandle;
 use tracing::warn;
 
 use crate::config::Environment;
@@ -22,6 +23,8 @@ pub(super) struct Manager {
     notices: Option<Notices>,
     /// That it could not be told was said.
     has_failed: bool,
+    /// What accepts control clients: none is to be taken in that nobody will answer.
+    pub(super) accepting: Option<AbortHandle>,
 }
 
 impl Manager {
@@ -29,7 +32,7 @@ impl Manager {
     pub(super) fn from(environment: &Environment) -> Self {
         let is_there = environment.var("NOTIFY_SOCKET").is_some();
         let notices = is_there.then(|| Notices::new(sd_notify::watchdog_enabled(), Instant::now()));
-        Self { notices, has_failed: false }
+        Self { notices, has_failed: false, accepting: None }
     }
 
     fn tell(&mut self, states: &[NotifyState<'_>]) {
@@ -58,6 +61,9 @@ impl Caretaker for Manager {
     }
 
     fn on_stopping(&mut self, stopped: &Stopped) {
+        if let Some(accepting) = &self.accepting {
+            accepting.abort();
+        }
         if self.notices.is_none() {
             return;
         }

@@ -10,6 +10,7 @@ pub mod logging;
 pub mod run;
 pub mod secrets;
 
+mod activation;
 mod files;
 mod manager;
 mod outlet;

@@ -1,6 +1,7 @@
 //! The daemon itself: everything a node needs of this machine, until a signal ends it.
 
 use std::fs;
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -11,7 +12,7 @@ use super::exit::Stop;
 use super::lock::StateLock;
 use super::manager::Manager;
 use super::signals::Signals;
-use super::{init, logging, print, secrets};
+use super::{activation, init, logging, print, secrets};
 use crate::config::{Config, Environment, Network};
 use crate::control::plain;
 use crate::control::socket::ControlSocket;
@@ -22,7 +23,7 @@ use crate::store::OpenError;
 
 /// The control socket's mode: a user's own.
 const SOCKET_MODE: u32 = 0o600;
-/// The control socket's mode where systemd made the runtime directory: the group may use it too.
+/// The control socket's mode for the system service: the group may use it too.
 const SOCKET_MODE_SYSTEM: u32 = 0o660;
 
 /// Orders that wait for the loop.
@@ -53,15 +54,16 @@ pub fn run(
              open it, or leave out --print",
         ));
     }
+    let handed_over = activation::control_socket(environment)?;
     let _logging = logging::start(config.log, environment)?;
     allow_many_files();
     let state_dir = environment.state_dir(&config)?;
     let _lock = StateLock::acquire(&state_dir)?;
     let (node, made) = node_config(&config, file, environment, &state_dir)?;
-    let socket = environment.daemon_socket(&config);
-    environment.prepare_private_dir(&socket)?;
-    let system = environment.var("RUNTIME_DIRECTORY").is_some();
-    let mode = if system { SOCKET_MODE_SYSTEM } else { SOCKET_MODE };
+    let socket = match handed_over {
+        Some(listener) => Socket::HandedOver(listener),
+        None => Socket::Ours(own_socket(&config, environment)?),
+    };
     let manager = Manager::from(environment);
     // One thread for links, clients and the loop: handing over to another costs more than the work
     // that is handed over. The disk has a thread of its own.
@@ -69,13 +71,34 @@ pub fn run(
         .enable_all()
         .build()
         .map_err(Stop::failure)?;
-    let stopped = runtime.block_on(serve(node, made, &socket, mode, manner, manager));
+    let stopped = runtime.block_on(serve(node, made, socket, manner, manager));
     // Whoever still reads or writes is of no consequence any more.
     runtime.shutdown_background();
     match stopped? {
         Stopped::Asked => Ok(()),
         Stopped::Failed(reason) => Err(Stop::failure(reason)),
     }
+}
+
+/// Where the control socket is from.
+enum Socket {
+    /// Whoever started us made it.
+    HandedOver(UnixListener),
+    /// We make it.
+    Ours(SocketPlace),
+}
+
+/// Where we make it, and for whom.
+struct SocketPlace {
+    path: PathBuf,
+    mode: u32,
+}
+
+fn own_socket(config: &Config, environment: &Environment) -> Result<SocketPlace, Stop> {
+    let path = environment.daemon_socket(config);
+    environment.prepare_private_dir(&path)?;
+    let mode = if environment.is_system_service() { SOCKET_MODE_SYSTEM } else { SOCKET_MODE };
+    Ok(SocketPlace { path, mode })
 }
 
 /// Every link and client takes a file descriptor, and the usual limit of 1,024 is there only for
@@ -91,8 +114,7 @@ fn allow_many_files() {
 async fn serve(
     config: NodeConfig,
     made: Option<PathBuf>,
-    socket: &Path,
-    mode: u32,
+    socket: Socket,
     manner: Manner,
     mut manager: Manager,
 ) -> Result<Stopped, Stop> {
@@ -102,11 +124,17 @@ async fn serve(
     for warning in &config.warnings {
         warn!("{warning}");
     }
-    let control = ControlSocket::bind(socket, mode).map_err(Stop::failure)?;
+    let control = match socket {
+        Socket::HandedOver(listener) => ControlSocket::adopt(listener),
+        Socket::Ours(place) => ControlSocket::bind(&place.path, place.mode),
+    };
+    let control = control.map_err(Stop::failure)?;
+    let path = control.path().display().to_string();
     let node = Node::start(config).await.map_err(|error| unstarted(error, made))?;
     let listen: Vec<String> = node.listening().iter().map(ToString::to_string).collect();
-    info!(%peer, listen = listen.join(" "), socket = %socket.display(), "ready");
+    info!(%peer, listen = listen.join(" "), socket = path, "ready");
     let clients = tokio::spawn(control.serve(node.server()));
+    manager.accepting = Some(clients.abort_handle());
     if manner.print {
         tokio::spawn(print::print(node.server()));
     }
