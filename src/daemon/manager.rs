@@ -50,6 +50,19 @@ impl Manager {
     }
 }
 
+/// The configuration is being read again. Followed by [`tell_reloaded`], whatever came of it.
+pub(super) fn tell_reloading() {
+    // systemd tells by the time which start and end belong together: sd_notify(3).
+    if let Ok(time) = NotifyState::monotonic_usec_now() {
+        let _ = sd_notify::notify(&[NotifyState::Reloading, time]);
+    }
+}
+
+/// It was read again.
+pub(super) fn tell_reloaded() {
+    let _ = sd_notify::notify(&[NotifyState::Ready]);
+}
+
 impl Caretaker for Manager {
     fn on_round(&mut self, now: Instant, vitals: Vitals) -> Option<Instant> {
         let notices = self.notices.as_mut()?;
@@ -58,6 +71,12 @@ impl Caretaker for Manager {
         let states: Vec<NotifyState<'_>> = due.iter().map(Notice::state).collect();
         self.tell(&states);
         next
+    }
+
+    fn on_remark(&mut self, remark: Option<&str>) {
+        if let Some(notices) = &mut self.notices {
+            notices.on_remark(remark.map(one_line));
+        }
     }
 
     fn on_stopping(&mut self, stopped: &Stopped) {
@@ -105,6 +124,8 @@ struct Notices {
     beat: Option<Duration>,
     next_beat: Instant,
     is_ready: bool,
+    /// What comes before all else that is told for people.
+    remark: Option<String>,
     /// The text to tell.
     status: String,
     /// The text told last, and when.
@@ -114,7 +135,7 @@ struct Notices {
 impl Notices {
     fn new(watchdog: Option<Duration>, now: Instant) -> Self {
         let beat = watchdog.map(|watchdog| watchdog / 2);
-        Self { beat, next_beat: now, is_ready: false, status: String::new(), told: None }
+        Self { beat, next_beat: now, is_ready: false, remark: None, status: String::new(), told: None }
     }
 
     /// What is due now.
@@ -130,12 +151,23 @@ impl Notices {
             self.next_beat = now + beat;
             due.push(Notice::Watchdog);
         }
-        self.status = describe(vitals);
+        self.status = match &self.remark {
+            Some(remark) => format!("{remark}; {}", describe(vitals)),
+            None => describe(vitals),
+        };
         if self.next_status(now).is_some_and(|next| next <= now) {
             self.told = Some((self.status.clone(), now));
             due.push(Notice::Status(self.status.clone()));
         }
         due
+    }
+
+    /// It is told at once: whoever caused it looks for it now.
+    fn on_remark(&mut self, remark: Option<String>) {
+        if self.remark != remark {
+            self.remark = remark;
+            self.told = None;
+        }
     }
 
     /// When something is due although nothing happens.

@@ -11,14 +11,15 @@ use tracing::{info, warn};
 use super::exit::Stop;
 use super::lock::StateLock;
 use super::manager::Manager;
+use super::reload::{Reload, Started};
 use super::signals::Signals;
 use super::{activation, init, logging, print, secrets};
-use crate::config::{Config, Environment, Network};
+use crate::config::{Config, ConfigPath, Environment, Network};
 use crate::control::plain;
 use crate::control::socket::ControlSocket;
 use crate::crypto::Random;
 use crate::link::Membership;
-use crate::node::{Node, NodeConfig, NodeError, Stopped};
+use crate::node::{Adjustable, Node, NodeConfig, NodeError, Stopped};
 use crate::store::OpenError;
 
 /// The control socket's mode: a user's own.
@@ -44,7 +45,7 @@ pub struct Manner {
 /// When it cannot start, or its database fails.
 pub fn run(
     config: Config,
-    file: &Path,
+    file: ConfigPath,
     environment: &Environment,
     manner: Manner,
 ) -> Result<(), Stop> {
@@ -55,23 +56,26 @@ pub fn run(
         ));
     }
     let handed_over = activation::control_socket(environment)?;
-    let _logging = logging::start(config.log, environment)?;
+    let logging = logging::start(config.log, environment)?;
     allow_many_files();
     let state_dir = environment.state_dir(&config)?;
     let _lock = StateLock::acquire(&state_dir)?;
-    let (node, made) = node_config(&config, file, environment, &state_dir)?;
+    let (node, made) = node_config(&config, &file.path, environment, &state_dir)?;
     let socket = match handed_over {
         Some(listener) => Socket::HandedOver(listener),
         None => Socket::Ours(own_socket(&config, environment)?),
     };
     let manager = Manager::from(environment);
+    let (peer, membership) = (node.identity.peer(), node.membership.clone());
+    let started = Started { config, peer, membership };
+    let reload = Reload::new(file, environment.clone(), started, logging.verbosity.clone());
     // One thread for links, clients and the loop: handing over to another costs more than the work
     // that is handed over. The disk has a thread of its own.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(Stop::failure)?;
-    let stopped = runtime.block_on(serve(node, made, socket, manner, manager));
+    let stopped = runtime.block_on(serve(node, made, socket, manner, manager, reload));
     // Whoever still reads or writes is of no consequence any more.
     runtime.shutdown_background();
     match stopped? {
@@ -117,13 +121,11 @@ async fn serve(
     socket: Socket,
     manner: Manner,
     mut manager: Manager,
+    reload: Reload,
 ) -> Result<Stopped, Stop> {
     // Before anything is promised: a signal must not find us without a handler.
     let signals = Signals::new()?;
     let peer = config.identity.peer();
-    for warning in &config.warnings {
-        warn!("{warning}");
-    }
     let control = match socket {
         Socket::HandedOver(listener) => ControlSocket::adopt(listener),
         Socket::Ours(place) => ControlSocket::bind(&place.path, place.mode),
@@ -139,7 +141,7 @@ async fn serve(
         tokio::spawn(print::print(node.server()));
     }
     let (orders, ordered) = mpsc::channel(ORDERS_MAX);
-    tokio::spawn(signals.obey(orders, manner.exit_with_stdin));
+    tokio::spawn(signals.obey(orders, reload, manner.exit_with_stdin));
     let stopped = node.run(ordered, &mut manager).await;
     clients.abort();
     // Its end removes the socket's file.
@@ -208,13 +210,21 @@ fn node_config(
     let node = NodeConfig {
         identity: Arc::new(identity.secret),
         membership,
+        adjustable: adjustable(config),
+        state_dir: state_dir.to_owned(),
+        config_file: config_file.to_owned(),
+    };
+    Ok((node, identity.made.then_some(identity.path)))
+}
+
+/// What of the configuration may change while the node runs.
+pub(super) fn adjustable(config: &Config) -> Adjustable {
+    Adjustable {
         name: config.name.clone().or_else(init::machine_name),
         listen: config.listen.clone(),
         advertise: config.advertise.clone(),
         links_auto: config.links_auto,
         limits: config.limits.clone(),
-        state_dir: state_dir.to_owned(),
         warnings: Vec::new(),
-    };
-    Ok((node, identity.made.then_some(identity.path)))
+    }
 }

@@ -5,6 +5,7 @@ use tokio::sync::mpsc;
 use tracing::info;
 
 use super::exit::Stop;
+use super::reload::Reload;
 use crate::node::Order;
 
 /// The signals that we handle, from the moment on that this exists.
@@ -12,6 +13,7 @@ use crate::node::Order;
 pub(super) struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    hangup: Signal,
     /// Handled at all, it leaves a write with an error instead of ending the process: setrlimit(2).
     _file_too_large: Signal,
 }
@@ -26,16 +28,30 @@ impl Signals {
         Ok(Self {
             terminate: signal(SignalKind::terminate()).map_err(Stop::failure)?,
             interrupt: signal(SignalKind::interrupt()).map_err(Stop::failure)?,
+            hangup: signal(SignalKind::hangup()).map_err(Stop::failure)?,
             _file_too_large: signal(file_too_large).map_err(Stop::failure)?,
         })
     }
 
     /// Turns signals into orders, until one of them is to stop.
-    pub(super) async fn obey(mut self, orders: mpsc::Sender<Order>, exit_with_stdin: bool) {
+    pub(super) async fn obey(
+        mut self,
+        orders: mpsc::Sender<Order>,
+        mut reload: Reload,
+        exit_with_stdin: bool,
+    ) {
+        let reloads = async {
+            while self.hangup.recv().await.is_some() {
+                info!("SIGHUP: reading the configuration again");
+                reload.reload(&orders).await;
+            }
+        };
         tokio::select! {
             _ = self.terminate.recv() => info!("SIGTERM: stopping"),
             _ = self.interrupt.recv() => info!("SIGINT: stopping"),
             () = end_of_stdin(), if exit_with_stdin => info!("end of input: stopping"),
+            // It has no end.
+            () = reloads => {}
         }
         // A loop that has ended needs no order.
         let _ = orders.send(Order::Stop).await;

@@ -13,6 +13,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::daemon::{Daemon, SOON, line};
+use crate::running::until;
 
 /// What a daemon tells its service manager.
 struct Manager {
@@ -240,4 +241,147 @@ fn what_is_meant_for_another_process_is_not_taken() {
     assert_eq!(mode(&a), 0o600, "it has one of its own");
     assert!(a.terminate().success());
     assert!(!a.socket().exists());
+}
+
+/// Replaces a line of a daemon's configuration, or adds one at its beginning.
+fn write(daemon: &Daemon, key: &str, value: &str) {
+    let text = fs::read_to_string(daemon.config()).expect("its configuration");
+    let others = text.lines().filter(|line| !line.starts_with(&format!("{key} =")));
+    let text: Vec<&str> = others.collect();
+    daemon.configure(&format!("{key} = {value}\n{}\n", text.join("\n")));
+}
+
+/// Has it read its configuration again, and waits until it says that it did.
+fn reload(daemon: &Daemon, manager: &mut Manager) {
+    daemon.signal(Signal::HUP);
+    let heard = manager.until("a reload", |told| told == "READY=1");
+    let told: Vec<&String> = heard.iter().filter(|told| !told.starts_with("STATUS=")).collect();
+    let [reloading, time, ready] = &told[..] else { panic!("{heard:?}") };
+    assert_eq!((reloading.as_str(), ready.as_str()), ("RELOADING=1", "READY=1"));
+    let time = time.strip_prefix("MONOTONIC_USEC=").expect("the time");
+    assert!(time.parse::<u64>().is_ok_and(|time| time > 0), "{time}");
+}
+
+/// A daemon that runs, and its manager, which has heard that it is ready.
+fn managed(name: &str) -> (Daemon, Manager) {
+    let mut daemon = Daemon::prepare(name);
+    let mut manager = Manager::of(&mut daemon);
+    daemon.boot();
+    manager.until("its status", |told| told.starts_with("STATUS="));
+    (daemon, manager)
+}
+
+#[test]
+fn what_can_change_is_applied_while_links_and_messages_stay() {
+    let (a, mut manager) = managed("a");
+    let b = Daemon::start("b");
+    a.connect(&b);
+    a.ctl(&["send", &minted(), "waits", "--wait", "queued"]).exits(0);
+    let up = |daemon: &Daemon| daemon.peers().iter().find_map(|p| p["link"]["up_s"].as_u64());
+    write(&a, "name", "\"renamed\"");
+    write(&a, "advertise", "[\"a.example:3000\"]");
+    let text = fs::read_to_string(a.config()).expect("its configuration");
+    a.configure(&format!("{text}\n[limits]\nmessage_bytes_max = 10\n"));
+    reload(&a, &mut manager);
+    let status = a.status();
+    assert_eq!(status["name"], "renamed");
+    assert_eq!(status["advertise"][0], "a.example:3000");
+    assert_eq!(status["outbox_messages"], 1, "what was accepted stays");
+    assert_eq!(status["pid"], a.pid(), "it is the same process");
+    assert!(up(&a).is_some(), "the link is still there");
+    until("others hear of the name", SOON, || {
+        (b.knows(&a)?["name"] == "renamed").then_some(())
+    });
+    assert_eq!(b.knows(&a).expect("known")["addresses"][0], "a.example:3000");
+    a.ctl(&["send", "b", "eleven byte"]).exits(7);
+    a.ctl(&["send", "b", "ten bytes."]).exits(0);
+    let log = a.log();
+    let links = log.lines().filter(|line| line.contains("link up")).count();
+    assert_eq!(links, 1, "the link was never down: {log}");
+    assert!(log.contains("the configuration was read again"), "{log}");
+}
+
+#[test]
+fn a_broken_file_changes_nothing_and_is_told_with_its_remedy_until_it_is_mended() {
+    let (a, mut manager) = managed("a");
+    let good = fs::read_to_string(a.config()).expect("its configuration");
+    let broken = good.replace("auto = 0", "auto = 1000").replace("\"a\"", "\"new\"");
+    a.configure(&broken);
+    reload(&a, &mut manager);
+    let line = broken.lines().position(|line| line.starts_with("auto")).expect("there") + 1;
+    let problem = format!("{}:{line}: links.auto: 1000 is not possible", a.config().display());
+    let is_told = |told: &str| told.starts_with("STATUS=running on the old") && told.contains(&problem);
+    manager.until("the problem", is_told);
+    let status = a.status();
+    assert_eq!(status["name"], "a", "nothing of it is in use");
+    let warnings = status["warnings"].to_string();
+    assert!(warnings.contains("links.auto: 1000 is not possible"), "{warnings}");
+    let log = a.log();
+    let told = log.lines().find(|line| line.contains(&problem)).expect("it is logged");
+    assert!(told.contains("WARN"), "{told}");
+    // What is no TOML at all, what is not there: the same.
+    for wrong in ["name = = 1", "\u{1}"] {
+        a.configure(wrong);
+        reload(&a, &mut manager);
+        manager.until("the problem", |told| told.contains("not TOML"));
+    }
+    assert_eq!(a.status()["name"], "a");
+    a.configure(&good.replace("\"a\"", "\"new\""));
+    reload(&a, &mut manager);
+    manager.until("that it is over", |told| told == "STATUS=linked with 0 peers, outbox empty");
+    assert_eq!(a.status()["name"], "new");
+    assert!(!a.status()["warnings"].to_string().contains("old configuration"));
+}
+
+#[test]
+fn where_a_daemon_listens_changes_while_its_links_stay() {
+    let (a, mut manager) = managed("a");
+    let b = Daemon::start("b");
+    b.connect(&a);
+    let (old, taken) = (a.address.clone(), b.address.clone());
+    write(&a, "listen", "[\"127.0.0.1:0\"]");
+    reload(&a, &mut manager);
+    let new = a.status()["listen"][0].as_str().expect("it listens").to_owned();
+    assert_ne!(new, old);
+    assert!(std::net::TcpStream::connect(&old).is_err(), "nobody listens there any more");
+    std::net::TcpStream::connect(&new).expect("it listens");
+    assert_eq!(a.linked(), [b.peer.clone()]);
+    // An address that cannot be had is as wrong as one that is mistyped.
+    write(&a, "listen", &format!("[\"{new}\", \"{taken}\"]"));
+    write(&a, "name", "\"never\"");
+    reload(&a, &mut manager);
+    let problem = format!("config.toml:2: listen: cannot listen on {taken}");
+    manager.until("the problem", |told| told.contains(&problem));
+    assert_eq!(a.status()["name"], "a");
+    assert_eq!(a.status()["listen"].as_array().map(Vec::len), Some(1));
+    std::net::TcpStream::connect(&new).expect("it still listens");
+    assert_eq!(b.linked(), [a.peer.clone()]);
+}
+
+#[test]
+fn what_cannot_change_is_said_to_wait_for_the_next_start() {
+    let (mut a, mut manager) = managed("a");
+    write(&a, "network", "\"closed\"");
+    write(&a, "name", "\"new\"");
+    reload(&a, &mut manager);
+    let status = a.status();
+    assert_eq!((&status["network"], &status["name"]), (&"open".into(), &"new".into()));
+    let told = "network was changed: that takes effect at the next start";
+    assert!(status["warnings"].to_string().contains(told), "{status}");
+    reload(&a, &mut manager);
+    assert_eq!(a.log().matches(told).count(), 1, "it is said once: {}", a.log());
+    assert!(a.terminate().success());
+    a.boot();
+    assert_eq!(a.status()["network"], "closed");
+    assert!(!a.status()["warnings"].to_string().contains(told));
+}
+
+#[test]
+fn a_daemon_that_is_asked_again_and_again_ends_with_what_is_written_last() {
+    let (a, _manager) = managed("a");
+    for round in 0..50 {
+        write(&a, "name", &format!("\"n{round}\""));
+        a.signal(Signal::HUP);
+    }
+    until("it has the last one", SOON, || (a.status()["name"] == "n49").then_some(()));
 }
