@@ -140,6 +140,21 @@ quietly() {
     fi
 }
 
+# make_reachable: the configuration says what the README shows for that.
+make_reachable() {
+    local line key
+    while read -r line; do
+        key=${line%% *}
+        [ "$HOST" = cellar ] || [ "$key" != advertise ] && in_the_book "$line"
+        sed -i "s|^\(# \)\?$key = .*||" "$CONFIG"
+        echo "$line" >>"$CONFIG"
+    done <<-CONFIG
+	listen = ["0.0.0.0:3000"]
+	advertise = ["$HOST:3000"]
+	network = "closed"
+	CONFIG
+}
+
 # install_deb FILE
 install_deb() {
     quietly apt-get install -y -q -o Dpkg::Options::=--force-confold "$1" || give_up
