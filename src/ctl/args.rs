@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueHint};
 
 use super::verb;
 
@@ -49,10 +49,22 @@ pub(crate) struct Global {
     #[arg(long, global = true, help_heading = "Global options")]
     pub(crate) json: bool,
     /// The daemon's socket [env: DISTMSG_SOCKET]
-    #[arg(long, global = true, value_name = "PATH", help_heading = "Global options")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "PATH",
+        value_hint = ValueHint::AnyPath,
+        help_heading = "Global options"
+    )]
     pub(crate) socket: Option<PathBuf>,
     /// The configuration file that names the socket [env: DISTMSG_CONFIG]
-    #[arg(long, global = true, value_name = "FILE", help_heading = "Global options")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        value_hint = ValueHint::FilePath,
+        help_heading = "Global options"
+    )]
     pub(crate) config: Option<PathBuf>,
 }
 

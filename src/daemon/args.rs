@@ -1,13 +1,17 @@
 //! The daemon's command line.
 
 use std::ffi::OsString;
+use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{ArgAction, CommandFactory as _, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, CommandFactory as _, Parser, Subcommand, ValueEnum, ValueHint};
+use clap_complete::engine::{ArgValueCandidates, CompletionCandidate};
 
 use super::exit::{Stop, report};
-use crate::config::{LINKS_AUTO_MAX, Network, address_to_advertise, address_to_listen, usage_line};
+use crate::config::{
+    LINKS_AUTO_MAX, Network, address_to_advertise, address_to_listen, completion, usage_line,
+};
 use crate::model::{Address, Name, escaped};
 
 /// The most nodes that `lab` starts: each is a process of its own.
@@ -64,6 +68,9 @@ Exit codes:
 /// With how the process is to end, when there is nothing to do any more.
 pub fn parse() -> Result<Args, ExitCode> {
     let words: Vec<OsString> = std::env::args_os().collect();
+    if let Some(answer) = completion("distmsg", &words, |_| Args::command()) {
+        return Err(report(io::stdout().write_all(answer.as_bytes()).map_err(Stop::from)));
+    }
     Args::try_parse_from(&words).map_err(|error| {
         if error.use_stderr() {
             return report(Err(wrong(&error, &words)));
@@ -86,6 +93,7 @@ fn wrong(error: &clap::Error, words: &[OsString]) -> Stop {
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct RunArgs {
     /// The configuration file [env: DISTMSG_CONFIG] [default: ~/.config/distmsg/config.toml]
+    #[arg(value_hint = ValueHint::FilePath)]
     pub config: Option<PathBuf>,
     /// Print messages that arrive, one a line, as listener 'print' [default: on a terminal]
     #[arg(long, action = ArgAction::SetTrue, overrides_with = "no_print")]
@@ -129,6 +137,7 @@ Examples:
 pub struct InitArgs {
     /// The file to write; never over one that is there [env: DISTMSG_CONFIG] [default:
     /// ~/.config/distmsg/config.toml]
+    #[arg(value_hint = ValueHint::FilePath)]
     pub config: Option<PathBuf>,
     /// Take the defaults for whatever no flag answers
     #[arg(long, short)]
@@ -145,10 +154,10 @@ pub struct InitArgs {
     pub advertise: Vec<Address>,
     /// Who may link: 'open' (anybody) or 'closed' (who has the key) [default: open where only this
     /// machine gets there, else closed]
-    #[arg(long, value_name = "open|closed")]
+    #[arg(long, value_name = "open|closed", add = ArgValueCandidates::new(networks))]
     pub network: Option<Network>,
     /// A closed network's key, if it is not to be in the state directory
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub network_key_file: Option<PathBuf>,
     /// How many links the node makes by itself [default: 8]
     #[arg(long, value_name = "N", value_parser = links_auto, allow_negative_numbers = true)]
@@ -159,6 +168,7 @@ pub struct InitArgs {
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct CheckArgs {
     /// The configuration file [env: DISTMSG_CONFIG] [default: ~/.config/distmsg/config.toml]
+    #[arg(value_hint = ValueHint::FilePath)]
     pub config: Option<PathBuf>,
 }
 
@@ -172,12 +182,14 @@ Example:
   distmsg import graph_message.conf --network closed > connect.sh")]
 pub struct ImportArgs {
     /// The graph_message configuration
+    #[arg(value_hint = ValueHint::FilePath)]
     pub file: PathBuf,
     /// The file to write; never over one that is there [env: DISTMSG_CONFIG] [default:
     /// ~/.config/distmsg/config.toml]
+    #[arg(value_hint = ValueHint::FilePath)]
     pub config: Option<PathBuf>,
     /// Who may link; needed when other machines can reach the address
-    #[arg(long, value_name = "open|closed")]
+    #[arg(long, value_name = "open|closed", add = ArgValueCandidates::new(networks))]
     pub network: Option<Network>,
 }
 
@@ -216,6 +228,10 @@ pub enum Topology {
     Star,
     /// Connected somehow
     Random,
+}
+
+fn networks() -> Vec<CompletionCandidate> {
+    [Network::Open, Network::Closed].map(|network| CompletionCandidate::new(network.word())).into()
 }
 
 fn links_auto(text: &str) -> Result<usize, String> {

@@ -2,6 +2,8 @@
 //! real executable, against a daemon that answers as each test says.
 
 #[cfg(test)]
+mod completions;
+#[cfg(test)]
 mod connect;
 #[cfg(test)]
 mod errors;
