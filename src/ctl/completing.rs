@@ -32,17 +32,24 @@ fn global(words: &[OsString]) -> Global {
     matches.ok().and_then(|found| Global::from_arg_matches(&found).ok()).unwrap_or_default()
 }
 
+/// Candidates for a word that was begun.
+type Offer = fn(&Global, &OsStr) -> Vec<CompletionCandidate>;
+
 /// An argument that offers what its value's name stands for.
 fn completed(arg: Arg, global: &Global) -> Arg {
+    let offer: Offer = match arg.get_value_names().and_then(<[_]>::first).map(|name| name.as_str())
+    {
+        Some("PEER") => peers,
+        Some("PEER_ID") => ids,
+        Some("LISTENER") => listeners,
+        _ => return arg,
+    };
     let global = global.clone();
-    match arg.get_value_names().and_then(<[_]>::first).map(|name| name.as_str()) {
-        Some("PEER") => arg.add(ArgValueCompleter::new(move |word: &OsStr| peers(&global, word))),
-        Some("PEER_ID") => arg.add(ArgValueCompleter::new(move |word: &OsStr| ids(&global, word))),
-        Some("LISTENER") => {
-            arg.add(ArgValueCompleter::new(move |word: &OsStr| listeners(&global, word)))
-        }
-        _ => arg,
-    }
+    arg.add(ArgValueCompleter::new(move |word: &OsStr| match word.as_encoded_bytes() {
+        // That is an option, and nobody need be asked.
+        [b'-', ..] => Vec::new(),
+        _ => offer(&global, word),
+    }))
 }
 
 /// Aliases, and IDs once something was typed that they may begin with. What a peer calls itself
