@@ -59,7 +59,9 @@ Exit codes:
   0   done
   1   failure
   2   usage
-  78  the configuration is wrong";
+  78  the configuration is wrong
+
+The manual is distmsg(8); what a configuration says is in distmsg.toml(5).";
 
 /// This process's command line. Help and version are shown here, and so is what is wrong, as the
 /// one line that distmsgctl would make of it.
@@ -117,12 +119,24 @@ impl RunArgs {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Write a configuration, by questions or by flags, without starting
+    ///
+    /// Every key stands in it and is explained; what is left at its default is commented out. A
+    /// file that is there is never written over. Where there is no terminal to ask on, flags answer
+    /// the questions, and --yes what they leave open.
     Init(InitArgs),
     /// Say what is wrong with the configuration
+    ///
+    /// The file is read as the daemon would read it at its start, and the key file that it names.
+    /// If all is right, standard output tells what a node would do; else each problem is a line on
+    /// standard error, with file, line, key and remedy.
     Check(CheckArgs),
-    /// Turn a graph_message configuration into ours
+    /// Turn a graph_message configuration into one for distmsg
     Import(ImportArgs),
     /// Run a network of nodes on this machine, to try things out
+    ///
+    /// Each node is a daemon in a process of its own, and everything is in one temporary directory
+    /// of which nothing is left afterwards. A message is sent from the first node to the last, and
+    /// what every node saw of it is shown. On a terminal the prompt of the first node follows.
     Lab(LabArgs),
 }
 
@@ -132,8 +146,8 @@ pub enum Command {
 Examples:
   distmsg init
   distmsg init --yes
-  distmsg init --yes --name ship --listen 0.0.0.0 --listen '[::]' --network closed
-  distmsg init /etc/distmsg/config.toml --yes --listen 192.0.2.7 --network open")]
+  distmsg init --yes --listen 0.0.0.0 --listen '[::]' --network closed
+  distmsg init ./node.toml --yes --listen 192.0.2.7 --network open")]
 pub struct InitArgs {
     /// The file to write; never over one that is there [env: DISTMSG_CONFIG] [default:
     /// ~/.config/distmsg/config.toml]
