@@ -14,6 +14,8 @@ mod page;
 mod rendered;
 #[cfg(test)]
 mod texts;
+#[cfg(test)]
+mod toml;
 
 use std::path::{Path, PathBuf};
 
