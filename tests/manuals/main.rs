@@ -7,6 +7,8 @@
 #![allow(clippy::print_stderr, reason = "a test that cannot run here says so")]
 
 #[cfg(test)]
+mod control;
+#[cfg(test)]
 mod made;
 #[cfg(test)]
 mod page;
