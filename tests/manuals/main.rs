@@ -13,11 +13,15 @@ mod made;
 #[cfg(test)]
 mod page;
 #[cfg(test)]
+mod protocol;
+#[cfg(test)]
 mod rendered;
 #[cfg(test)]
 mod texts;
 #[cfg(test)]
 mod toml;
+#[cfg(test)]
+mod vectors;
 
 use std::path::{Path, PathBuf};
 
