@@ -199,8 +199,8 @@ impl Notice {
 /// What is to be told, and when.
 #[derive(Debug)]
 struct Notices {
-    /// Between two signs of life: half of what the service manager allows, as sd_watchdog_enabled(3)
-    /// recommends. None without a watchdog.
+    /// Between two signs of life: half of what the service manager allows, as
+    /// sd_watchdog_enabled(3) recommends. None without a watchdog.
     beat: Option<Duration>,
     next_beat: Instant,
     is_ready: bool,

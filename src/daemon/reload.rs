@@ -1,5 +1,5 @@
-//! Reading the configuration again: what can change while the daemon runs is applied, of the rest it
-//! is said that it waits for the next start, and a file that is wrong changes nothing.
+//! Reading the configuration again: what can change while the daemon runs is applied, of the rest
+//! it is said that it waits for the next start, and a file that is wrong changes nothing.
 
 use std::sync::Arc;
 
@@ -97,7 +97,9 @@ impl Reload {
             return Ok(());
         }
         match is_done.await {
-            Ok(Ok(())) | Err(_) => {}
+            Ok(Ok(())) => {}
+            // The daemon is stopping.
+            Err(_) => return Ok(()),
             Ok(Err(error)) => {
                 return Err(Config::problem_with(&self.file.path, "listen", error).into());
             }

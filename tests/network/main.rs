@@ -34,6 +34,8 @@ mod listening;
 #[cfg(test)]
 mod logs;
 #[cfg(test)]
+mod manual;
+#[cfg(test)]
 mod memory;
 #[cfg(test)]
 mod minted;
