@@ -50,6 +50,8 @@ pub struct Config {
     pub socket: Option<PathBuf>,
     /// The state directory, if not at the usual place.
     pub state_dir: Option<PathBuf>,
+    /// Where control clients are served over TCP; none unless somebody wants it.
+    pub interface: Option<Address>,
     /// How many links it makes by itself.
     pub links_auto: usize,
     /// Its own bounds.
@@ -67,6 +69,7 @@ impl Default for Config {
             log: Level::Info,
             socket: None,
             state_dir: None,
+            interface: None,
             links_auto: LINKS_AUTO_DEFAULT,
             limits: Limits::default(),
         }
@@ -115,6 +118,14 @@ impl Config {
             None => Ok(config.socket),
         }
     }
+}
+
+/// The interface port that is suggested to whoever wants one.
+pub const INTERFACE_PORT_SUGGESTED: u16 = 8080;
+
+/// The interface address that a mere port stands for: nobody but this machine gets there.
+pub fn interface_on_loopback(port: u16) -> Address {
+    std::net::SocketAddr::from(([127, 0, 0, 1], port)).into()
 }
 
 /// Who may be a node's neighbour.
