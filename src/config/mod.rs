@@ -1,6 +1,7 @@
 //! The configuration file and the paths of daemon and client: what was written becomes typed values
 //! once, here, with every default applied.
 
+mod endpoint;
 mod file;
 mod limits;
 mod paths;
@@ -18,6 +19,9 @@ use std::str::FromStr;
 
 use crate::model::{Address, Limits, Name};
 
+pub use endpoint::{
+    Endpoint, EndpointError, EndpointFlags, InterfaceEndpoint, TOKEN_FILE, TokenFile,
+};
 pub use paths::{ConfigPath, Environment, PathError, SocketFrom, SocketPath, history_file};
 pub use problem::{Problem, Problems};
 pub use read::{address_to_advertise, address_to_listen};

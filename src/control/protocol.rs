@@ -260,6 +260,9 @@ pub struct Status {
     pub listen: Vec<String>,
     /// Addresses it tells others.
     pub advertise: Vec<String>,
+    /// Addresses of its TCP interface port; none, if it has none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub interface: Vec<String>,
     /// Peers known.
     pub peers: u64,
     /// Links up.

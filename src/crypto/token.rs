@@ -79,7 +79,7 @@ mod tests {
         assert!(token.is(&text));
         assert_eq!(AccessToken::parse(&text).map(|again| again.to_text()), Some(text.clone()));
         for at in 0..text.len() {
-            let mut other = text.clone().into_bytes();
+            let mut other = text.as_bytes().to_vec();
             other[at] = if other[at] == b'0' { b'1' } else { b'0' };
             assert!(!token.is(&String::from_utf8(other).expect("digits")), "digit {at}");
         }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use super::verb;
+use crate::model::InterfaceAddress;
 
 /// Everything a command line can say.
 #[derive(Debug, Parser)]
@@ -31,6 +32,10 @@ In pipes:
   A message is acknowledged once its line is written, and a pipe holds many lines that nobody may
   ever read: write 'distmsgctl listen --count 1', not 'distmsgctl listen | head -1'.
 
+On another machine:
+  distmsgctl --interface dm1...ID...@cellar:8080 --token-file ~/cellar.token status
+  export DISTMSG_INTERFACE_ADDR=127.0.0.1:8080     use the interface port of this machine
+
 Exit codes:
   0  done
   1  failure
@@ -51,6 +56,20 @@ pub(crate) struct Global {
     /// The daemon's socket [env: DISTMSG_SOCKET]
     #[arg(long, global = true, value_name = "PATH", help_heading = "Global options")]
     pub(crate) socket: Option<PathBuf>,
+    /// The daemon's TCP interface port, in place of the socket; elsewhere than on this machine with
+    /// the peer ID that must answer [env: DISTMSG_INTERFACE_ADDR]
+    #[arg(
+        long,
+        global = true,
+        value_name = "[PEER_ID@]HOST:PORT",
+        conflicts_with = "socket",
+        help_heading = "Global options"
+    )]
+    pub(crate) interface: Option<InterfaceAddress>,
+    /// The interface port's token [env: DISTMSG_TOKEN_FILE] [default on this machine:
+    /// interface-token in the daemon's state directory]
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Global options")]
+    pub(crate) token_file: Option<PathBuf>,
     /// The configuration file that names the socket [env: DISTMSG_CONFIG]
     #[arg(long, global = true, value_name = "FILE", help_heading = "Global options")]
     pub(crate) config: Option<PathBuf>,

@@ -8,13 +8,14 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
 
 use super::exit::Stop;
+use super::interface::{Bound, InterfacePort};
 use super::lock::StateLock;
 use super::{init, logging, print, secrets};
 use crate::config::{Config, Environment, Network};
 use crate::control::plain;
 use crate::control::socket::ControlSocket;
-use crate::crypto::Random;
 use crate::link::Membership;
+use crate::model::Address;
 use crate::node::{Node, NodeConfig, NodeError, Stopped};
 use crate::store::OpenError;
 
@@ -63,7 +64,8 @@ pub fn run(
         .enable_all()
         .build()
         .map_err(Stop::failure)?;
-    let stopped = runtime.block_on(serve(node, made, &socket, mode, manner));
+    let interface = config.interface.as_ref();
+    let stopped = runtime.block_on(serve(node, made, &socket, mode, interface, manner));
     // Whoever still reads or writes is of no consequence any more.
     runtime.shutdown_background();
     match stopped? {
@@ -83,10 +85,11 @@ fn allow_many_files() {
 }
 
 async fn serve(
-    config: NodeConfig,
+    mut config: NodeConfig,
     made: Option<PathBuf>,
     socket: &Path,
     mode: u32,
+    interface: Option<&Address>,
     manner: Manner,
 ) -> Result<Stopped, Stop> {
     // Before anything is promised: a signal must not find us without a handler.
@@ -100,10 +103,20 @@ async fn serve(
         warn!("{warning}");
     }
     let control = ControlSocket::bind(socket, mode).map_err(Stop::failure)?;
+    let bound = match interface {
+        Some(address) => Some(Bound::at(address, &config.state_dir).await?),
+        None => None,
+    };
+    config.interface = bound.as_ref().map(Bound::listening).unwrap_or_default();
+    let (identity, state_dir) = (Arc::clone(&config.identity), config.state_dir.clone());
     let node = Node::start(config).await.map_err(|error| unstarted(error, made))?;
     let listen: Vec<String> = node.listening().iter().map(ToString::to_string).collect();
     info!(%peer, listen = listen.join(" "), socket = %socket.display(), "ready");
     let clients = tokio::spawn(control.serve(node.server()));
+    let mut interface = InterfacePort::new(identity, state_dir, node.server());
+    if let Some(bound) = bound {
+        interface.open(bound)?;
+    }
     if manner.print {
         tokio::spawn(print::print(node.server()));
     }
@@ -157,10 +170,7 @@ fn node_config(
     environment: &Environment,
     state_dir: &Path,
 ) -> Result<(NodeConfig, Option<PathBuf>), Stop> {
-    let mut seed = [0; 32];
-    aws_lc_rs::rand::fill(&mut seed)
-        .map_err(|_| Stop::failure("the operating system gives no random bytes"))?;
-    let mut random = Random::from_seed(seed);
+    let mut random = secrets::random()?;
     let credentials = environment.credentials_dir();
     let credentials = credentials.as_deref();
     let identity = secrets::identity(state_dir, credentials, &mut random)?;
@@ -192,6 +202,7 @@ fn node_config(
         name: config.name.clone().or_else(init::machine_name),
         listen: config.listen.clone(),
         advertise: config.advertise.clone(),
+        interface: Vec::new(),
         links_auto: config.links_auto,
         limits: config.limits.clone(),
         state_dir: state_dir.to_owned(),

@@ -102,7 +102,7 @@ mod tests {
     #[test]
     fn other_texts_are_refused_with_the_reason() {
         for (text, why) in [
-            ("", "neither an IP address nor a host name"),
+            ("a b:1", "neither an IP address nor a host name"),
             ("127.0.0.1", "the port is missing"),
             ("127.0.0.1:0", "nobody listens on port 0"),
             ("@127.0.0.1:1", "no peer ID: a peer ID begins with dm1"),

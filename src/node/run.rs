@@ -54,6 +54,8 @@ pub struct NodeConfig {
     pub listen: Vec<Address>,
     /// What it tells others instead of where it listens.
     pub advertise: Vec<Address>,
+    /// Where control clients are served over TCP, for `status`: whoever made this sees to it.
+    pub interface: Vec<Address>,
     /// Links to peers that the operator did not connect.
     pub links_auto: usize,
     /// Its bounds.
@@ -145,6 +147,7 @@ impl Node {
                 pid: std::process::id(),
                 state_dir: config.state_dir.display().to_string(),
                 listen: listening.iter().map(ToString::to_string).collect(),
+                interface: config.interface.iter().map(ToString::to_string).collect(),
                 warnings,
             },
         };

@@ -13,10 +13,10 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::super::client::{CallError, Client, Events};
-use super::super::protocol::{Authenticate, Done, ErrorCode, Failure, Request, TokenText};
+use super::super::protocol::{Authenticate, Done, Failure, Request, TokenText};
 use super::listen::prepare;
 use super::tls::client_config;
-use crate::crypto::AccessToken;
+use super::token_file::Credentials;
 use crate::model::{InterfaceAddress, PeerId};
 
 /// From the first packet to the answer to `authenticate`.
@@ -54,13 +54,6 @@ pub enum DialError {
     Protocol(String),
 }
 
-impl DialError {
-    /// Whether the token was wrong.
-    pub fn is_unauthorized(&self) -> bool {
-        matches!(self, Self::Refused(failure) if failure.code == ErrorCode::Unauthorized)
-    }
-}
-
 /// Connects to an interface port and authenticates. The token is sent to the peer that was named
 /// and to nobody else; if none was, to a loopback address.
 ///
@@ -68,14 +61,14 @@ impl DialError {
 /// When nobody answers, or somebody else does, or the token is wrong.
 pub async fn dial(
     target: &InterfaceAddress,
-    token: &AccessToken,
+    credentials: &Credentials,
 ) -> Result<(Client, Events), DialError> {
-    timeout(TIMEOUT, dial_patiently(target, token)).await.unwrap_or(Err(DialError::Silent))
+    timeout(TIMEOUT, dial_patiently(target, credentials)).await.unwrap_or(Err(DialError::Silent))
 }
 
 async fn dial_patiently(
     target: &InterfaceAddress,
-    token: &AccessToken,
+    credentials: &Credentials,
 ) -> Result<(Client, Events), DialError> {
     let address = target.address();
     let found = lookup_host((address.host(), address.port())).await.map_err(DialError::Resolve)?;
@@ -90,7 +83,7 @@ async fn dial_patiently(
         Some(peer) => Client::over(secure(stream, peer).await?),
         None => Client::over(stream),
     };
-    let token = TokenText::from(std::mem::take(&mut *token.to_text()));
+    let token = TokenText::from(std::mem::take(&mut *credentials.0.to_text()));
     let shown = Request::Authenticate(Authenticate { token });
     match client.call::<Done>(&shown).await {
         Ok(Done {}) => Ok((client, events)),

@@ -19,10 +19,7 @@ mod token_file;
 
 pub use dial::{DialError, dial};
 pub use listen::{Interface, InterfaceError, InterfaceListener};
-pub use token_file::{TokenFileError, read_token};
+pub use token_file::{Credentials, TokenFileError, read_token};
 
 /// The application protocol (ALPN, RFC 7301) of the interface port. Browsers offer others.
 pub const PROTOCOL: &[u8] = b"distmsg-control/1";
-
-/// The token's file in a state directory.
-pub const TOKEN_FILE: &str = "interface-token";

@@ -54,11 +54,15 @@ fn remedy(error: &io::Error) -> &'static str {
     }
 }
 
+/// What a client shows, once it knows to whom.
+#[derive(Debug)]
+pub struct Credentials(pub(super) AccessToken);
+
 /// The token in a file, which must be for its owner only.
 ///
 /// # Errors
 /// When it cannot be read, when others can read it, or when it is something else.
-pub fn read_token(path: &Path) -> Result<AccessToken, TokenFileError> {
+pub fn read_token(path: &Path) -> Result<Credentials, TokenFileError> {
     let failed = |error| TokenFileError::Io { path: path.to_owned(), error };
     // Without NONBLOCK, a pipe put here would hang us.
     let flags = i32::try_from(OFlags::NONBLOCK.bits());
@@ -81,6 +85,7 @@ pub fn read_token(path: &Path) -> Result<AccessToken, TokenFileError> {
     match read {
         Err(error) if error.kind() != io::ErrorKind::InvalidData => Err(failed(error)),
         _ => AccessToken::parse(text.trim_ascii_end())
+            .map(Credentials)
             .ok_or_else(|| TokenFileError::NotAToken(path.to_owned())),
     }
 }
@@ -97,7 +102,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("token");
         let error = |path: &Path| read_token(path).expect_err("refused").to_string();
-        assert!(error(&path).contains("no such file; copy interface-token"), "{}", error(&path));
+        assert!(error(&path).contains("no such file or directory; copy interface-token"), "{}", error(&path));
         assert!(error(dir.path()).contains("does not hold a token"), "{}", error(dir.path()));
         let digits = "0123456789abcdef".repeat(4);
         let upper = digits.to_uppercase();

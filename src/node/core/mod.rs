@@ -85,6 +85,8 @@ pub struct About {
     pub state_dir: String,
     /// Addresses it listens on.
     pub listen: Vec<String>,
+    /// Addresses of its TCP interface port.
+    pub interface: Vec<String>,
     /// What the operator should know.
     pub warnings: Vec<String>,
 }
