@@ -80,6 +80,11 @@ impl InterfacePort {
         Ok(())
     }
 
+    /// Where it is as it was written: a name may stand for several addresses.
+    pub fn wanted(&self) -> Option<&Address> {
+        self.open.as_ref().map(|(address, _)| address)
+    }
+
     /// Where it is; nowhere, if it is closed.
     pub fn listening(&self) -> Vec<Address> {
         let open = self.open.iter().flat_map(|(_, interface)| interface.listening());
@@ -92,7 +97,7 @@ impl InterfacePort {
     /// # Errors
     /// When it cannot be there. Then it is where it was before, as far as that is possible.
     pub async fn apply(&mut self, wanted: Option<&Address>) -> Result<(), Stop> {
-        if self.open.as_ref().map(|(address, _)| address) == wanted {
+        if self.wanted() == wanted {
             return Ok(());
         }
         // First the old one: its port may be the one that is wanted.

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
+use std::num::NonZeroU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -117,13 +118,13 @@ impl Noise {
         Self { start: Instant::now(), state: Mutex::new((bucket, 0)) }
     }
 
-    /// Whether one more may be logged, and how many before it were not.
-    pub(super) fn allow(&self) -> Option<u64> {
+    /// Whether one more may be logged, and how many before it were not, if any.
+    pub(super) fn allow(&self) -> Option<Option<NonZeroU64>> {
         let elapsed = u64::try_from(self.start.elapsed().as_micros()).unwrap_or(u64::MAX);
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let (bucket, withheld) = &mut *state;
         if bucket.take(Monotonic::from_micros(elapsed)) {
-            return Some(std::mem::take(withheld));
+            return Some(NonZeroU64::new(std::mem::take(withheld)));
         }
         *withheld += 1;
         None
@@ -184,10 +185,10 @@ mod tests {
     #[test]
     fn noise_is_withheld_and_counted() {
         let noise = Noise::new();
-        assert!((0..LOGGED_BURST).all(|_| noise.allow() == Some(0)));
+        assert!((0..LOGGED_BURST).all(|_| noise.allow() == Some(None)));
         assert_eq!(noise.allow(), None);
         assert_eq!(noise.allow(), None);
         noise.state.lock().expect("whole").0 = Bucket::new(1, 1, Monotonic::START);
-        assert_eq!(noise.allow(), Some(2));
+        assert_eq!(noise.allow(), Some(NonZeroU64::new(2)));
     }
 }

@@ -102,7 +102,11 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("token");
         let error = |path: &Path| read_token(path).expect_err("refused").to_string();
-        assert!(error(&path).contains("no such file or directory; copy interface-token"), "{}", error(&path));
+        assert!(
+            error(&path).contains("no such file or directory; copy interface-token"),
+            "{}",
+            error(&path)
+        );
         assert!(error(dir.path()).contains("does not hold a token"), "{}", error(dir.path()));
         let digits = "0123456789abcdef".repeat(4);
         let upper = digits.to_uppercase();
