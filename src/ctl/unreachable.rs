@@ -104,7 +104,8 @@ impl Guard {
         let user = name_of(users, own).unwrap_or_else(|| "$USER".to_owned());
         if is_member(groups, self.gid, &user) {
             return format!(
-                "{it} is for the group '{group}', which you joined after you logged in; log in again"
+                "{it} is for the group '{group}', which you joined after you logged in; log in \
+                 again"
             );
         }
         format!(

@@ -1,5 +1,5 @@
-//! Socket activation: whoever starts us may have made the control socket already, and keeps it while
-//! we do not run (sd_listen_fds(3)).
+//! Socket activation: whoever starts us may have made the control socket already, and keeps it
+//! while we do not run (sd_listen_fds(3)).
 
 use std::os::unix::net::UnixListener;
 

@@ -12,8 +12,9 @@ use crate::model::Level;
 /// It counts until the daemon reads its configuration again, or ends.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "The levels, each with all before it: error, warn, info, debug, trace. At its start \
-    the daemon may have been given a filter in DISTMSG_LOG instead, which is shown as it is.\n\n\
+    after_help = "The levels, each with all before it: error, warn, info, debug, trace. At its \
+    start the daemon may have been given a filter in DISTMSG_LOG instead, which is shown as it is.\
+    \n\n\
     Examples:\n  \
     distmsgctl log\n  \
     distmsgctl log debug\n  \
