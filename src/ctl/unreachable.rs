@@ -109,7 +109,7 @@ impl Guard {
             );
         }
         format!(
-            "{it} is for the group '{group}': join it with 'sudo adduser {user} {group}' and log \
+            "{it} is for the group '{group}': join it with 'sudo usermod -aG {group} {user}' and log \
              in again"
         )
     }
@@ -162,7 +162,7 @@ mod tests {
     fn a_group_is_advised_only_where_it_may() {
         let remedy =
             |mode, is_dir| Guard { uid: 1001, gid: 987, mode, is_dir }.remedy(1000, USERS, GROUPS);
-        let group = "is for the group 'distmsg': join it with 'sudo adduser eve distmsg' and log \
+        let group = "is for the group 'distmsg': join it with 'sudo usermod -aG distmsg eve' and log \
                      in again";
         let alone = "is for the user 'ann' alone; ask who runs the daemon";
         for (mode, is_dir, expected) in [
@@ -186,7 +186,7 @@ mod tests {
         assert!(told.ends_with("which you joined after you logged in; log in again"), "{told}");
         // Who is in none of the files is not taken for a member.
         let told = guard.remedy(7, USERS, GROUPS);
-        assert!(told.contains("'sudo adduser $USER distmsg'"), "{told}");
+        assert!(told.contains("'sudo usermod -aG distmsg $USER'"), "{told}");
         assert!(!is_member("distmsg:x:987:", 987, ""), "{told}");
     }
 

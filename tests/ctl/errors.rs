@@ -94,7 +94,7 @@ fn a_socket_that_may_not_be_opened_says_who_may() {
     mode(&socket, 0o600);
     let said = stderr();
     assert!(said.contains("permission denied; it is for the user 'root' alone"), "{said}");
-    assert!(!said.contains("adduser"), "{said}");
+    assert!(!said.contains("usermod"), "{said}");
     mode(&socket, 0o660);
     let said = stderr();
     assert!(said.contains("it is for the group 'root': join it"), "{said}");

@@ -422,7 +422,7 @@ fn who_is_not_in_the_system_services_group_is_told_how_to_join_it() {
     };
     let refused = ask(NOBODY).exits(3);
     let told = format!(
-        "it is for the group '{0}': join it with 'sudo adduser nobody {0}' and log in again",
+        "it is for the group '{0}': join it with 'sudo usermod -aG {0} nobody' and log in again",
         GROUP.0
     );
     assert!(refused.stderr.contains(&told), "{}", refused.stderr);
