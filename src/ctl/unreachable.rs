@@ -109,8 +109,8 @@ impl Guard {
             );
         }
         format!(
-            "{it} is for the group '{group}': join it with 'sudo usermod -aG {group} {user}' and log \
-             in again"
+            "{it} is for the group '{group}': join it with 'sudo usermod -aG {group} {user}' and \
+             log in again"
         )
     }
 }
@@ -162,8 +162,8 @@ mod tests {
     fn a_group_is_advised_only_where_it_may() {
         let remedy =
             |mode, is_dir| Guard { uid: 1001, gid: 987, mode, is_dir }.remedy(1000, USERS, GROUPS);
-        let group = "is for the group 'distmsg': join it with 'sudo usermod -aG distmsg eve' and log \
-                     in again";
+        let group = "is for the group 'distmsg': join it with 'sudo usermod -aG distmsg eve' and \
+                     log in again";
         let alone = "is for the user 'ann' alone; ask who runs the daemon";
         for (mode, is_dir, expected) in [
             (0o660, false, group),
