@@ -250,8 +250,6 @@ mod tests {
         assert!(stop.message.contains("stop what listens there"), "{stop}");
         assert_eq!(port.listening(), [all], "as before");
         assert!(answers(&first));
-        drop(other);
-
         // Any port: the one that it has is the one that it keeps.
         let any = Address::new("127.0.0.1", 0).expect("an address");
         apply(&mut port, Some(&any)).await.expect("free");
@@ -262,6 +260,7 @@ mod tests {
         port.abandon(prepared).await;
         assert_eq!((port.listening(), port.wanted()), (at, Some(&any)));
 
+        drop(other);
         apply(&mut port, None).await.expect("closed");
         assert!(port.listening().is_empty() && !answers(&first));
     }
