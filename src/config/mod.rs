@@ -1,6 +1,8 @@
 //! The configuration file and the paths of daemon and client: what was written becomes typed values
-//! once, here, with every default applied.
+//! once, here, with every default applied. And what else both do alike: how a wrong command line is
+//! told, and how one is completed for a shell.
 
+mod completion;
 mod endpoint;
 mod file;
 mod limits;
@@ -19,6 +21,7 @@ use std::str::FromStr;
 
 use crate::model::{Address, Level, Limits, Name, WordError};
 
+pub use completion::{Shell, completion, each_argument};
 pub use endpoint::{
     Endpoint, EndpointError, EndpointFlags, InterfaceEndpoint, TOKEN_FILE, TokenFile,
 };

@@ -2,8 +2,9 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueHint};
 
+use super::exit::Exit;
 use super::verb;
 use crate::model::InterfaceAddress;
 
@@ -16,7 +17,7 @@ use crate::model::InterfaceAddress;
     long_about = "Sends and receives messages through the distmsg daemon of this machine.\n\n\
         Without a command it opens a prompt on a terminal; from a pipe it runs the lines as a \
         script, stopping at the first that fails.",
-    after_help = NOTES,
+    after_help = notes(),
     disable_help_subcommand = false,
     max_term_width = 100
 )]
@@ -27,25 +28,27 @@ pub(crate) struct Cli {
     pub(crate) verb: Option<Verb>,
 }
 
-const NOTES: &str = "\
-In pipes:
-  A message is acknowledged once its line is written, and a pipe holds many lines that nobody may
-  ever read: write 'distmsgctl listen --count 1', not 'distmsgctl listen | head -1'.
-
-On another machine:
-  distmsgctl --interface dm1...ID...@cellar:8080 --token-file ~/cellar.token status
-  export DISTMSG_INTERFACE_ADDR=127.0.0.1:8080     use the interface port of this machine
-
-Exit codes:
-  0  done
-  1  failure
-  2  usage
-  3  daemon unreachable
-  4  not delivered in time, still queued; or not linked in time, still dialled
-  5  nothing came in time
-  6  identity mismatch
-  7  refused or too large
-  8  no such peer, message or listener";
+/// What stands below the options.
+fn notes() -> String {
+    let mut notes = String::from(
+        "In pipes:\n  \
+         A message is acknowledged once its line is written, and a pipe holds many lines that \
+         nobody may\n  \
+         ever read: write 'distmsgctl listen --count 1', not 'distmsgctl listen | head -1'.\n\n\
+         On another machine:\n  \
+         distmsgctl --interface dm1...ID...@cellar:8080 --token-file ~/cellar.token status\n  \
+         export DISTMSG_INTERFACE_ADDR=127.0.0.1:8080     use the interface port of this \
+         machine\n\n\
+         Exit codes:",
+    );
+    for exit in Exit::ALL {
+        notes.push_str(&format!("\n  {:<4} {}", exit as u8, exit.meaning()));
+    }
+    notes.push_str(
+        "\n\nThe manual is distmsgctl(1); each command has a page, such as distmsgctl-send(1).",
+    );
+    notes
+}
 
 /// Options of all commands.
 #[derive(Debug, Clone, Default, Args)]
@@ -54,7 +57,13 @@ pub(crate) struct Global {
     #[arg(long, global = true, help_heading = "Global options")]
     pub(crate) json: bool,
     /// The daemon's socket [env: DISTMSG_SOCKET]
-    #[arg(long, global = true, value_name = "PATH", help_heading = "Global options")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "PATH",
+        value_hint = ValueHint::AnyPath,
+        help_heading = "Global options"
+    )]
     pub(crate) socket: Option<PathBuf>,
     /// The daemon's TCP interface port, in place of the socket; elsewhere than on this machine with
     /// the peer ID that must answer [env: DISTMSG_INTERFACE_ADDR]
@@ -68,10 +77,22 @@ pub(crate) struct Global {
     pub(crate) interface: Option<InterfaceAddress>,
     /// The interface port's token [env: DISTMSG_TOKEN_FILE] [default on this machine:
     /// interface-token in the daemon's state directory]
-    #[arg(long, global = true, value_name = "FILE", help_heading = "Global options")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        value_hint = ValueHint::FilePath,
+        help_heading = "Global options"
+    )]
     pub(crate) token_file: Option<PathBuf>,
     /// The configuration file that names the socket [env: DISTMSG_CONFIG]
-    #[arg(long, global = true, value_name = "FILE", help_heading = "Global options")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        value_hint = ValueHint::FilePath,
+        help_heading = "Global options"
+    )]
     pub(crate) config: Option<PathBuf>,
 }
 
