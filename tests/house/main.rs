@@ -3,6 +3,7 @@
 
 #![allow(clippy::indexing_slicing, clippy::expect_used, reason = "a test that panics fails")]
 
+mod packaging;
 mod plants;
 mod scan;
 
