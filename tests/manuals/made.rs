@@ -77,8 +77,8 @@ fn exit_codes_of_commands_are_those_of_the_programs() {
     }
 }
 
-/// Variables that libraries read: home and temporary directories, the time zone.
-const OF_LIBRARIES: &[&str] = &["HOME", "TMPDIR", "TZ"];
+/// Variables that libraries read: home and temporary directories, the time zone, the watchdog's.
+const OF_LIBRARIES: &[&str] = &["HOME", "TMPDIR", "TZ", "WATCHDOG_USEC", "WATCHDOG_PID"];
 
 /// Rooms whose variables a program's page lists.
 const CTL_ROOMS: &[&str] = &["ctl", "control", "config"];

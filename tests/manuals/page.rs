@@ -42,6 +42,7 @@ pub(crate) fn of(command: &Command, section: &str, texts: &Texts) -> String {
         section_of(&mut roff, heading, lines);
     }
     entries(&mut roff, "EXIT STATUS", &texts.exits);
+    entries(&mut roff, "SIGNALS", &texts.signals);
     entries(&mut roff, "ENVIRONMENT", &texts.environment);
     entries(&mut roff, "FILES", &texts.files);
     roff.control("SH", ["SEE ALSO"]);

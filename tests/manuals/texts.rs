@@ -11,6 +11,7 @@ pub(crate) type Entry = (String, String);
 pub(crate) struct Texts {
     pub(crate) description: &'static [&'static str],
     pub(crate) exits: Vec<Entry>,
+    pub(crate) signals: Vec<Entry>,
     pub(crate) environment: Vec<Entry>,
     pub(crate) files: Vec<Entry>,
     pub(crate) see_also: Vec<String>,
@@ -56,8 +57,8 @@ pub(crate) fn ctl(command: &Command) -> Texts {
     ];
     Texts {
         description: &[
-            "A peer is named by its alias, by its full ID, or by the beginning of its ID if only one \
-             peer has it. Results go to standard output, everything else to standard error. An \
+            "A peer is named by its alias, by its full ID, or by the beginning of its ID if only \
+             one peer has it. Results go to standard output, everything else to standard error. An \
              error is one line that says what to do about it; with --json it is an object with the \
              error's stable code (see distmsg-control(7)).",
             "The daemon is found at the socket that --socket names, else DISTMSG_SOCKET, else the \
@@ -80,6 +81,7 @@ pub(crate) fn ctl(command: &Command) -> Texts {
             ("$XDG_STATE_HOME/distmsg/history", "What was typed at the prompt."),
         ]),
         see_also: see_also.concat(),
+        ..Texts::default()
     }
 }
 
@@ -124,7 +126,7 @@ pub(crate) fn daemon(command: &Command) -> Texts {
     let see_also = [
         inner(command, "8"),
         pages(&["distmsgctl(1)", "distmsg.toml(5)", "distmsg-control(7)", "distmsg-protocol(7)"]),
-        pages(&["systemd.exec(5)"]),
+        pages(&["systemd.exec(5)", "systemd.socket(5)"]),
     ];
     Texts {
         description: &[
@@ -133,8 +135,22 @@ pub(crate) fn daemon(command: &Command) -> Texts {
              while the daemon is stopped.",
             "A socket that was removed while the daemon runs is made again when the daemon next \
              wakes, within half a minute at most.",
+            "A service manager is told by sd_notify(3) when the node is ready, how many peers are \
+             linked and how many messages wait, that it lives (WatchdogSec=, from the node's own \
+             loop), how a reload went, and that it stops. A control socket that systemd made before \
+             is taken over, and left behind.",
         ],
         exits: exits(command),
+        signals: entries(&[
+            ("SIGTERM, SIGINT", "What is under way is brought to its end, and the daemon ends."),
+            (
+                "SIGHUP",
+                "The configuration is read again. What can change while the daemon runs does, of \
+                 the rest it is said that it waits for the next start (see distmsg.toml(5)). A \
+                 file that is wrong changes nothing: the log, distmsgctl status and the service \
+                 manager are told why.",
+            ),
+        ]),
         environment: entries(DAEMON_VARIABLES),
         files: entries(&[
             (
@@ -167,7 +183,7 @@ pub(crate) const DAEMON_VARIABLES: &[(&str, &str)] = &[
     (
         "CONFIGURATION_DIRECTORY, STATE_DIRECTORY, RUNTIME_DIRECTORY",
         "The directories that systemd made for the service: the first with config.toml if it is \
-         there, the state, and the socket. With a runtime directory the socket is for the group \
+         there, the state, and the socket. Of the system service the socket is for its group \
          too. See systemd.exec(5).",
     ),
     (
@@ -187,6 +203,14 @@ pub(crate) const DAEMON_VARIABLES: &[(&str, &str)] = &[
         "JOURNAL_STREAM",
         "Set by systemd where standard error leads to the journal: then the log goes there with \
          fields of its own.",
+    ),
+    (
+        "NOTIFY_SOCKET, WATCHDOG_USEC, WATCHDOG_PID",
+        "Set by a service manager that wants to be told: sd_notify(3), sd_watchdog_enabled(3).",
+    ),
+    (
+        "LISTEN_FDS, LISTEN_PID",
+        "Set by systemd where it hands over the control socket: sd_listen_fds(3).",
     ),
     ("NO_COLOR", "If it is not empty, the log has no colours. Without a terminal it never has."),
     ("COMPLETE", "As for distmsgctl(1)."),
