@@ -137,8 +137,8 @@ pub(crate) fn daemon(command: &Command) -> Texts {
              wakes, within half a minute at most.",
             "A service manager is told by sd_notify(3) when the node is ready, how many peers are \
              linked and how many messages wait, that it lives (WatchdogSec=, from the node's own \
-             loop), how a reload went, and that it stops. A control socket that systemd made before \
-             is taken over, and left behind.",
+             loop), how a reload went, and that it stops. A control socket that systemd made \
+             before is taken over, and left behind.",
         ],
         exits: exits(command),
         signals: entries(&[
