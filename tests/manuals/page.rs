@@ -36,6 +36,12 @@ pub(crate) fn of(command: &Command, section: &str, texts: &Texts) -> String {
     for paragraph in texts.description {
         paragraphs(&mut roff, paragraph);
     }
+    // How the values are written that have no words of their own.
+    for (name, how) in VALUES {
+        if command.get_arguments().any(|arg| value_name(arg) == *name) {
+            paragraphs(&mut roff, how);
+        }
+    }
     options(&mut roff, command);
     commands(&mut roff, command, section);
     for (heading, lines) in &notes.sections {
@@ -53,6 +59,19 @@ pub(crate) fn of(command: &Command, section: &str, texts: &Texts) -> String {
     let (before, after) = text.split_once(PREAMBLE).expect("roff begins like this");
     format!("{before}{PREAMBLE}{}", after.replace(PREAMBLE, ""))
 }
+
+/// Kinds of values, and how they are written.
+const VALUES: &[(&str, &str)] = &[
+    (
+        "DURATION",
+        "A DURATION is 10s, 500ms, 2m, 1h30m, 1.5h or 1d, or a bare number, which is seconds.",
+    ),
+    (
+        "TIME|AGO",
+        "A TIME is as in RFC 3339, such as 2026-01-31T18:00:00Z, or local, such as \
+         2026-01-31T18:00 or 2026-01-31; AGO is how long ago that was: 90s, 10m, 2h.",
+    ),
+];
 
 /// How roff begins: an apostrophe that is none of typography's.
 const PREAMBLE: &str = ".ie \\n(.g .ds Aq \\(aq\n.el .ds Aq '\n";

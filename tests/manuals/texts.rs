@@ -61,6 +61,10 @@ pub(crate) fn ctl(command: &Command) -> Texts {
              one peer has it. Results go to standard output, everything else to standard error. An \
              error is one line that says what to do about it; with --json it is an object with the \
              error's stable code (see distmsg-control(7)).",
+            "With --json a result is an object of distmsg-control(7), on one line; of lists and \
+             streams each element is one.",
+            "At the prompt the commands are the same, without the program's name, and exit, quit \
+             or ctrl-D leaves. Messages are shown as they come, and acknowledged by nobody.",
             "The daemon is found at the socket that --socket names, else DISTMSG_SOCKET, else the \
              configuration, else at the user's own, and if there is none, at the system service's. \
              The status command names the one that was used.",
@@ -226,10 +230,17 @@ const CODES: &[(&str, &[(&str, &str)])] = &[
         &[
             ("4", "The link is not up in time; the peer is kept and dialled on."),
             ("6", "Another key answers at the address. Nothing was sent to it."),
-            ("7", "The peer refused the link: another network, or another version."),
+            (
+                "7",
+                "The peer refused the link (another network, another version), or too many peers \
+                 are known.",
+            ),
         ],
     ),
-    ("disconnect", &[("8", "There is no such peer, or several.")]),
+    (
+        "disconnect",
+        &[("8", "There is no such peer, or several, or it has no link and none is kept.")],
+    ),
     ("forget", &[("8", "There is no such peer, or several.")]),
     (
         "alias",
