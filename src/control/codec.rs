@@ -142,6 +142,7 @@ fn decode_params(method: &str, params: &str) -> Result<Request, Failure> {
             typed::<Nothing>(method, params)?;
             Request::Status {}
         }
+        "authenticate" => Request::Authenticate(typed(method, params)?),
         "probe" => Request::Probe(typed(method, params)?),
         "connect" => Request::Connect(typed(method, params)?),
         "disconnect" => Request::Disconnect(typed(method, params)?),

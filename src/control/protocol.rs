@@ -3,12 +3,19 @@
 //! These are the outside's types: they are made of text and numbers, and core types are translated
 //! at the door. The JSON they become is a contract with scripts.
 
-use serde::{Deserialize, Serialize};
+use std::fmt;
+
+use serde::{Deserialize, Serialize, Serializer};
+use zeroize::Zeroizing;
 
 /// A request's method and parameters. `method` names the variant, `params` holds its fields.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "method", content = "params", rename_all = "snake_case")]
 pub enum Request {
+    /// Shows the token: the first request on the TCP interface port, and on no other connection.
+    /// Reply: [`Done`]. A wrong token is answered with [`ErrorCode::Unauthorized`] after a second;
+    /// whatever else comes first is not answered at all. Either way the connection is closed.
+    Authenticate(Authenticate),
     /// What the daemon is and how it does. Reply: [`Status`].
     Status {},
     /// Who answers at an address: dials it, learns the peer's ID, hangs up. Keeps nothing.
@@ -157,6 +164,8 @@ pub enum ErrorCode {
     Busy,
     /// The daemon is stopping.
     Stopping,
+    /// The token is not this daemon's. The connection is closed.
+    Unauthorized,
 }
 
 impl ErrorCode {
@@ -183,6 +192,44 @@ impl Failure {
 /// Nothing to tell but that it is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
 pub struct Done {}
+
+/// Parameters of `authenticate`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Authenticate {
+    /// The token: 64 lower-case hexadecimal digits.
+    pub token: TokenText,
+}
+
+/// A token as it was written, right or wrong: not shown, and erased afterwards.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(from = "String")]
+pub struct TokenText(Zeroizing<String>);
+
+impl TokenText {
+    /// What was written.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<String> for TokenText {
+    fn from(text: String) -> Self {
+        Self(Zeroizing::new(text))
+    }
+}
+
+impl Serialize for TokenText {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+impl fmt::Debug for TokenText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TokenText")
+    }
+}
 
 /// Names a peer: an alias, a full ID, or a unique prefix of one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -213,6 +260,9 @@ pub struct Status {
     pub listen: Vec<String>,
     /// Addresses it tells others.
     pub advertise: Vec<String>,
+    /// Addresses of its TCP interface port; none, if it has none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub interface: Vec<String>,
     /// Peers known.
     pub peers: u64,
     /// Links up.

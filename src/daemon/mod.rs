@@ -5,6 +5,7 @@ pub mod check;
 pub mod exit;
 pub mod import;
 pub mod init;
+pub mod interface;
 pub mod lock;
 pub mod logging;
 pub mod run;

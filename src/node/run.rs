@@ -67,6 +67,8 @@ pub struct Adjustable {
     pub listen: Vec<Address>,
     /// What it tells others instead of where it listens.
     pub advertise: Vec<Address>,
+    /// Where control clients are served over TCP, for `status`: whoever made this sees to it.
+    pub interface: Vec<Address>,
     /// Links to peers that the operator did not connect.
     pub links_auto: usize,
     /// Its bounds.
@@ -155,6 +157,7 @@ impl Node {
                 pid: std::process::id(),
                 state_dir: config.state_dir.display().to_string(),
                 listen: changes.listen,
+                interface: changes.interface,
                 warnings: changes.warnings,
             },
         };

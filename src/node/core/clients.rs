@@ -138,7 +138,10 @@ impl Core {
             Request::Inbox(query) => self.on_inbox_query(caller, &query),
             Request::Outbox(page) => self.on_outbox_query(caller, &page),
             Request::Read(read) => self.on_read(caller, read),
-            Request::Send(_) | Request::UploadBegin(_) | Request::UploadChunk(_) => {
+            Request::Authenticate(_)
+            | Request::Send(_)
+            | Request::UploadBegin(_)
+            | Request::UploadChunk(_) => {
                 let text = "this is taken care of at the connection; it cannot come here";
                 self.fail(caller, Failure::new(ErrorCode::InvalidRequest, text));
             }

@@ -86,6 +86,8 @@ pub struct About {
     pub state_dir: String,
     /// Addresses it listens on.
     pub listen: Vec<String>,
+    /// Addresses of its TCP interface port.
+    pub interface: Vec<String>,
     /// What the operator should know.
     pub warnings: Vec<String>,
 }
@@ -116,6 +118,8 @@ pub struct Changes {
     pub limits: Limits,
     /// Addresses it listens on, as `status` tells them.
     pub listen: Vec<String>,
+    /// Addresses of its TCP interface port, as `status` tells them.
+    pub interface: Vec<String>,
     /// What the operator should know.
     pub warnings: Vec<String>,
 }
