@@ -122,10 +122,15 @@ impl Notes {
     }
 }
 
+/// Whether a line is what somebody types.
+fn is_typed_line(line: &String) -> bool {
+    ["  distmsg", "  export "].iter().any(|begins| line.starts_with(begins))
+}
+
 /// A section of lines that are indented by two in the help: examples as they are, text filled.
 fn section_of(roff: &mut Roff, heading: &str, lines: &[String]) {
     roff.control("SH", [heading]);
-    if heading != "EXAMPLES" {
+    if heading != "EXAMPLES" && !lines.iter().all(is_typed_line) {
         let text: Vec<&str> = lines.iter().map(|line| line.trim()).collect();
         paragraphs(roff, &text.join(" "));
         return;
@@ -265,9 +270,10 @@ fn about(roff: &mut Roff, arg: &Arg) {
     let mut sentence = format!("{}.", text.trim_end_matches('.'));
     for said in said.split(" [").filter_map(|said| said.strip_suffix(']')) {
         match said.split_once(": ").expect("a kind and a value") {
-            ("default", value) => sentence.push_str(&format!(" Default: {value}.")),
-            ("default port", value) => sentence.push_str(&format!(" Default port: {value}.")),
             ("env", value) => sentence.push_str(&format!(" Environment: {value}.")),
+            (kind, value) if kind.starts_with("default") => {
+                sentence.push_str(&format!(" {}: {value}.", upper(kind)));
+            }
             (other, _) => panic!("what is [{other}: ...] in the help of {}?", arg.get_id()),
         }
     }

@@ -65,9 +65,14 @@ pub(crate) fn ctl(command: &Command) -> Texts {
              streams each element is one.",
             "At the prompt the commands are the same, without the program's name, and exit, quit \
              or ctrl-D leaves. Messages are shown as they come, and acknowledged by nobody.",
-            "The daemon is found at the socket that --socket names, else DISTMSG_SOCKET, else the \
-             configuration, else at the user's own, and if there is none, at the system service's. \
-             The status command names the one that was used.",
+            "The daemon is found at what --socket or --interface names, else at the socket that \
+             DISTMSG_SOCKET names, else by the interface port that DISTMSG_INTERFACE_ADDR names, \
+             else at the socket of the configuration, else at the user's own, and if there is none, \
+             at the system service's. The status command names the one that was used.",
+            "A daemon's interface port (see distmsg.toml(5)) serves the same commands over TCP. On \
+             this machine that is clear text or TLS; elsewhere it is TLS, and PEER_ID must be the \
+             key that answers, or nothing is sent. The token is what lets one in: it is in the \
+             daemon's state directory, and whoever has it may do what the daemon's user may.",
         ],
         exits: exits(command),
         environment: entries(CTL_VARIABLES),
@@ -83,6 +88,10 @@ pub(crate) fn ctl(command: &Command) -> Texts {
                 "The configuration, of which only what names the way to the daemon is used.",
             ),
             ("$XDG_STATE_HOME/distmsg/history", "What was typed at the prompt."),
+            (
+                "$XDG_STATE_HOME/distmsg/interface-token, /var/lib/distmsg/interface-token",
+                "The token of an interface port of this machine.",
+            ),
         ]),
         see_also: see_also.concat(),
         ..Texts::default()
@@ -91,7 +100,12 @@ pub(crate) fn ctl(command: &Command) -> Texts {
 
 /// Variables of distmsgctl.
 pub(crate) const CTL_VARIABLES: &[(&str, &str)] = &[
-    ("DISTMSG_SOCKET", "The daemon's socket, where --socket does not name it."),
+    ("DISTMSG_SOCKET", "The daemon's socket, where neither --socket nor --interface is given."),
+    (
+        "DISTMSG_INTERFACE_ADDR",
+        "The daemon's interface port, where nothing before it is given: [PEER_ID@]HOST:PORT.",
+    ),
+    ("DISTMSG_TOKEN_FILE", "The interface port's token, where --token-file does not name it."),
     (
         "DISTMSG_CONFIG",
         "The configuration file that names the socket, where --config does not name it.",
@@ -165,7 +179,9 @@ pub(crate) fn daemon(command: &Command) -> Texts {
                 "$XDG_STATE_HOME/distmsg, /var/lib/distmsg",
                 "The state directory. In it: identity.pem, the node's key, for its owner only; \
                  network.key, the key of a closed network, likewise; distmsg.db, messages, peers \
-                 and sessions, in SQLite; lock, which keeps a second daemon from the same state.",
+                 and sessions, in SQLite; interface-token, which lets programs in at the interface \
+                 port, made when there is one first; lock, which keeps a second daemon from the \
+                 same state.",
             ),
             (
                 "$XDG_RUNTIME_DIR/distmsg/socket, /run/distmsg/socket",
