@@ -1,7 +1,7 @@
 //! The examples of distmsg-control(7), said to a real daemon: what it answers has the same shape.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Lines, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -60,9 +60,10 @@ fn examples(place: Place) -> Vec<Line> {
 }
 
 /// Says what a client says, and compares what it is told.
-fn converse<S>(mut writer: S, reader: S, examples: Vec<Line>) -> bool
+/// Returns what may still come.
+fn converse<S>(mut writer: S, reader: S, examples: Vec<Line>) -> Lines<BufReader<S>>
 where
-    S: std::io::Read + std::io::Write,
+    S: Read + Write,
 {
     let mut lines = BufReader::new(reader).lines();
     for line in examples {
@@ -78,9 +79,7 @@ where
             }
         }
     }
-    // Whether the connection goes on.
-    drop(writer);
-    lines.next().is_none()
+    lines
 }
 
 /// Whether two values are of the same shape: the same members, of the same types, and the same
@@ -159,8 +158,8 @@ fn the_examples_of_the_manual_are_what_the_daemon_says() {
     assert!(count(|line| matches!(line, Line::Told(_))) >= 12, "{by_socket:?}");
     let socket = UnixStream::connect(cellar.socket()).expect("a connection");
     socket.set_read_timeout(Some(SOON)).expect("set");
-    let ended = converse(socket.try_clone().expect("a descriptor"), socket, by_socket);
-    assert!(ended, "the last example ends the connection");
+    let mut rest = converse(socket.try_clone().expect("a descriptor"), socket, by_socket);
+    assert!(rest.next().is_none(), "the last example ends the connection");
 
     let token = fs::read_to_string(cellar.state_dir().join("interface-token")).expect("a token");
     let mut by_port = examples(Place::InterfacePort);
