@@ -20,7 +20,7 @@ struct Variant {
 
 impl Definition {
     fn read() -> Self {
-        let text = fs::read_to_string(root("src/control/protocol.rs")).expect("the definition");
+        let text = source();
         let (mut structs, mut enums) = (BTreeMap::new(), BTreeMap::new());
         for (kind, head) in [("struct", "\npub struct "), ("enum", "\npub enum ")] {
             for part in text.split(head).skip(1) {
@@ -56,6 +56,17 @@ impl Definition {
     fn variants(&self, name: &str) -> &[Variant] {
         self.enums.get(name).unwrap_or_else(|| panic!("no enum {name}"))
     }
+}
+
+/// The definition: a file, and a folder of its name if it is a room by now.
+fn source() -> String {
+    let folder = fs::read_dir(root("src/control/protocol")).into_iter().flatten();
+    let files = folder.map(|entry| entry.expect("a file").path());
+    let files = std::iter::once(root("src/control/protocol.rs")).chain(files);
+    let texts = files.filter_map(|file| fs::read_to_string(file).ok());
+    let texts: Vec<String> = texts.collect();
+    assert!(!texts.is_empty(), "the definition is not where it was");
+    texts.join("\n")
 }
 
 fn variants(body: &str) -> Vec<Variant> {
@@ -157,7 +168,7 @@ fn every_object_stands_there_with_its_members() {
         assert_eq!(entries(text), definition.fields(name), "members of {name}");
     }
     // What is in lists and members of what was checked above, and of these.
-    let source = fs::read_to_string(root("src/control/protocol.rs")).expect("the definition");
+    let source = source();
     for name in definition.structs.keys() {
         let inside = ["Vec<", "Option<"]
             .iter()

@@ -123,14 +123,14 @@ impl Notes {
 }
 
 /// Whether a line is what somebody types.
-fn is_typed_line(line: &String) -> bool {
+fn is_typed_line(line: &str) -> bool {
     ["  distmsg", "  export "].iter().any(|begins| line.starts_with(begins))
 }
 
 /// A section of lines that are indented by two in the help: examples as they are, text filled.
 fn section_of(roff: &mut Roff, heading: &str, lines: &[String]) {
     roff.control("SH", [heading]);
-    if heading != "EXAMPLES" && !lines.iter().all(is_typed_line) {
+    if heading != "EXAMPLES" && !lines.iter().all(|line| is_typed_line(line)) {
         let text: Vec<&str> = lines.iter().map(|line| line.trim()).collect();
         paragraphs(roff, &text.join(" "));
         return;

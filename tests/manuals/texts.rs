@@ -67,8 +67,8 @@ pub(crate) fn ctl(command: &Command) -> Texts {
              or ctrl-D leaves. Messages are shown as they come, and acknowledged by nobody.",
             "The daemon is found at what --socket or --interface names, else at the socket that \
              DISTMSG_SOCKET names, else by the interface port that DISTMSG_INTERFACE_ADDR names, \
-             else at the socket of the configuration, else at the user's own, and if there is none, \
-             at the system service's. The status command names the one that was used.",
+             else at the socket of the configuration, else at the user's own, and if there is \
+             none, at the system service's. The status command names the one that was used.",
             "A daemon's interface port (see distmsg.toml(5)) serves the same commands over TCP. On \
              this machine that is clear text or TLS; elsewhere it is TLS, and PEER_ID must be the \
              key that answers, or nothing is sent. The token is what lets one in: it is in the \
