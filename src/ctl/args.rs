@@ -37,7 +37,8 @@ fn notes() -> String {
          ever read: write 'distmsgctl listen --count 1', not 'distmsgctl listen | head -1'.\n\n\
          On another machine:\n  \
          distmsgctl --interface dm1...ID...@cellar:8080 --token-file ~/cellar.token status\n  \
-         export DISTMSG_INTERFACE_ADDR=127.0.0.1:8080     use the interface port of this machine\n\n\
+         export DISTMSG_INTERFACE_ADDR=127.0.0.1:8080     use the interface port of this \
+         machine\n\n\
          Exit codes:",
     );
     for exit in Exit::ALL {

@@ -18,9 +18,15 @@ struct Variant {
     about: String,
 }
 
+/// The protocol's definition, as it is written.
+fn definition_text() -> String {
+    let files = ["src/control/protocol.rs", "src/control/protocol/mailbox.rs"];
+    files.map(|file| fs::read_to_string(root(file)).expect("the definition")).concat()
+}
+
 impl Definition {
     fn read() -> Self {
-        let text = source();
+        let text = definition_text();
         let (mut structs, mut enums) = (BTreeMap::new(), BTreeMap::new());
         for (kind, head) in [("struct", "\npub struct "), ("enum", "\npub enum ")] {
             for part in text.split(head).skip(1) {
@@ -56,17 +62,6 @@ impl Definition {
     fn variants(&self, name: &str) -> &[Variant] {
         self.enums.get(name).unwrap_or_else(|| panic!("no enum {name}"))
     }
-}
-
-/// The definition: a file, and a folder of its name if it is a room by now.
-fn source() -> String {
-    let folder = fs::read_dir(root("src/control/protocol")).into_iter().flatten();
-    let files = folder.map(|entry| entry.expect("a file").path());
-    let files = std::iter::once(root("src/control/protocol.rs")).chain(files);
-    let texts = files.filter_map(|file| fs::read_to_string(file).ok());
-    let texts: Vec<String> = texts.collect();
-    assert!(!texts.is_empty(), "the definition is not where it was");
-    texts.join("\n")
 }
 
 fn variants(body: &str) -> Vec<Variant> {
@@ -168,7 +163,7 @@ fn every_object_stands_there_with_its_members() {
         assert_eq!(entries(text), definition.fields(name), "members of {name}");
     }
     // What is in lists and members of what was checked above, and of these.
-    let source = source();
+    let source = definition_text();
     for name in definition.structs.keys() {
         let inside = ["Vec<", "Option<"]
             .iter()
