@@ -57,7 +57,11 @@ pub(crate) fn of(command: &Command, section: &str, texts: &Texts) -> String {
     // Each part begins with what it needs of the page.
     let text = String::from_utf8(out).expect("text");
     let (before, after) = text.split_once(PREAMBLE).expect("roff begins like this");
-    format!("{before}{PREAMBLE}{}", after.replace(PREAMBLE, ""))
+    let text = format!("{before}{PREAMBLE}{}", after.replace(PREAMBLE, ""));
+    // A section begins a paragraph by itself.
+    let mut lines: Vec<&str> = text.lines().collect();
+    lines.dedup_by(|line, before| *line == ".PP" && before.starts_with(".SH "));
+    lines.join("\n") + "\n"
 }
 
 /// Kinds of values, and how they are written.
