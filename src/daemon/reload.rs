@@ -1,5 +1,5 @@
-//! Reading the configuration again: what can change while the daemon runs is applied, of the rest it
-//! is said that it waits for the next start, and a file that is wrong changes nothing.
+//! Reading the configuration again: what can change while the daemon runs is applied, of the rest
+//! it is said that it waits for the next start, and a file that is wrong changes nothing.
 
 use std::sync::Arc;
 
@@ -93,7 +93,9 @@ impl Reload {
             return Ok(());
         }
         match is_done.await {
-            Ok(Ok(())) | Err(_) => {}
+            Ok(Ok(())) => {}
+            // The daemon is stopping.
+            Err(_) => return Ok(()),
             Ok(Err(error)) => {
                 if let Err(error) = self.move_interface(before.as_ref(), &mut settings).await {
                     warn!(%error, "the interface port is not where it was");
