@@ -133,6 +133,7 @@ fn bash_offers_commands_options_and_their_values() {
     assert_eq!(bash(&fake, "distmsgctl send bob --wait=q"), ["queued"]);
     assert_eq!(bash(&fake, "distmsgctl send bob --wait="), ["queued", "sent", "delivered"]);
     assert_eq!(bash(&fake, "distmsgctl connect box:3000 --al"), ["--alias"]);
+    assert_eq!(bash(&fake, "distmsgctl log d"), ["debug"]);
     assert_eq!(bash(&fake, "distmsg la"), ["lab"]);
     assert_eq!(bash(&fake, "distmsg lab 3 --topology r"), ["ring", "random"]);
     assert_eq!(bash(&fake, "distmsg init --network cl"), ["closed"]);

@@ -285,16 +285,25 @@ fn about(roff: &mut Roff, arg: &Arg) {
     if arg.get_action().takes_values() && !defaults.is_empty() {
         sentence.push_str(&format!(" Default: {}.", defaults.join(", ")));
     }
+    let values = match arg.get_action().takes_values() {
+        true => arg.get_possible_values(),
+        false => Vec::new(),
+    };
+    let values: Vec<_> = values.iter().filter(|value| !value.is_hide_set()).collect();
+    let explained = values.iter().any(|value| value.get_help().is_some());
+    if !values.is_empty() && !explained {
+        let words: Vec<&str> = values.iter().map(|value| value.get_name()).collect();
+        sentence.push_str(&format!(" One of {}.", words.join(", ")));
+    }
     roff.text([roman(sentence)]);
-    let values = arg.get_possible_values();
-    if !arg.get_action().takes_values() || values.is_empty() {
+    if !explained {
         return;
     }
     roff.control("RS", []);
-    for value in values.iter().filter(|value| !value.is_hide_set()) {
+    for value in values {
         roff.control("TP", []);
         roff.text([bold(value.get_name())]);
-        let help = value.get_help().expect("a value is explained");
+        let help = value.get_help().expect("all values are explained, or none");
         roff.text([roman(format!("{help}."))]);
     }
     roff.control("RE", []);

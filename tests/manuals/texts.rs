@@ -298,6 +298,7 @@ const CODES: &[(&str, &[(&str, &str)])] = &[
     ),
     ("inbox", &[("8", "There is no such peer as --from says, or several.")]),
     ("outbox", &[]),
+    ("log", &[]),
 ];
 
 /// A subcommand of distmsgctl.
@@ -325,6 +326,7 @@ pub(crate) fn ctl_command(name: &str) -> Texts {
         "peers" => &["distmsgctl-alias(1)", "distmsgctl-connect(1)", "distmsgctl-discover(1)"],
         "ping" => &["distmsgctl-routes(1)", "distmsgctl-send(1)"],
         "status" => &["distmsgctl-peers(1)", "distmsgctl-outbox(1)"],
+        "log" => &["distmsg.toml(5)", "journalctl(1)"],
         _ => &[],
     };
     see_also.extend(pages(more));
