@@ -16,7 +16,7 @@ use distmsg::control::protocol::{Connect, Connected, Request, Send, Sent, Status
 use distmsg::crypto::Identity;
 use distmsg::link::Membership;
 use distmsg::model::Limits;
-use distmsg::node::{Node, NodeConfig};
+use distmsg::node::{Adjustable, Node, NodeConfig, Unattended};
 use tempfile::TempDir;
 
 /// Requests of the client without a reply.
@@ -41,13 +41,16 @@ fn node(number: u8, runtime: &tokio::runtime::Runtime) -> Running {
     let config = NodeConfig {
         identity: Arc::new(Identity::from_seed(&[number; 32])),
         membership: Membership::Open,
-        name: None,
-        listen: vec!["127.0.0.1:0".parse().expect("an address")],
-        advertise: Vec::new(),
-        links_auto: 0,
-        limits: Limits::default(),
+        adjustable: Adjustable {
+            name: None,
+            listen: vec!["127.0.0.1:0".parse().expect("an address")],
+            advertise: Vec::new(),
+            links_auto: 0,
+            limits: Limits::default(),
+            warnings: Vec::new(),
+        },
         state_dir: directory.path().to_owned(),
-        warnings: Vec::new(),
+        config_file: directory.path().join("config.toml"),
     };
     let (sender, server) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
@@ -58,7 +61,8 @@ fn node(number: u8, runtime: &tokio::runtime::Runtime) -> Running {
             let connections = node.server();
             tokio::spawn(async move { connections.serve(theirs).await });
             sender.send(ours).expect("the bench waits");
-            node.run(std::future::pending()).await;
+            let (_orders, orders) = tokio::sync::mpsc::channel(1);
+            node.run(orders, &mut Unattended).await;
         });
     });
     let stream = server.recv().expect("the node starts");

@@ -16,7 +16,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use crate::model::{Address, Limits, Name};
+use crate::model::{Address, Level, Limits, Name, WordError};
 
 pub use paths::{ConfigPath, Environment, PathError, SocketFrom, SocketPath, history_file};
 pub use problem::{Problem, Problems};
@@ -142,11 +142,6 @@ impl fmt::Display for Network {
     }
 }
 
-/// A word that is none of those expected.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("write {0}")]
-pub struct WordError(&'static str);
-
 impl FromStr for Network {
     type Err = WordError;
 
@@ -156,50 +151,5 @@ impl FromStr for Network {
             "closed" => Ok(Self::Closed),
             _ => Err(WordError("\"open\" (anybody may link) or \"closed\" (who has the key may)")),
         }
-    }
-}
-
-/// How much is logged: this and everything more serious.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum Level {
-    /// What stops the daemon or loses something.
-    Error,
-    /// What somebody should look at.
-    Warn,
-    /// What happened.
-    Info,
-    /// Why it happened.
-    Debug,
-    /// Every step.
-    Trace,
-}
-
-impl Level {
-    /// The word for it, everywhere.
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::Error => "error",
-            Self::Warn => "warn",
-            Self::Info => "info",
-            Self::Debug => "debug",
-            Self::Trace => "trace",
-        }
-    }
-}
-
-impl fmt::Display for Level {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.word())
-    }
-}
-
-impl FromStr for Level {
-    type Err = WordError;
-
-    fn from_str(text: &str) -> Result<Self, WordError> {
-        [Self::Error, Self::Warn, Self::Info, Self::Debug, Self::Trace]
-            .into_iter()
-            .find(|level| level.word() == text)
-            .ok_or(WordError("\"error\", \"warn\", \"info\", \"debug\" or \"trace\""))
     }
 }

@@ -176,6 +176,14 @@ impl Environment {
         }
     }
 
+    /// Whether this is systemd's system service: one of a user's has its runtime directory within
+    /// the user's, where nobody else gets.
+    pub fn is_system_service(&self) -> bool {
+        let of_user = self.absolute("XDG_RUNTIME_DIR");
+        self.first_of("RUNTIME_DIRECTORY")
+            .is_some_and(|dir| !of_user.is_some_and(|of_user| dir.starts_with(of_user)))
+    }
+
     /// Makes the private directory among the temporary files if the socket is to be there. Anybody
     /// may write there, so whatever already stands at its place is not to be trusted unless it is
     /// a real directory of ours that nobody else can enter.
@@ -320,6 +328,16 @@ mod tests {
         let homeless = Environment { home: None, ..environment(&[]) };
         let error = homeless.config_path(None).expect_err("no home").to_string();
         assert_eq!(error, "there is no home directory; set XDG_CONFIG_HOME");
+    }
+
+    #[test]
+    fn a_users_service_is_not_the_systems() {
+        let is_system = |vars: &[_]| environment(vars).is_system_service();
+        assert!(is_system(&[("RUNTIME_DIRECTORY", "/run/distmsg")]));
+        let of_user = ("XDG_RUNTIME_DIR", "/run/user/1000");
+        assert!(!is_system(&[of_user, ("RUNTIME_DIRECTORY", "/run/user/1000/distmsg")]));
+        assert!(is_system(&[of_user, ("RUNTIME_DIRECTORY", "/run/user/10001")]));
+        assert!(!is_system(&[of_user]));
     }
 
     #[test]

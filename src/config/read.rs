@@ -10,9 +10,9 @@ use toml::de::{DeString, DeTable, DeValue};
 
 use super::limits::KEYS as LIMIT_KEYS;
 use super::suggest::nearest;
-use super::{ADDRESSES_MAX, Config, LINKS_AUTO_MAX, Level, Network, Problem, Problems};
+use super::{ADDRESSES_MAX, Config, LINKS_AUTO_MAX, Network, Problem, Problems};
 use crate::model::limits::{SOCKET_PATH_BYTES_MAX, stored_bytes};
-use crate::model::{Address, Name, escaped};
+use crate::model::{Address, Level, Name, escaped};
 
 /// The key that clients read, too.
 pub(super) const SOCKET: &str = "socket";

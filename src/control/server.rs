@@ -152,8 +152,8 @@ impl ClientHandle {
 #[derive(Debug, Clone)]
 pub struct Server {
     events: mpsc::Sender<ClientEvent>,
-    message_bytes_max: usize,
-    clients_max: usize,
+    message_bytes_max: Arc<AtomicUsize>,
+    clients_max: Arc<AtomicUsize>,
     clients: Arc<AtomicUsize>,
     last_client: Arc<AtomicU64>,
     upload_bytes: Arc<AtomicU64>,
@@ -166,14 +166,20 @@ impl Server {
     pub fn new(limits: &Limits, events: mpsc::Sender<ClientEvent>) -> Self {
         Self {
             events,
-            message_bytes_max: limits.message_bytes_max,
-            clients_max: limits.clients_max,
+            message_bytes_max: Arc::new(limits.message_bytes_max.into()),
+            clients_max: Arc::new(limits.clients_max.into()),
             clients: Arc::default(),
             last_client: Arc::default(),
             upload_bytes: Arc::default(),
             all_waiting: Arc::default(),
             reminder: Arc::default(),
         }
+    }
+
+    /// Keeps to these limits from now on; clients that are there stay.
+    pub fn adopt_limits(&self, limits: &Limits) {
+        self.message_bytes_max.store(limits.message_bytes_max, Ordering::Relaxed);
+        self.clients_max.store(limits.clients_max, Ordering::Relaxed);
     }
 
     /// Has whoever listens for clients look after the place where it does so.
@@ -190,8 +196,9 @@ impl Server {
     pub async fn serve(&self, stream: impl AsyncRead + AsyncWrite + Send) {
         let place = Place(Arc::clone(&self.clients));
         let (reader, mut writer) = tokio::io::split(stream);
-        if place.0.fetch_add(1, Ordering::Relaxed) >= self.clients_max {
-            let text = format!("there are {} clients already; try again", self.clients_max);
+        let clients_max = self.clients_max.load(Ordering::Relaxed);
+        if place.0.fetch_add(1, Ordering::Relaxed) >= clients_max {
+            let text = format!("there are {clients_max} clients already; try again");
             let mut line = Vec::new();
             encode_failure(None, &Failure::new(ErrorCode::Busy, text), &mut line);
             let _ = tokio::time::timeout(WRITE_TIMEOUT, writer.write_all(&line)).await;
@@ -202,7 +209,7 @@ impl Server {
         let (queue, queued) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared {
             all_waiting: Arc::clone(&self.all_waiting),
-            fair_part: ALL_WAITING_BYTES_MAX / self.clients_max.max(1),
+            fair_part: ALL_WAITING_BYTES_MAX / clients_max.max(1),
             ..Shared::default()
         });
         let handle = ClientHandle { queue, shared: Arc::clone(&shared) };
@@ -210,7 +217,10 @@ impl Server {
             client,
             events: self.events.clone(),
             handle: handle.clone(),
-            uploads: Uploads::new(self.message_bytes_max, Arc::clone(&self.upload_bytes)),
+            uploads: Uploads::new(
+                Arc::clone(&self.message_bytes_max),
+                Arc::clone(&self.upload_bytes),
+            ),
             searched: 0,
         };
         let connected = ClientNews::Connected(handle);

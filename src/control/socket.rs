@@ -2,15 +2,18 @@
 
 use std::fs;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{
     DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, PermissionsExt as _,
 };
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use interprocess::local_socket::tokio::{Listener, Stream, prelude::*};
 use interprocess::local_socket::{GenericFilePath, ListenerOptions};
 use interprocess::os::unix::local_socket::ListenerOptionsExt as _;
+use interprocess::os::unix::uds_local_socket::tokio::Listener as UdsListener;
 use thiserror::Error;
 use tracing::warn;
 
@@ -21,15 +24,26 @@ use crate::model::plainly;
 /// After an accept failed for want of resources.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
-/// A listening control socket. Its file is removed when this is dropped, if it is still ours.
+/// A listening control socket. Its file is removed when this is dropped, if we made it and it is
+/// still ours.
 #[derive(Debug)]
 pub struct ControlSocket {
     listener: Listener,
     path: PathBuf,
-    mode: u32,
-    /// Device and inode of our file: another daemon's is not ours to remove. While we listen they
-    /// are nobody else's.
-    file: (u64, u64),
+    maker: Maker,
+    /// Device and inode of its file: another daemon's is not ours to remove. While we listen they
+    /// are nobody else's. None if a socket that was handed over has no file.
+    file: Option<(u64, u64)>,
+}
+
+/// Who made a socket, and so has its file to care for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Maker {
+    /// We did, with this mode.
+    Us(u32),
+    /// Whoever started us: the file, its mode and its end are theirs. They keep listening while we
+    /// do not run, and so no client is refused then.
+    Starter,
 }
 
 /// Why there is no control socket.
@@ -53,6 +67,14 @@ pub enum SocketError {
          shorter socket in the configuration"
     )]
     TooLong(PathBuf),
+    /// The system does not let us use the socket that was handed over.
+    #[error("cannot listen on the control socket {path}, which was handed over: {error}")]
+    Adopt {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
     /// The system refuses.
     #[error(
         "cannot make the control socket {path}: {}; let this user write to its directory, or set \
@@ -82,7 +104,22 @@ impl ControlSocket {
         make_parent(path).map_err(failed)?;
         remove_stale(path)?;
         let (listener, file) = listen_at(path, mode).map_err(failed)?;
-        Ok(Self { listener, path: path.to_owned(), mode, file })
+        Ok(Self { listener, path: path.to_owned(), maker: Maker::Us(mode), file: Some(file) })
+    }
+
+    /// Uses a socket that listens already. Nothing is done to its file, now or later.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn adopt(listener: UnixListener) -> Result<Self, SocketError> {
+        let address = listener.local_addr().ok();
+        let path = address.as_ref().and_then(|address| address.as_pathname());
+        // It may be in the abstract namespace; this is for people only.
+        let path = path.map_or_else(|| PathBuf::from("(no path)"), Path::to_owned);
+        let failed = |error| SocketError::Adopt { path: path.clone(), error };
+        let listener = UdsListener::try_from(OwnedFd::from(listener)).map_err(failed)?;
+        let file = identity_of(&path).ok();
+        Ok(Self { listener: listener.into(), path, maker: Maker::Starter, file })
     }
 
     /// Where it is.
@@ -122,15 +159,24 @@ impl ControlSocket {
 
 impl ControlSocket {
     /// Makes the file again if somebody removed it: nobody could reach us any more, and we would
-    /// not notice. What stands in its place is left alone; that is told once.
-    fn look_after(&mut self, told: &mut bool) {
-        if self.is_ours() {
+    /// not notice. What stands in its place is left alone, and so is a file that is not ours to
+    /// make; that is told once.
+    pub(super) fn look_after(&mut self, told: &mut bool) {
+        if self.file.is_none() || self.is_in_place() {
             *told = false;
             return;
         }
-        match make_parent(&self.path).and_then(|()| listen_at(&self.path, self.mode)) {
+        let Maker::Us(mode) = self.maker else {
+            if !*told {
+                *told = true;
+                let path = self.path.display();
+                warn!(%path, "clients cannot reach us: restart the socket unit, which made it");
+            }
+            return;
+        };
+        match make_parent(&self.path).and_then(|()| listen_at(&self.path, mode)) {
             Ok((listener, file)) => {
-                (self.listener, self.file) = (listener, file);
+                (self.listener, self.file) = (listener, Some(file));
                 *told = false;
                 warn!(path = %self.path.display(), "the control socket was removed; made it again");
             }
@@ -143,14 +189,15 @@ impl ControlSocket {
         }
     }
 
-    fn is_ours(&self) -> bool {
-        identity_of(&self.path).is_ok_and(|file| file == self.file)
+    /// Whether the file that clients find is the one that we listen at.
+    fn is_in_place(&self) -> bool {
+        identity_of(&self.path).is_ok_and(|file| Some(file) == self.file)
     }
 }
 
 impl Drop for ControlSocket {
     fn drop(&mut self) {
-        if self.is_ours() {
+        if matches!(self.maker, Maker::Us(_)) && self.is_in_place() {
             let _ = fs::remove_file(&self.path);
         }
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -21,7 +21,8 @@ const TOTAL_BYTES_MAX: u64 = 256 * 1024 * 1024;
 /// One client's uploads.
 #[derive(Debug)]
 pub(super) struct Uploads {
-    message_bytes_max: usize,
+    /// The same for all clients; it may change meanwhile.
+    message_bytes_max: Arc<AtomicUsize>,
     /// By the client's numbers; a refused one stays, so that those who do not wait for the reply
     /// hear of it when they send.
     uploads: BTreeMap<u64, Result<Upload, Failure>>,
@@ -50,7 +51,7 @@ impl Drop for Room {
 }
 
 impl Uploads {
-    pub(super) const fn new(message_bytes_max: usize, total: Arc<AtomicU64>) -> Self {
+    pub(super) const fn new(message_bytes_max: Arc<AtomicUsize>, total: Arc<AtomicU64>) -> Self {
         Self { message_bytes_max, uploads: BTreeMap::new(), total }
     }
 
@@ -146,10 +147,10 @@ impl Uploads {
     }
 
     fn check_size(&self, bytes: u64) -> Result<usize, Failure> {
+        let max = self.message_bytes_max.load(Ordering::Relaxed);
         match usize::try_from(bytes) {
-            Ok(bytes) if bytes <= self.message_bytes_max => Ok(bytes),
+            Ok(bytes) if bytes <= max => Ok(bytes),
             _ => {
-                let max = self.message_bytes_max;
                 let text = format!(
                     "a message has at most {max} bytes, this has {bytes}; send it in parts, or \
                      raise message_bytes_max at both ends"

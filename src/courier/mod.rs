@@ -407,6 +407,12 @@ impl Courier {
         self.outbox.queued(recipient)
     }
 
+    /// Keeps to these limits from now on. What was accepted stays, and what was begun may be
+    /// finished.
+    pub fn adopt_limits(&mut self, limits: &Limits) {
+        self.inbound.adopt_limits(limits);
+    }
+
     /// Adds fresh entropy.
     pub fn mix(&mut self, entropy: &[u8; 32]) {
         self.random.mix(entropy);

@@ -1,7 +1,8 @@
 //! Logs: to the journal when systemd connected us with it, to standard error otherwise.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io::{self, IsTerminal as _, Write};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use thiserror::Error;
 use tracing_subscriber::fmt::MakeWriter;
@@ -11,7 +12,8 @@ use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, reload};
 
 use super::exit::Stop;
 use super::outlet::Outlet;
-use crate::config::{Environment, Level};
+use crate::config::Environment;
+use crate::model::Level;
 
 const LOG_VARIABLE: &str = "DISTMSG_LOG";
 /// Bytes of a filter in the variable.
@@ -45,14 +47,58 @@ impl From<LoggingError> for Stop {
 
 /// How much is logged, to be changed while the daemon runs.
 #[derive(Debug, Clone)]
-pub struct Verbosity(reload::Handle<EnvFilter, Registry>);
+pub struct Verbosity {
+    handle: reload::Handle<EnvFilter, Registry>,
+    /// What `DISTMSG_LOG` says, which was right at the start.
+    variable: Option<OsString>,
+    /// What passes, in the words of whoever said it last.
+    current: Arc<Mutex<String>>,
+}
 
 impl Verbosity {
+    fn new(
+        handle: reload::Handle<EnvFilter, Registry>,
+        level: Level,
+        variable: Option<&OsStr>,
+    ) -> Self {
+        let variable = variable.map(OsStr::to_owned);
+        let current = Arc::new(Mutex::new(words(level, variable.as_deref())));
+        Self { handle, variable, current }
+    }
+
     /// Logs from this level on, whatever was said before.
     pub fn set(&self, level: Level) {
-        // It fails only if logging has ended, and then nobody would read about that.
-        let _ = self.0.reload(of_level(level));
+        self.replace(of_level(level), words(level, None));
     }
+
+    /// Logs as much as at a start with this level in the configuration.
+    pub fn begin_again(&self, level: Level) {
+        if let Ok(filter) = filter(level, self.variable.as_deref()) {
+            self.replace(filter, words(level, self.variable.as_deref()));
+        }
+    }
+
+    /// The level from which on is logged, or the filter that decides.
+    pub fn current(&self) -> String {
+        self.words().clone()
+    }
+
+    fn replace(&self, filter: EnvFilter, words: String) {
+        // It fails only if logging has ended, and then nobody would read about that.
+        if self.handle.reload(filter).is_ok() {
+            *self.words() = words;
+        }
+    }
+
+    fn words(&self) -> MutexGuard<'_, String> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What [`filter`] makes a filter of.
+fn words(level: Level, variable: Option<&OsStr>) -> String {
+    let variable = variable.map(|variable| variable.to_string_lossy().into_owned());
+    variable.unwrap_or_else(|| level.word().to_owned())
 }
 
 /// Logs, from the start to the end: what was logged is written when it is dropped.
@@ -76,7 +122,8 @@ impl Drop for Logging {
 /// # Errors
 /// When the variable holds no level and no filter, or logging was started before.
 pub fn start(level: Level, environment: &Environment) -> Result<Logging, LoggingError> {
-    let filter = filter(level, environment.var(LOG_VARIABLE).map(|filter| filter.as_os_str()))?;
+    let variable = environment.var(LOG_VARIABLE).map(|filter| filter.as_os_str());
+    let filter = filter(level, variable)?;
     let stream = environment.var("JOURNAL_STREAM").map(|stream| stream.as_os_str());
     let journal = is_journal(stream, stderr_file()).then(tracing_journald::layer);
     let mut outlet = None;
@@ -93,7 +140,7 @@ pub fn start(level: Level, environment: &Environment) -> Result<Logging, Logging
     };
     let (filter, handle) = reload::Layer::new(filter);
     tracing_subscriber::registry().with(layer.with_filter(filter)).try_init()?;
-    Ok(Logging { verbosity: Verbosity(handle), outlet })
+    Ok(Logging { verbosity: Verbosity::new(handle, level, variable), outlet })
 }
 
 /// What passes: of ours from this level on, of the libraries only what is serious.
@@ -200,7 +247,7 @@ mod tests {
         let log = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
         let writer = log.clone();
         let lines = fmt::layer().with_writer(move || Shared(writer.clone())).with_filter(layer);
-        let verbosity = Verbosity(handle);
+        let verbosity = Verbosity::new(handle, Level::Warn, None);
         tracing::subscriber::with_default(tracing_subscriber::registry().with(lines), || {
             tracing::info!(target: "distmsg", "before");
             verbosity.set(Level::Info);

@@ -10,10 +10,14 @@ pub mod logging;
 pub mod run;
 pub mod secrets;
 
+mod activation;
 mod files;
+mod manager;
 mod outlet;
 mod print;
 mod questions;
+mod reload;
+mod signals;
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
@@ -48,7 +52,7 @@ fn dispatch(args: Args) -> Result<(), Stop> {
                 exit_with_stdin: args.run.exit_with_stdin,
             };
             drop(answers);
-            run::run(config, &path.path, &environment, manner)
+            run::run(config, path, &environment, manner)
         }
     }
 }

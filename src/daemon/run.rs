@@ -1,27 +1,34 @@
 //! The daemon itself: everything a node needs of this machine, until a signal ends it.
 
 use std::fs;
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 use super::exit::Stop;
 use super::lock::StateLock;
-use super::{init, logging, print, secrets};
-use crate::config::{Config, Environment, Network};
+use super::manager::Manager;
+use super::reload::{Reload, Started};
+use super::signals::Signals;
+use super::{activation, init, logging, print, secrets};
+use crate::config::{Config, ConfigPath, Environment, Network};
 use crate::control::plain;
 use crate::control::socket::ControlSocket;
 use crate::crypto::Random;
 use crate::link::Membership;
-use crate::node::{Node, NodeConfig, NodeError, Stopped};
+use crate::node::{Adjustable, Node, NodeConfig, NodeError, Stopped};
 use crate::store::OpenError;
 
 /// The control socket's mode: a user's own.
 const SOCKET_MODE: u32 = 0o600;
-/// The control socket's mode where systemd made the runtime directory: the group may use it too.
+/// The control socket's mode for the system service: the group may use it too.
 const SOCKET_MODE_SYSTEM: u32 = 0o660;
+
+/// Orders that wait for the loop.
+const ORDERS_MAX: usize = 4;
 
 /// How to run.
 #[derive(Debug, Clone, Copy)]
@@ -38,7 +45,7 @@ pub struct Manner {
 /// When it cannot start, or its database fails.
 pub fn run(
     config: Config,
-    file: &Path,
+    file: ConfigPath,
     environment: &Environment,
     manner: Manner,
 ) -> Result<(), Stop> {
@@ -48,28 +55,54 @@ pub fn run(
              open it, or leave out --print",
         ));
     }
-    let _logging = logging::start(config.log, environment)?;
+    let handed_over = activation::control_socket(environment)?;
+    let logging = logging::start(config.log, environment)?;
     allow_many_files();
     let state_dir = environment.state_dir(&config)?;
     let _lock = StateLock::acquire(&state_dir)?;
-    let (node, made) = node_config(&config, file, environment, &state_dir)?;
-    let socket = environment.daemon_socket(&config);
-    environment.prepare_private_dir(&socket)?;
-    let system = environment.var("RUNTIME_DIRECTORY").is_some();
-    let mode = if system { SOCKET_MODE_SYSTEM } else { SOCKET_MODE };
+    let (node, made) = node_config(&config, &file.path, environment, &state_dir)?;
+    let socket = match handed_over {
+        Some(listener) => Socket::HandedOver(listener),
+        None => Socket::Ours(own_socket(&config, environment)?),
+    };
+    let manager = Manager::from(environment);
+    let (peer, membership) = (node.identity.peer(), node.membership.clone());
+    let started = Started { config, peer, membership };
+    let reload = Reload::new(file, environment.clone(), started, logging.verbosity.clone());
     // One thread for links, clients and the loop: handing over to another costs more than the work
     // that is handed over. The disk has a thread of its own.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(Stop::failure)?;
-    let stopped = runtime.block_on(serve(node, made, &socket, mode, manner));
+    let stopped = runtime.block_on(serve(node, made, socket, manner, manager, reload));
     // Whoever still reads or writes is of no consequence any more.
     runtime.shutdown_background();
     match stopped? {
         Stopped::Asked => Ok(()),
         Stopped::Failed(reason) => Err(Stop::failure(reason)),
     }
+}
+
+/// Where the control socket is from.
+enum Socket {
+    /// Whoever started us made it.
+    HandedOver(UnixListener),
+    /// We make it.
+    Ours(SocketPlace),
+}
+
+/// Where we make it, and for whom.
+struct SocketPlace {
+    path: PathBuf,
+    mode: u32,
+}
+
+fn own_socket(config: &Config, environment: &Environment) -> Result<SocketPlace, Stop> {
+    let path = environment.daemon_socket(config);
+    environment.prepare_private_dir(&path)?;
+    let mode = if environment.is_system_service() { SOCKET_MODE_SYSTEM } else { SOCKET_MODE };
+    Ok(SocketPlace { path, mode })
 }
 
 /// Every link and client takes a file descriptor, and the usual limit of 1,024 is there only for
@@ -85,36 +118,31 @@ fn allow_many_files() {
 async fn serve(
     config: NodeConfig,
     made: Option<PathBuf>,
-    socket: &Path,
-    mode: u32,
+    socket: Socket,
     manner: Manner,
+    mut manager: Manager,
+    reload: Reload,
 ) -> Result<Stopped, Stop> {
     // Before anything is promised: a signal must not find us without a handler.
-    let mut terminate = signal(SignalKind::terminate()).map_err(Stop::failure)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(Stop::failure)?;
-    // Handled at all, it leaves a write with an error instead of ending the process: setrlimit(2).
-    let file_too_large = SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw());
-    let _file_too_large = signal(file_too_large).map_err(Stop::failure)?;
+    let signals = Signals::new()?;
     let peer = config.identity.peer();
-    for warning in &config.warnings {
-        warn!("{warning}");
-    }
-    let control = ControlSocket::bind(socket, mode).map_err(Stop::failure)?;
+    let control = match socket {
+        Socket::HandedOver(listener) => ControlSocket::adopt(listener),
+        Socket::Ours(place) => ControlSocket::bind(&place.path, place.mode),
+    };
+    let control = control.map_err(Stop::failure)?;
+    let path = control.path().display().to_string();
     let node = Node::start(config).await.map_err(|error| unstarted(error, made))?;
     let listen: Vec<String> = node.listening().iter().map(ToString::to_string).collect();
-    info!(%peer, listen = listen.join(" "), socket = %socket.display(), "ready");
+    info!(%peer, listen = listen.join(" "), socket = path, "ready");
     let clients = tokio::spawn(control.serve(node.server()));
+    manager.accepting = Some(clients.abort_handle());
     if manner.print {
         tokio::spawn(print::print(node.server()));
     }
-    let asked = async {
-        tokio::select! {
-            _ = terminate.recv() => info!("SIGTERM: stopping"),
-            _ = interrupt.recv() => info!("SIGINT: stopping"),
-            () = end_of_stdin(), if manner.exit_with_stdin => info!("end of input: stopping"),
-        }
-    };
-    let stopped = node.run(asked).await;
+    let (orders, ordered) = mpsc::channel(ORDERS_MAX);
+    tokio::spawn(signals.obey(orders, reload, manner.exit_with_stdin));
+    let stopped = node.run(ordered, &mut manager).await;
     clients.abort();
     // Its end removes the socket's file.
     let _ = clients.await;
@@ -141,13 +169,6 @@ fn unstarted(error: NodeError, made: Option<PathBuf>) -> Stop {
         made.display(),
         path.display()
     ))
-}
-
-/// Waits until nobody holds the other end of standard input any more.
-async fn end_of_stdin() {
-    let mut ignored = tokio::io::sink();
-    // An error is an end as well.
-    let _ = tokio::io::copy(&mut tokio::io::stdin(), &mut ignored).await;
 }
 
 /// What the node is made with, and the identity key's file if that was made just now.
@@ -189,13 +210,21 @@ fn node_config(
     let node = NodeConfig {
         identity: Arc::new(identity.secret),
         membership,
+        adjustable: adjustable(config),
+        state_dir: state_dir.to_owned(),
+        config_file: config_file.to_owned(),
+    };
+    Ok((node, identity.made.then_some(identity.path)))
+}
+
+/// What of the configuration may change while the node runs.
+pub(super) fn adjustable(config: &Config) -> Adjustable {
+    Adjustable {
         name: config.name.clone().or_else(init::machine_name),
         listen: config.listen.clone(),
         advertise: config.advertise.clone(),
         links_auto: config.links_auto,
         limits: config.limits.clone(),
-        state_dir: state_dir.to_owned(),
         warnings: Vec::new(),
-    };
-    Ok((node, identity.made.then_some(identity.path)))
+    }
 }

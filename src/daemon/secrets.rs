@@ -18,7 +18,7 @@ use zeroize::Zeroizing;
 use super::exit::Stop;
 use super::files;
 use crate::crypto::{Identity, KeyError, NetworkKey, Random};
-use crate::model::plainly;
+use crate::model::{PeerId, plainly};
 
 /// The identity key's file, in the state directory or among the credentials.
 pub const IDENTITY_FILE: &str = "identity.pem";
@@ -169,6 +169,47 @@ pub fn identity(
         Ok(secret) => Ok(Kept { secret, path, made }),
         Err(error) => Err(SecretError::Identity { path, error }),
     }
+}
+
+/// Whose identity key is there, if there is one.
+///
+/// # Errors
+/// When it cannot be read, or is no key.
+pub fn identity_there(
+    state_dir: &Path,
+    credentials_dir: Option<&Path>,
+) -> Result<Option<PeerId>, SecretError> {
+    let path = state_dir.join(IDENTITY_FILE);
+    let secret = match credential(credentials_dir, IDENTITY_FILE)? {
+        Some(kept) => Some(kept.secret),
+        None => load(&path, Guard::Mode)?,
+    };
+    let Some(secret) = secret else { return Ok(None) };
+    match Identity::from_pem(&secret) {
+        Ok(identity) => Ok(Some(identity.peer())),
+        Err(error) => Err(SecretError::Identity { path, error }),
+    }
+}
+
+/// A closed network's key as [`network_key`] finds it; none, if it would be made.
+///
+/// # Errors
+/// When it cannot be read, or is no key.
+pub fn network_key_there(
+    state_dir: &Path,
+    credentials_dir: Option<&Path>,
+    file: Option<&Path>,
+) -> Result<Option<NetworkKey>, SecretError> {
+    let kept = match (credential(credentials_dir, NETWORK_KEY_FILE)?, file) {
+        (Some(kept), _) => Some(kept),
+        (None, Some(file)) => return network_key_in(file).map(|kept| Some(kept.secret)),
+        (None, None) => {
+            let path = state_dir.join(NETWORK_KEY_FILE);
+            let secret = load(&path, Guard::Mode)?;
+            secret.map(|secret| Kept { secret, path, made: false })
+        }
+    };
+    kept.map(|kept| network_key_of(kept).map(|kept| kept.secret)).transpose()
 }
 
 /// A closed network's key: from the credentials, or from the file that the configuration names, or

@@ -24,6 +24,21 @@ const LOG_LINES: usize = 10;
 /// Bytes of a log that are read.
 const LOG_BYTES_MAX: u64 = 64 * 1024;
 
+/// What a service manager tells the process that it starts, and that process alone.
+const OF_THE_STARTER: [&str; 11] = [
+    "NOTIFY_SOCKET",
+    "WATCHDOG_PID",
+    "WATCHDOG_USEC",
+    "LISTEN_PID",
+    "LISTEN_FDS",
+    "LISTEN_FDNAMES",
+    "CREDENTIALS_DIRECTORY",
+    "CONFIGURATION_DIRECTORY",
+    "STATE_DIRECTORY",
+    "RUNTIME_DIRECTORY",
+    "JOURNAL_STREAM",
+];
+
 const NAMES: [&str; 26] = [
     "alice", "bob", "carol", "dave", "erin", "frank", "grace", "heidi", "ivan", "judy", "karl",
     "laura", "mallory", "niaj", "olivia", "peggy", "quentin", "rupert", "sybil", "trent", "ursula",
@@ -115,7 +130,12 @@ impl Child {
         let output = File::create(&log).map_err(failed("cannot write a log"))?;
         let executable =
             std::env::current_exe().map_err(failed("cannot find this program's own file"))?;
-        let process = Command::new(executable)
+        let mut command = Command::new(executable);
+        // Whoever started the lab has nothing to do with its daemons.
+        for variable in OF_THE_STARTER {
+            command.env_remove(variable);
+        }
+        let process = command
             .args(["--no-print", "--exit-with-stdin"])
             .arg(&config)
             .stdin(Stdio::piped())

@@ -1,23 +1,21 @@
 //! Where links begin: listening, dialling, and what all links of a node share.
 
 use std::collections::HashMap;
-use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use thiserror::Error;
-use tokio::net::{TcpListener, TcpSocket, lookup_host};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 
-use super::accept::{Gate, Noise, listen};
+use super::accept::{Gate, Noise};
 use super::dial::{Dial, dial};
 use super::event::{DialId, Event, LinkId};
 use super::handshake::Membership;
+use super::listeners::{ListenError, Listeners};
 use super::tls::Tls;
 use crate::crypto::Identity;
 use crate::model::limits::HANDSHAKE_TIMEOUT;
@@ -32,9 +30,6 @@ const HANDSHAKES_PER_SOURCE_MAX: usize = 16;
 const QUEUE_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// How long a write to a neighbour may make no progress at all.
 const STALL_TIMEOUT: Duration = Duration::from_secs(30);
-/// Connections that the kernel may hold for us before we accept them.
-const BACKLOG: u32 = 1_024;
-
 /// How an endpoint is to be. [`EndpointConfig::new`] fills in the defaults.
 #[derive(Debug, Clone)]
 pub struct EndpointConfig {
@@ -87,43 +82,10 @@ pub enum Purpose {
     Probe,
 }
 
-/// Why an endpoint cannot start.
-#[derive(Debug, Error)]
-pub enum ListenError {
-    /// The name to listen on has no address.
-    #[error("cannot listen on {address}: {error}; give an IP address of this machine")]
-    Resolve {
-        /// What was to be listened on.
-        address: Address,
-        /// What the resolver said.
-        error: io::Error,
-    },
-    /// The system does not let us listen there.
-    #[error("cannot listen on {address}: {error}; {}", remedy(error))]
-    Bind {
-        /// What was to be listened on.
-        address: Address,
-        /// What the system said.
-        error: io::Error,
-    },
-    /// The identity is of no use for TLS.
-    #[error("the identity key cannot be used for TLS: {0}; it must be an Ed25519 key")]
-    Identity(String),
-}
-
-fn remedy(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::AddrInUse => "choose another port, or stop what listens there",
-        io::ErrorKind::AddrNotAvailable => "give an address of this machine",
-        io::ErrorKind::PermissionDenied => "choose a port above 1023, or grant the privilege",
-        _ => "choose another address",
-    }
-}
-
 /// A node's links. Dropping it stops listening and dialling and closes all links.
 pub struct Endpoint {
     context: Arc<Context>,
-    listening: Vec<SocketAddr>,
+    listeners: Arc<Listeners>,
     runtime: Handle,
     /// Everything stops when this is dropped.
     _running: watch::Sender<()>,
@@ -163,10 +125,6 @@ impl Endpoint {
         events: mpsc::Sender<Event>,
     ) -> Result<Self, ListenError> {
         let tls = Tls::new(&config.identity).map_err(|e| ListenError::Identity(e.to_string()))?;
-        let mut listeners = Vec::new();
-        for address in &config.listen {
-            listeners.extend(bind(address, &config.listen).await?);
-        }
         let (running_sender, running) = watch::channel(());
         let context = Arc::new(Context {
             peer: config.identity.peer(),
@@ -185,16 +143,25 @@ impl Endpoint {
             links: AtomicU64::new(1),
             running,
         });
-        let listening = listeners.iter().filter_map(|l| l.local_addr().ok()).collect();
-        for listener in listeners {
-            tokio::spawn(listen(Arc::clone(&context), listener));
-        }
-        Ok(Self { context, listening, runtime: Handle::current(), _running: running_sender })
+        let listeners = Arc::new(Listeners::default());
+        listeners.change(&context, &config.listen).await?;
+        Ok(Self { context, listeners, runtime: Handle::current(), _running: running_sender })
     }
 
     /// Where it listens, with the ports that were chosen.
-    pub fn listening(&self) -> &[SocketAddr] {
-        &self.listening
+    pub fn listening(&self) -> Vec<SocketAddr> {
+        self.listeners.local()
+    }
+
+    /// Listens on these addresses from now on, and on no others; links live on. What comes of it is
+    /// an event, `Listening`.
+    pub fn listen_at(&self, addresses: Vec<Address>) {
+        let (context, listeners) = (Arc::clone(&self.context), Arc::clone(&self.listeners));
+        self.runtime.spawn(async move {
+            let outcome = listeners.change(&context, &addresses).await;
+            // Nobody is left to be told once the node has ended.
+            let _ = context.events.send(Event::Listening(outcome)).await;
+        });
     }
 
     /// Our record for the hellos to come.
@@ -229,7 +196,7 @@ impl Drop for Endpoint {
 
 impl std::fmt::Debug for Endpoint {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Endpoint({:?}, {:?})", self.context.peer, self.listening)
+        write!(f, "Endpoint({:?}, {:?})", self.context.peer, self.listening())
     }
 }
 
@@ -260,47 +227,4 @@ impl Context {
     fn dials(&self) -> MutexGuard<'_, HashMap<DialId, AbortHandle>> {
         self.dials.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Listens on all that an address stands for.
-async fn bind(address: &Address, all: &[Address]) -> Result<Vec<TcpListener>, ListenError> {
-    let resolved: Vec<SocketAddr> = match address.ip() {
-        Some(ip) => vec![SocketAddr::new(ip, address.port())],
-        None => lookup_host((address.host(), address.port()))
-            .await
-            .map_err(|error| ListenError::Resolve { address: address.clone(), error })?
-            .collect(),
-    };
-    let mut listeners = Vec::new();
-    let mut problem = io::Error::from(io::ErrorKind::AddrNotAvailable);
-    for socket_address in resolved {
-        match bind_one(socket_address, shares_port_with_ipv4(address, all)) {
-            Ok(listener) => listeners.push(listener),
-            Err(error) => problem = error,
-        }
-    }
-    // Of a name's addresses some may not exist here, such as `::1` without IPv6.
-    if listeners.is_empty() {
-        return Err(ListenError::Bind { address: address.clone(), error: problem });
-    }
-    Ok(listeners)
-}
-
-/// Whether the configuration also listens on all of IPv4 at the same port: then `[::]` must leave
-/// IPv4 alone, or the two would be in each other's way.
-fn shares_port_with_ipv4(address: &Address, all: &[Address]) -> bool {
-    all.iter()
-        .any(|other| other.port() == address.port() && matches!(other.ip(), Some(IpAddr::V4(_))))
-}
-
-fn bind_one(address: SocketAddr, ipv6_only: bool) -> io::Result<TcpListener> {
-    let socket = if address.is_ipv6() { TcpSocket::new_v6()? } else { TcpSocket::new_v4()? };
-    // Otherwise a restarted daemon could not listen until old connections have timed out.
-    #[cfg(unix)]
-    socket.set_reuseaddr(true)?;
-    if address.is_ipv6() && ipv6_only {
-        rustix::net::sockopt::set_ipv6_v6only(&socket, true)?;
-    }
-    socket.bind(address)?;
-    socket.listen(BACKLOG)
 }

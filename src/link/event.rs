@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 
 use super::dial::DialError;
+use super::listeners::ListenError;
 use super::queue::LinkHandle;
 use crate::model::PeerId;
 use crate::wire::{CloseReason, Frame};
@@ -89,6 +90,8 @@ pub enum Event {
         /// Why.
         error: DialError,
     },
+    /// What became of listening elsewhere: done, or all is as before.
+    Listening(Result<(), ListenError>),
     /// Somebody dialled us, and it did not become a link. At most a few a second are reported, and
     /// none while the receiver of events has no room.
     Refused {

@@ -40,6 +40,7 @@ mod dial;
 mod endpoint;
 mod event;
 mod handshake;
+mod listeners;
 mod queue;
 mod run;
 mod socket;
@@ -49,7 +50,8 @@ mod tls;
 mod tests;
 
 pub use dial::DialError;
-pub use endpoint::{Endpoint, EndpointConfig, ListenError, Purpose};
+pub use endpoint::{Endpoint, EndpointConfig, Purpose};
 pub use event::{DialId, Direction, Ended, Event, LinkId};
 pub use handshake::Membership;
+pub use listeners::ListenError;
 pub use queue::LinkHandle;

@@ -7,6 +7,7 @@
 mod address;
 mod bucket;
 mod fair_bucket;
+mod level;
 mod message;
 mod name;
 mod network;
@@ -23,6 +24,7 @@ pub mod limits;
 pub use address::{Address, AddressError};
 pub use bucket::Bucket;
 pub use fair_bucket::FairBucket;
+pub use level::{Level, WordError};
 pub use limits::Limits;
 pub use message::{Incarnation, MessageId, Sequence, SessionId, Uid};
 pub use name::{Name, NameError, escaped};

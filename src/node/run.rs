@@ -12,6 +12,8 @@ use thiserror::Error;
 use tokio::sync::mpsc;
 use tracing::{debug, error, warn};
 
+use super::adjust::{InUse, listening_of};
+use super::caretaker::{Caretaker, Order};
 use super::core::{ClientId, Core, DialFailure, Effect, Input, LinkUp, Settings};
 use crate::control::server::{ClientEvent, ClientHandle, ClientNews, Server};
 use crate::crypto::Identity;
@@ -48,6 +50,17 @@ pub struct NodeConfig {
     pub identity: Arc<Identity>,
     /// Who may be a neighbour.
     pub membership: Membership,
+    /// What may change while it runs.
+    pub adjustable: Adjustable,
+    /// Where state is kept.
+    pub state_dir: PathBuf,
+    /// Where it is configured, for people.
+    pub config_file: PathBuf,
+}
+
+/// Settings that may change while a node runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Adjustable {
     /// Its own name.
     pub name: Option<Name>,
     /// Where it accepts links.
@@ -58,8 +71,6 @@ pub struct NodeConfig {
     pub links_auto: usize,
     /// Its bounds.
     pub limits: Limits,
-    /// Where state is kept.
-    pub state_dir: PathBuf,
     /// What the operator should know.
     pub warnings: Vec<String>,
 }
@@ -92,9 +103,9 @@ pub enum Stopped {
 pub struct Node {
     core: Core,
     clock: Clock,
-    endpoint: Endpoint,
+    pub(super) endpoint: Endpoint,
     store: Store,
-    server: Server,
+    pub(super) server: Server,
     links: BTreeMap<LinkId, LinkHandle>,
     clients: BTreeMap<ClientId, ClientHandle>,
     link_events: mpsc::Receiver<LinkEvent>,
@@ -102,6 +113,7 @@ pub struct Node {
     completions: mpsc::UnboundedReceiver<Vec<Completion>>,
     next_entropy: Instant,
     next_reminder: Instant,
+    pub(super) settings: InUse,
 }
 
 impl Node {
@@ -124,28 +136,26 @@ impl Node {
         };
         let (link_sender, link_events) = mpsc::channel(LINK_EVENTS_MAX);
         let endpoint_config = EndpointConfig {
-            listen: config.listen.clone(),
+            listen: config.adjustable.listen.clone(),
             ..EndpointConfig::new(Arc::clone(&config.identity), config.membership, instance)
         };
         let endpoint = Endpoint::start(endpoint_config, link_sender).await?;
-        let listening = endpoint.listening().iter().map(|a| Address::from(*a));
-        let listening: Vec<Address> = listening.collect();
         let (client_sender, client_events) = mpsc::channel(CLIENT_EVENTS_MAX);
-        let server = Server::new(&config.limits, client_sender);
-        let mut warnings = config.warnings;
-        let advertise = advertised(config.advertise, &listening, &mut warnings);
+        let server = Server::new(&config.adjustable.limits, client_sender);
+        let mut in_use = InUse::new(config.config_file);
+        let changes = in_use.adopt(config.adjustable, &listening_of(&endpoint));
         let settings = Settings {
             identity: config.identity,
             network,
-            name: config.name,
-            advertise,
-            links_auto: config.links_auto,
-            limits: config.limits,
+            name: changes.name,
+            advertise: changes.advertise,
+            links_auto: changes.links_auto,
+            limits: changes.limits,
             about: super::core::About {
                 pid: std::process::id(),
                 state_dir: config.state_dir.display().to_string(),
-                listen: listening.iter().map(ToString::to_string).collect(),
-                warnings,
+                listen: changes.listen,
+                warnings: changes.warnings,
             },
         };
         let core = Core::new(settings, snapshot, clock.now(), random()?);
@@ -162,6 +172,7 @@ impl Node {
             completions,
             next_entropy: Instant::now() + ENTROPY_INTERVAL,
             next_reminder: Instant::now() + REMINDER_INTERVAL,
+            settings: in_use,
         };
         // Whoever dials from now on is to get our record.
         node.execute();
@@ -175,26 +186,34 @@ impl Node {
 
     /// Where it accepts links.
     pub fn listening(&self) -> Vec<Address> {
-        self.endpoint.listening().iter().map(|address| Address::from(*address)).collect()
+        listening_of(&self.endpoint)
     }
 
-    /// Runs until it is asked to stop, or its database fails.
-    pub async fn run(mut self, stop: impl Future<Output = ()>) -> Stopped {
-        tokio::pin!(stop);
+    /// Runs until it is ordered to stop, or its database fails. Whoever gives no orders any more
+    /// has ended, and so does the node.
+    pub async fn run(
+        mut self,
+        mut orders: mpsc::Receiver<Order>,
+        caretaker: &mut impl Caretaker,
+    ) -> Stopped {
         let stopped = loop {
             if let Some(reason) = self.execute() {
                 break Stopped::Failed(reason);
             }
-            let now = self.clock.now();
-            let until_due = Duration::from(self.core.deadline().since(now.mono));
-            let until_entropy = self.next_entropy.saturating_duration_since(Instant::now());
-            let sleep = until_due.min(until_entropy).min(SLEEP_MAX);
+            let sleep = self.until_due(caretaker.on_round(Instant::now(), self.core.vitals()));
             tokio::select! {
                 biased;
-                () = &mut stop => {
-                    self.core.hurry();
-                    break self.execute().map_or(Stopped::Asked, Stopped::Failed);
-                }
+                order = orders.recv() => match order {
+                    Some(Order::Stop) | None => {
+                        self.core.hurry();
+                        break self.execute().map_or(Stopped::Asked, Stopped::Failed);
+                    }
+                    Some(Order::Adjust(to, done)) => self.begin_to_adjust(*to, done),
+                    Some(Order::Remark(remark)) => {
+                        caretaker.on_remark(remark.as_deref());
+                        self.remark(remark);
+                    }
+                },
                 Some(completions) = self.completions.recv() => self.on_completions(completions),
                 Some(event) = self.link_events.recv() => self.on_link(event),
                 Some(event) = self.client_events.recv() => self.on_client(event),
@@ -202,8 +221,17 @@ impl Node {
             }
             self.take_more();
         };
+        caretaker.on_stopping(&stopped);
         self.say_goodbye().await;
         stopped
+    }
+
+    /// How long the loop may sleep, if its caretaker wants it awake by then.
+    fn until_due(&self, awake: Option<Instant>) -> Duration {
+        let (now, core_now) = (Instant::now(), self.clock.now());
+        let until_due = Duration::from(self.core.deadline().since(core_now.mono));
+        let awake = awake.map_or(self.next_entropy, |awake| awake.min(self.next_entropy));
+        until_due.min(awake.saturating_duration_since(now)).min(SLEEP_MAX)
     }
 
     /// Takes in what else has happened, so that effects are executed in batches.
@@ -228,7 +256,7 @@ impl Node {
         }
     }
 
-    fn input(&mut self, input: Input) {
+    pub(super) fn input(&mut self, input: Input) {
         self.core.handle(self.clock.now(), input);
     }
 
@@ -287,6 +315,7 @@ impl Node {
                 debug!(dial = dial.0, %error, "dial failed");
                 self.input(Input::DialFailed { dial, failure: failure_of(error) });
             }
+            LinkEvent::Listening(outcome) => self.on_listening(outcome),
             // The link room logs it.
             LinkEvent::Refused { .. } => {}
         }
@@ -393,32 +422,6 @@ fn random<const N: usize>() -> Result<[u8; N], NodeError> {
     let mut bytes = [0; N];
     aws_lc_rs::rand::fill(&mut bytes).map_err(|_| NodeError::Random)?;
     Ok(bytes)
-}
-
-/// What to tell others: what the operator says, else where we listen, if that is an address.
-fn advertised(
-    advertise: Vec<Address>,
-    listening: &[Address],
-    warnings: &mut Vec<String>,
-) -> Vec<Address> {
-    if !advertise.is_empty() {
-        return advertise;
-    }
-    let unspecified = |address: &&Address| address.ip().is_some_and(|ip| ip.is_unspecified());
-    if listening.iter().any(|address| unspecified(&address)) {
-        warnings.push(
-            "listening on all addresses, but none is told to others; \
-             set advertise = [\"HOST:PORT\"] so that they can dial this node"
-                .to_owned(),
-        );
-    } else if listening.iter().all(Address::is_loopback) {
-        warnings.push(
-            "only this machine can reach this node; to be reachable set \
-             listen = [\"HOST:PORT\"] and network = \"open\" or \"closed\""
-                .to_owned(),
-        );
-    }
-    listening.iter().filter(|address| !unspecified(address)).cloned().collect()
 }
 
 fn failure_of(error: DialError) -> DialFailure {

@@ -187,6 +187,20 @@ impl Directory {
         evicted
     }
 
+    /// Keeps no more than so many from now on, but for those that are never evicted. Returns whose
+    /// records went.
+    pub(super) fn shrink(&mut self, records_max: usize) -> Vec<PeerId> {
+        self.records_max = records_max;
+        let mut evicted = Vec::new();
+        while self.entries.len() > records_max
+            && let Some((_, _, (_, peer))) = self.shares.greediest()
+        {
+            self.remove(&peer);
+            evicted.push(peer);
+        }
+        evicted
+    }
+
     /// Takes a record out of the table; whether it was there.
     pub(super) fn remove(&mut self, peer: &PeerId) -> bool {
         let Some(entry) = self.entries.remove(peer) else { return false };

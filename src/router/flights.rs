@@ -297,9 +297,21 @@ impl Flights {
         flight.frame = Some(frame.clone());
         self.held.insert(id, length);
         self.held_bytes += length;
-        // The oldest are let go: they only lose their chance of another next hop.
+        self.make_room_beside(Some(id));
+    }
+
+    /// Holds so many bytes at most.
+    pub(super) fn shrink(&mut self, held_bytes_max: usize) {
+        self.held_bytes_max = held_bytes_max;
+        self.make_room_beside(None);
+    }
+
+    /// The oldest are let go: they only lose their chance of another next hop.
+    fn make_room_beside(&mut self, newest: Option<u64>) {
         while self.held_bytes > self.held_bytes_max {
-            let Some(oldest) = self.held.keys().find(|held| **held != id).copied() else { return };
+            let Some(oldest) = self.held.keys().find(|held| Some(**held) != newest).copied() else {
+                return;
+            };
             self.release(oldest);
         }
     }

@@ -97,14 +97,23 @@ pub(super) struct Verifier {
 
 impl Verifier {
     pub(super) fn new(limits: &Limits, now: Monotonic) -> Self {
-        let rate = limits.verifications_per_second;
         Self {
-            budget: Bucket::new(rate, rate, now),
+            budget: Self::budget(limits, now),
             owed: 0,
             known: Lanes::default(),
             unknown: Lanes::default(),
             known_in_a_row: 0,
         }
+    }
+
+    pub(super) const fn budget(limits: &Limits, now: Monotonic) -> Bucket {
+        let rate = limits.verifications_per_second;
+        Bucket::new(rate, rate, now)
+    }
+
+    /// Keeps to another budget.
+    pub(super) const fn pace(&mut self, budget: Bucket) {
+        self.budget = budget;
     }
 
     /// Charges a verification that cannot wait.
@@ -266,12 +275,17 @@ struct OwnFlood {
 
 impl OwnFloods {
     pub(super) fn new(limits: &Limits, now: Monotonic) -> Self {
+        Self { bucket: Self::budget(limits, now), queue: VecDeque::new(), find_next: true }
+    }
+
+    pub(super) fn budget(limits: &Limits, now: Monotonic) -> Bucket {
         let burst = limits.origin_floods_burst.saturating_sub(OWN_BURST_MARGIN).max(1);
-        Self {
-            bucket: Bucket::new(limits.origin_floods_per_second, burst, now),
-            queue: VecDeque::new(),
-            find_next: true,
-        }
+        Bucket::new(limits.origin_floods_per_second, burst, now)
+    }
+
+    /// Keeps to another budget.
+    pub(super) const fn pace(&mut self, budget: Bucket) {
+        self.bucket = budget;
     }
 
     pub(super) fn occupancy(&self) -> Occupancy {

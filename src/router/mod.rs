@@ -15,6 +15,7 @@ mod find;
 mod flights;
 mod flood;
 mod forward;
+mod limits;
 mod neighbour;
 mod occupancy;
 mod outflow;
@@ -136,6 +137,8 @@ pub enum Input {
     Discover,
     /// Whether to output [`Output::Traffic`].
     Observe(bool),
+    /// Keep to other limits from now on.
+    Limits(Box<Limits>),
 }
 
 /// What a router wants done, in order.
@@ -382,6 +385,7 @@ impl Router {
             Input::Notify { kind, header } => self.on_notify(kind, &header),
             Input::Discover => self.on_discover(),
             Input::Observe(observed) => self.observed = observed,
+            Input::Limits(limits) => self.on_limits(*limits),
         }
         self.watch_flights();
     }

@@ -10,7 +10,7 @@ use super::{Output, Router};
 use crate::model::limits::{
     FRAME_BYTES_MAX, FULL_LINK_QUEUES_MAX, LINK_SILENCE_MAX, PING_INTERVAL,
 };
-use crate::model::{Bucket, Monotonic, Occupancy, PeerId, Span};
+use crate::model::{Bucket, Limits, Monotonic, Occupancy, PeerId, Span};
 use crate::wire::{CloseReason, Frame, ParsedRecord};
 
 /// Control frames (pings, receipts, rejects) may wait beyond the link's queue by this many bytes,
@@ -78,6 +78,11 @@ impl Neighbour {
     }
 }
 
+/// What a neighbour may flood.
+pub(super) const fn flood_budget(limits: &Limits, now: Monotonic) -> Bucket {
+    Bucket::new(limits.link_floods_per_second, limits.link_floods_burst, now)
+}
+
 impl Router {
     pub(super) fn on_link_up(&mut self, id: PeerId, record: &Bytes) {
         self.remove_neighbour(&id);
@@ -113,11 +118,7 @@ impl Router {
             rtt_last: None,
             rtt_smoothed: None,
             queued: 0,
-            floods: Bucket::new(
-                self.limits.link_floods_per_second,
-                self.limits.link_floods_burst,
-                now,
-            ),
+            floods: flood_budget(&self.limits, now),
             outflow: Outflow::new(&self.limits, now),
             pages: Bucket::new(PAGES_PER_SECOND, PAGES_BURST, now),
             answers: Bucket::new(ANSWERS_PER_SECOND, ANSWERS_BURST, now),

@@ -48,15 +48,24 @@ pub(super) struct Outflow {
 impl Outflow {
     /// Nothing waits yet. Neighbours are taken to have the same limits as we have.
     pub(super) fn new(limits: &Limits, now: Monotonic) -> Self {
-        let burst = (limits.link_floods_burst / 2).max(1);
         Self {
-            bucket: Bucket::new(limits.link_floods_per_second, burst, now),
+            bucket: Self::budget(limits, now),
             own: VecDeque::new(),
             known: Lanes::default(),
             unknown: Lanes::default(),
             waiting: 0,
             known_in_a_row: 0,
         }
+    }
+
+    pub(super) fn budget(limits: &Limits, now: Monotonic) -> Bucket {
+        let burst = (limits.link_floods_burst / 2).max(1);
+        Bucket::new(limits.link_floods_per_second, burst, now)
+    }
+
+    /// Keeps to another budget.
+    pub(super) const fn pace(&mut self, budget: Bucket) {
+        self.bucket = budget;
     }
 
     /// Whether a frame may go at once.

@@ -138,6 +138,12 @@ impl Routes {
         }
         sort(&mut route.hops, &destination);
         self.touch(destination, now);
+        self.shrink(self.destinations_max);
+    }
+
+    /// Keeps the ways to so many destinations at most, those learned last.
+    pub(super) fn shrink(&mut self, destinations_max: usize) {
+        self.destinations_max = destinations_max;
         while self.table.len() > self.destinations_max.max(1) {
             let Some((_, oldest)) = self.ages.pop_first() else { break };
             self.table.remove(&oldest);

@@ -38,6 +38,12 @@ impl Seen {
             return;
         }
         self.order.push_back((now, digest));
+        self.shrink(self.entries_max, self.lifetime);
+    }
+
+    /// Keeps so many at most, for so long.
+    pub(super) fn shrink(&mut self, entries_max: usize, lifetime: Span) {
+        (self.entries_max, self.lifetime) = (entries_max, lifetime);
         while self.order.len() > self.entries_max.max(1) {
             self.forget_oldest();
         }

@@ -31,6 +31,8 @@ pub(crate) struct Daemon {
     pub(crate) address: String,
     /// How much it logs.
     pub(crate) log_filter: String,
+    /// What else its environment has.
+    pub(crate) vars: Vec<(&'static str, String)>,
     dir: TempDir,
     child: Option<Child>,
 }
@@ -52,6 +54,7 @@ impl Daemon {
             peer: String::new(),
             address: String::new(),
             log_filter: std::env::var("DISTMSG_LOG").unwrap_or_else(|_| "debug".to_owned()),
+            vars: Vec::new(),
             dir,
             child: None,
         };
@@ -120,18 +123,44 @@ impl Daemon {
 
     /// Starts the process without waiting for anything.
     pub(crate) fn launch(&mut self, args: &[&str]) {
-        assert!(self.child.is_none(), "{} runs already", self.name);
-        let append = |name| -> File {
-            let path = self.path(name);
-            OpenOptions::new().create(true).append(true).open(path).expect("a file")
+        self.launch_to(args, self.append("out").into(), self.append("log").into());
+    }
+
+    fn append(&self, name: &str) -> File {
+        let path = self.path(name);
+        OpenOptions::new().create(true).append(true).open(path).expect("a file")
+    }
+
+    /// Starts it as systemd starts what a socket unit activates: descriptors 3 and 4 are handed
+    /// over to this very process. A shell in between gives them their numbers, and then becomes it.
+    pub(crate) fn launch_activated(&mut self, first: Stdio, second: Option<Stdio>) {
+        let (fds, from) = match second {
+            Some(_) => (2, "4<&1"),
+            None => (1, ""),
         };
-        self.launch_to(args, append("out").into(), append("log").into());
+        let script = format!(
+            "exec 3<&0 {from} 0</dev/null 1>/dev/null; \
+             export LISTEN_PID=$$ LISTEN_FDS={fds}; exec '{DISTMSG}'"
+        );
+        let mut command = self.command("/bin/sh");
+        command.args(["-c", &script]).stdin(first).stdout(second.unwrap_or_else(Stdio::null));
+        self.spawn(command.stderr(self.append("log")));
+    }
+
+    /// Waits until it ended by itself.
+    pub(crate) fn ended(&mut self) -> ExitStatus {
+        let mut child = self.child.take().expect("it was started");
+        wait(&mut child, &format!("{} by itself", self.name), DAEMON_MAX)
     }
 
     /// The same with its output and its log elsewhere.
     pub(crate) fn launch_to(&mut self, args: &[&str], out: Stdio, log: Stdio) {
         let mut command = self.command(DISTMSG);
-        command.args(args).stdin(Stdio::null()).stdout(out).stderr(log);
+        self.spawn(command.args(args).stdin(Stdio::null()).stdout(out).stderr(log));
+    }
+
+    fn spawn(&mut self, command: &mut Command) {
+        assert!(self.child.is_none(), "{} runs already", self.name);
         self.child = Some(command.spawn().expect("distmsg starts"));
     }
 
@@ -224,6 +253,7 @@ impl Daemon {
             .env("XDG_CONFIG_HOME", self.path("c"))
             .env("XDG_STATE_HOME", self.path("s"))
             .env("DISTMSG_LOG", &self.log_filter)
+            .envs(self.vars.iter().map(|(name, value)| (name, value)))
             .current_dir(self.dir.path());
         command
     }

@@ -47,6 +47,8 @@ mod ring;
 mod running;
 #[cfg(test)]
 mod secrets;
+#[cfg(test)]
+mod service;
 mod shells;
 #[cfg(test)]
 mod siege;

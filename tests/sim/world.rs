@@ -803,6 +803,8 @@ fn hash_input(input: &Input, hasher: &mut impl Hasher) {
         Input::Store(Completion::Full { token }) => (3, token).hash(hasher),
         Input::Store(Completion::Failed { reason }) => (4, reason).hash(hasher),
         Input::Entropy(entropy) => entropy.hash(hasher),
+        Input::Changes(changes) => (&changes.name, changes.links_auto).hash(hasher),
+        Input::Warnings(warnings) => warnings.hash(hasher),
     }
 }
 

@@ -139,3 +139,32 @@ async fn a_socket_that_was_removed_is_made_again_and_one_of_another_is_left() {
     let _ = serving.await;
     assert!(!path.exists(), "the new file goes with its owner");
 }
+
+#[tokio::test]
+async fn a_socket_that_was_handed_over_stays_as_it_is() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("socket");
+    let made = std::os::unix::net::UnixListener::bind(&path).expect("bound");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).expect("set");
+    let kept = made.try_clone().expect("a second descriptor");
+    let socket = ControlSocket::adopt(made).expect("adopted");
+    assert_eq!(socket.path(), path);
+    drop(socket);
+    let found = fs::symlink_metadata(&path).expect("its file is still there");
+    assert_eq!(found.permissions().mode() & 0o7777, 0o640);
+    // Whoever handed it over still listens.
+    let _client = std::os::unix::net::UnixStream::connect(&path).expect("nobody is refused");
+    drop(kept);
+}
+
+#[tokio::test]
+async fn a_handed_over_socket_is_not_made_again_when_its_file_is_gone() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("socket");
+    let made = std::os::unix::net::UnixListener::bind(&path).expect("bound");
+    let mut socket = ControlSocket::adopt(made).expect("adopted");
+    fs::remove_file(&path).expect("removed");
+    let mut told = false;
+    socket.look_after(&mut told);
+    assert!(told && !path.exists(), "it is told, and left to whoever made it");
+}

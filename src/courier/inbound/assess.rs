@@ -85,7 +85,11 @@ impl Inbound {
                 }
                 Item::Chunk { sequence, expires, total, .. } => (*sequence, *expires, *total),
             };
-            if usize::try_from(total).unwrap_or(usize::MAX) > self.message_bytes_max {
+            let key = ReceivedKey { sender, incarnation, sequence };
+            // What was begun under another limit may be finished.
+            if usize::try_from(total).unwrap_or(usize::MAX) > self.message_bytes_max
+                && !self.is_begun(batch, &key)
+            {
                 return Err(Refusal::Notice(NoticeKind::TooLarge));
             }
             match window.map(|window| window.place(sequence)) {
@@ -102,7 +106,6 @@ impl Inbound {
             }
             needs.any = true;
             let is_chunk = matches!(item, Item::Chunk { .. });
-            let key = ReceivedKey { sender, incarnation, sequence };
             if !is_chunk {
                 needs.bytes = needs.bytes.saturating_add(stored_bytes(total));
             } else if begun != Some(sequence) && !self.is_begun(batch, &key) {

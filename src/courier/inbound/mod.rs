@@ -137,6 +137,18 @@ impl Inbound {
         }
     }
 
+    pub(super) fn adopt_limits(&mut self, limits: &Limits) {
+        self.message_bytes_max = limits.message_bytes_max;
+        self.inbox_bytes_max = limits.inbox_bytes_max;
+        self.strangers_bytes_max = limits.strangers_bytes_max();
+        self.sessions_max = limits.sessions_max;
+        while self.sessions.len() > self.sessions_max
+            && let Some(key) = self.most_dispensable_session()
+        {
+            self.remove_session(key);
+        }
+    }
+
     pub(super) const fn bytes(&self) -> u64 {
         self.inbox_bytes
     }

@@ -67,20 +67,29 @@ impl Inbound {
         let evicted = if self.sessions.range(own).count() >= SESSIONS_PER_SENDER_MAX {
             own_oldest.map(|(key, _)| *key)
         } else if self.sessions.len() >= self.sessions_max {
-            self.sessions.iter().min_by_key(|(_, s)| (s.vouched, s.created)).map(|(key, _)| *key)
+            self.most_dispensable_session()
         } else {
             None
         };
-        if let Some(key) = evicted
-            && let Some(old) = self.sessions.remove(&key)
-        {
-            // What was never written needs no removal. While there is no room on disk nothing is
-            // written, and whoever opens sessions all the same leaves nothing behind.
-            let is_being_written = |batch: &Batch| batch.sessions.contains(&key);
-            if old.stored || self.batch.as_deref().is_some_and(is_being_written) {
-                self.chores.sessions.insert(key);
-            }
+        if let Some(key) = evicted {
+            self.remove_session(key);
         }
         self.sessions.insert(key, session);
+    }
+
+    /// The oldest of those whose senders the operator does not know, if there are any.
+    pub(super) fn most_dispensable_session(&self) -> Option<(PeerId, SessionId)> {
+        let sessions = self.sessions.iter();
+        sessions.min_by_key(|(_, s)| (s.vouched, s.created)).map(|(key, _)| *key)
+    }
+
+    pub(super) fn remove_session(&mut self, key: (PeerId, SessionId)) {
+        let Some(old) = self.sessions.remove(&key) else { return };
+        // What was never written needs no removal. While there is no room on disk nothing is
+        // written, and whoever opens sessions all the same leaves nothing behind.
+        let is_being_written = |batch: &Batch| batch.sessions.contains(&key);
+        if old.stored || self.batch.as_deref().is_some_and(is_being_written) {
+            self.chores.sessions.insert(key);
+        }
     }
 }

@@ -446,3 +446,45 @@ fn a_start_does_not_load_all_that_waits() {
     let found = asked_for(day, true);
     assert!((most / 2..=most + (16 << 20)).contains(&found), "{} MiB", found >> 20);
 }
+
+#[test]
+fn limits_that_shrink_let_what_was_begun_be_finished_and_take_nothing_more() {
+    let (mut alice, mut bob) = (End::new(1), End::new(2));
+    alice.queue(bob.peer(), &vec![7; 4 * CHUNK_BYTES]);
+    alice.located(&bob.record());
+    let sent = alice.sent();
+    let (before, after) = sent.split_at(2);
+    before.iter().for_each(|envelope| receive(&mut bob, envelope));
+    let limits = Limits { message_bytes_max: 100, inbox_bytes_max: 1, ..Limits::default() };
+    bob.courier.adopt_limits(&limits);
+    after.iter().for_each(|envelope| receive(&mut bob, envelope));
+    assert!(bob.rows.iter().any(|change| matches!(change, Change::Assemble { .. })));
+    for envelope in &sent {
+        alice.handle(Input::Receipt { commitment: envelope.header.commitment });
+    }
+    assert_eq!(alice.delivered(), [Row(1)]);
+    let mut notices = |body: &[u8]| {
+        alice.queue(bob.peer(), body);
+        bob.out.clear();
+        alice.sent().iter().for_each(|envelope| receive(&mut bob, envelope));
+        let kinds = bob.out.iter().filter_map(|output| match output {
+            Output::Notify { kind, .. } => Some(*kind),
+            _ => None,
+        });
+        kinds.collect::<Vec<_>>()
+    };
+    assert_eq!(notices(b"small"), [NoticeKind::Full]);
+}
+
+#[test]
+fn a_message_larger_than_a_limit_that_shrank_is_refused_as_too_large() {
+    let (mut alice, mut bob) = (End::new(1), End::new(2));
+    let limits = Limits { message_bytes_max: 100, ..Limits::default() };
+    bob.courier.adopt_limits(&limits);
+    alice.queue(bob.peer(), &[0; 200]);
+    let talked = talk(&mut alice, &mut bob, 2);
+    assert_eq!(talked.given_up, [1]);
+    bob.courier.adopt_limits(&Limits::default());
+    alice.queue(bob.peer(), &[0; 200]);
+    assert_eq!(talk(&mut alice, &mut bob, 2).delivered, [2], "and taken when it has grown again");
+}

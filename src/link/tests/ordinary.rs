@@ -231,6 +231,82 @@ async fn an_address_in_use_is_named_with_the_remedy() {
     assert!(error.ends_with("; choose another port, or stop what listens there"), "{error}");
 }
 
+/// Waits for what became of listening elsewhere.
+async fn listening(node: &mut Node) -> Result<(), crate::link::ListenError> {
+    loop {
+        if let Event::Listening(outcome) = node.next("listening").await {
+            return outcome;
+        }
+    }
+}
+
+#[tokio::test]
+async fn listening_elsewhere_touches_neither_what_stays_nor_links_that_are_up() {
+    let (mut a, mut b) = (Node::start(1).await, Node::start(2).await);
+    let old = a.endpoint.listening()[0];
+    b.dial(1, &a);
+    let (at_b, _at_a) = (b.up().await, a.up().await);
+    // The port that the system chose counts as the one that is named now.
+    let two: [Address; 2] = [old.into(), "127.0.0.1:0".parse().expect("an address")];
+    a.endpoint.listen_at(two.to_vec());
+    listening(&mut a).await.expect("both");
+    let both = a.endpoint.listening();
+    assert!(both.len() == 2 && both.contains(&old), "{both:?}");
+    let new = *both.iter().find(|address| **address != old).expect("two");
+    a.endpoint.listen_at(vec![new.into()]);
+    listening(&mut a).await.expect("one of them");
+    assert_eq!(a.endpoint.listening(), [new]);
+    assert!(TcpStream::connect(old).await.is_err(), "nobody listens there any more");
+    let c = Node::start(3).await;
+    c.endpoint.dial(DialId(1), new.into(), Some(a.peer), Purpose::Link);
+    a.up().await;
+    at_b.handle.send(vec![envelope(b"still here")]);
+    assert_eq!(a.frames(1).await.len(), 1);
+    a.endpoint.listen_at(Vec::new());
+    listening(&mut a).await.expect("nowhere");
+    assert_eq!(a.endpoint.listening(), []);
+}
+
+#[tokio::test]
+async fn where_one_address_cannot_be_listened_on_all_is_as_before() {
+    let mut a = Node::start(1).await;
+    let old = a.endpoint.listening();
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let taken = taken.local_addr().expect("bound");
+    a.endpoint.listen_at(vec!["127.0.0.1:0".parse().expect("an address"), taken.into()]);
+    let error = listening(&mut a).await.expect_err("in use").to_string();
+    assert!(error.starts_with(&format!("cannot listen on {taken}")), "{error}");
+    assert_eq!(a.endpoint.listening(), old);
+    TcpStream::connect(old[0]).await.expect("it still listens");
+}
+
+#[tokio::test]
+async fn one_address_takes_the_place_of_all_at_the_same_port_and_the_other_way_round() {
+    let mut a = Node::start(1).await;
+    let one = a.endpoint.listening()[0];
+    let all: Address = Address::new("0.0.0.0", one.port()).expect("an address");
+    for wanted in [all, one.into()] {
+        a.endpoint.listen_at(vec![wanted.clone()]);
+        listening(&mut a).await.expect("free: we leave it ourselves");
+        assert_eq!(a.endpoint.listening().len(), 1);
+        assert_eq!(Address::from(a.endpoint.listening()[0]), wanted);
+        TcpStream::connect(one).await.expect("it listens");
+    }
+}
+
+#[tokio::test]
+async fn what_was_left_for_a_place_that_is_taken_is_taken_up_again() {
+    let mut a = Node::start(1).await;
+    let one = a.endpoint.listening()[0];
+    // Another address at the same port: all of them cannot be had.
+    let _taken = TcpListener::bind(("127.0.0.2", one.port())).expect("loopback has many");
+    let all: Address = Address::new("0.0.0.0", one.port()).expect("an address");
+    a.endpoint.listen_at(vec![all]);
+    listening(&mut a).await.expect_err("in use");
+    assert_eq!(a.endpoint.listening(), [one]);
+    TcpStream::connect(one).await.expect("it listens again");
+}
+
 #[tokio::test]
 async fn both_families_can_listen_on_one_port() {
     let Ok(probe) = TcpListener::bind("[::1]:0") else { return };

@@ -44,7 +44,7 @@ struct Pinging {
 /// What clients wait for.
 #[derive(Debug)]
 pub(super) struct Clients {
-    about: About,
+    pub(super) about: About,
     last_subscription: u64,
     subscriptions: BTreeMap<Listening, BTreeSet<Topic>>,
     last_ping: u64,

@@ -112,6 +112,12 @@ impl Desk {
         self.deadlines.first().map_or(Monotonic::NEVER, |(when, _)| *when)
     }
 
+    /// Keeps to these limits from now on; what is queued stays.
+    pub(super) const fn adopt_limits(&mut self, limits: &Limits) {
+        self.bytes_max = limits.outbox_bytes_max;
+        self.message_bytes_max = limits.message_bytes_max;
+    }
+
     pub(super) const fn messages(&self) -> u64 {
         self.messages
     }

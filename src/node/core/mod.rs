@@ -6,6 +6,7 @@
 //! has come. What must be durable before it is sent or told is kept back inside until the store
 //! said so: the order is persist, then send, then notify.
 
+mod changes;
 mod clients;
 mod desk;
 mod links;
@@ -84,6 +85,36 @@ pub struct About {
     /// Where state is kept.
     pub state_dir: String,
     /// Addresses it listens on.
+    pub listen: Vec<String>,
+    /// What the operator should know.
+    pub warnings: Vec<String>,
+}
+
+/// How a node does, as far as whoever looks after it cares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Vitals {
+    /// Links up.
+    pub links: usize,
+    /// Messages accepted and not delivered yet.
+    pub outbox_messages: u64,
+    /// Their bytes.
+    pub outbox_bytes: u64,
+    /// There is no room on the disk or in the quota.
+    pub is_full: bool,
+}
+
+/// Settings that a running node takes on.
+#[derive(Debug, Clone)]
+pub struct Changes {
+    /// Its own name.
+    pub name: Option<Name>,
+    /// Addresses to tell others.
+    pub advertise: Vec<Address>,
+    /// Links to peers that the operator did not connect. Those that are up stay.
+    pub links_auto: usize,
+    /// Its bounds. What was accepted under others stays, and nothing more is until there is room.
+    pub limits: Limits,
+    /// Addresses it listens on, as `status` tells them.
     pub listen: Vec<String>,
     /// What the operator should know.
     pub warnings: Vec<String>,
@@ -189,6 +220,10 @@ pub enum Input {
     Store(Completion),
     /// Fresh entropy from the operating system.
     Entropy([u8; 32]),
+    /// The configuration was changed.
+    Changes(Box<Changes>),
+    /// What the operator should know is something else now.
+    Warnings(Vec<String>),
 }
 
 /// What a node wants done, in order.
@@ -358,6 +393,8 @@ impl Core {
                 self.random.mix(&entropy);
                 self.courier.mix(&self.random.bytes());
             }
+            Input::Changes(changes) => self.on_changes(now, *changes),
+            Input::Warnings(warnings) => self.clients.about.warnings = warnings,
         }
     }
 

@@ -31,6 +31,14 @@ impl OwnRecord {
         Self { identity, network, name, advertise, sequence: 0 }
     }
 
+    /// What it says of us from now on; whether that is something else.
+    pub(super) fn describe(&mut self, name: Option<Name>, mut advertise: Vec<Address>) -> bool {
+        advertise.truncate(RECORD_ADDRESSES_MAX);
+        let is_new = self.name != name || self.advertise != advertise;
+        (self.name, self.advertise) = (name, advertise);
+        is_new
+    }
+
     pub(super) const fn name(&self) -> Option<&Name> {
         self.name.as_ref()
     }

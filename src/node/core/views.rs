@@ -3,9 +3,9 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use super::Core;
 use super::clients::{micros_as_ms, page_size};
 use super::storage::WhichPage;
+use super::{Core, Vitals};
 use crate::control::protocol::{
     ErrorCode, Failure, GivenUpMessage, GivenUpReason, InboxPage, Link, Message, NextHop,
     OutboxPage, Page, Peer, PeersPage, QueuedMessage, Reply, Route, RoutesPage, Status,
@@ -18,6 +18,16 @@ use crate::model::{
 use crate::store::op::{OutgoingHead, Stored};
 
 impl Core {
+    /// How it does, in short.
+    pub fn vitals(&self) -> Vitals {
+        Vitals {
+            links: self.links.len(),
+            outbox_messages: self.desk.messages(),
+            outbox_bytes: self.desk.bytes(),
+            is_full: self.storage.is_full(),
+        }
+    }
+
     pub(super) fn status(&self, now: Now) -> Reply {
         let about = self.clients.about();
         let mut warnings = about.warnings.clone();

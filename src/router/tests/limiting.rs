@@ -49,6 +49,45 @@ fn a_flood_of_envelopes_is_bounded_and_spares_what_others_have_under_way() {
 }
 
 #[test]
+fn limits_that_shrink_leave_what_others_count_on_and_forget_the_rest() {
+    let mut net = Net::ring(4);
+    let now = net.now;
+    for n in 100..200 {
+        let record = record_of(&identity(n), now.wall);
+        net.input(0, Input::StoredRecord(record));
+    }
+    let known = identity(100).peer();
+    net.input(0, Input::Standing { peer: known, known: true });
+    net.outputs[0].clear();
+    let limits = Limits {
+        records_max: 16,
+        seen_entries_max: 1,
+        relay_bytes_max: 0,
+        verifications_per_second: 1,
+        ..Limits::default()
+    };
+    net.input(0, Input::Limits(Box::new(limits.clone())));
+    let is_dropped = |output: &&Output| matches!(output, Output::Dropped { .. });
+    let dropped = net.outputs[0].iter().filter(is_dropped).count();
+    // Those of the three others and of who is known among them.
+    assert_eq!(net.routers[0].records_len(), 16);
+    assert_eq!(dropped, 103 - 16);
+    for kept in [known, net.ids[1], net.ids[3]] {
+        assert!(net.routers[0].record(&kept).is_some(), "{kept} was forgotten");
+    }
+    for table in net.routers[0].occupancy() {
+        assert!(table.is_within(), "{table:?}");
+    }
+    // Everything still works with them.
+    net.locate(1, 3, false);
+    net.run(Span::from_secs(5));
+    let envelope = net.envelope(1, 3, 1, 10);
+    net.send_envelope(1, &envelope);
+    net.run(Span::from_secs(5));
+    assert_eq!(net.delivered(3).len(), 1);
+}
+
+#[test]
 fn minted_origins_fill_no_table_beyond_its_bound() {
     let limits = Limits {
         seen_entries_max: 100,

@@ -125,6 +125,15 @@ impl Links {
         }
     }
 
+    /// Keeps to these numbers from now on; links that are up stay.
+    pub(in crate::node::core) fn adopt(&mut self, auto: usize, links_max: usize, now: Now) {
+        if auto > self.auto {
+            // There are too few now.
+            self.auto_next = now.mono;
+        }
+        (self.auto, self.links_max) = (auto, links_max);
+    }
+
     /// Who is at the other end, if this is the link that is used.
     pub(in crate::node::core) fn active_peer(&self, link: LinkId) -> Option<PeerId> {
         let peer = self.up.get(&link)?.peer;

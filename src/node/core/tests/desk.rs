@@ -4,7 +4,7 @@ use super::*;
 use crate::control::SendRequest;
 use crate::control::protocol::{ErrorCode, Wait};
 
-fn send(node: &mut Lone, to: u8) {
+pub(super) fn send(node: &mut Lone, to: u8) {
     let request = SendRequest {
         peer: PeerId::from_bytes([to; 32]).to_string(),
         body: Bytes::from_static(b"x"),
@@ -18,7 +18,7 @@ fn send(node: &mut Lone, to: u8) {
 }
 
 /// Those that were refused, by the kind of reason.
-fn refused(node: &mut Lone) -> Vec<ErrorCode> {
+pub(super) fn refused(node: &mut Lone) -> Vec<ErrorCode> {
     let told = node.told.drain(..);
     let failures = told.filter_map(|told| match told {
         ToClient::Reply { result, .. } => result.err(),

@@ -1,5 +1,6 @@
 //! One core without a network or a disk: what it wants done is looked at.
 
+mod changes;
 mod desk;
 mod links;
 mod record;
