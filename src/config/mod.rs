@@ -1,6 +1,8 @@
 //! The configuration file and the paths of daemon and client: what was written becomes typed values
-//! once, here, with every default applied.
+//! once, here, with every default applied. And what else both do alike: how a wrong command line is
+//! told, and how one is completed for a shell.
 
+mod completion;
 mod file;
 mod limits;
 mod paths;
@@ -18,6 +20,7 @@ use std::str::FromStr;
 
 use crate::model::{Address, Level, Limits, Name, WordError};
 
+pub use completion::{Shell, completion, each_argument};
 pub use paths::{ConfigPath, Environment, PathError, SocketFrom, SocketPath, history_file};
 pub use problem::{Problem, Problems};
 pub use read::{address_to_advertise, address_to_listen};

@@ -2,8 +2,9 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueHint};
 
+use super::exit::Exit;
 use super::verb;
 
 /// Everything a command line can say.
@@ -15,7 +16,7 @@ use super::verb;
     long_about = "Sends and receives messages through the distmsg daemon of this machine.\n\n\
         Without a command it opens a prompt on a terminal; from a pipe it runs the lines as a \
         script, stopping at the first that fails.",
-    after_help = NOTES,
+    after_help = notes(),
     disable_help_subcommand = false,
     max_term_width = 100
 )]
@@ -26,21 +27,23 @@ pub(crate) struct Cli {
     pub(crate) verb: Option<Verb>,
 }
 
-const NOTES: &str = "\
-In pipes:
-  A message is acknowledged once its line is written, and a pipe holds many lines that nobody may
-  ever read: write 'distmsgctl listen --count 1', not 'distmsgctl listen | head -1'.
-
-Exit codes:
-  0  done
-  1  failure
-  2  usage
-  3  daemon unreachable
-  4  not delivered in time, still queued; or not linked in time, still dialled
-  5  nothing came in time
-  6  identity mismatch
-  7  refused or too large
-  8  no such peer, message or listener";
+/// What stands below the options.
+fn notes() -> String {
+    let mut notes = String::from(
+        "In pipes:\n  \
+         A message is acknowledged once its line is written, and a pipe holds many lines that \
+         nobody may\n  \
+         ever read: write 'distmsgctl listen --count 1', not 'distmsgctl listen | head -1'.\n\n\
+         Exit codes:",
+    );
+    for exit in Exit::ALL {
+        notes.push_str(&format!("\n  {:<4} {}", exit as u8, exit.meaning()));
+    }
+    notes.push_str(
+        "\n\nThe manual is distmsgctl(1); each command has a page, such as distmsgctl-send(1).",
+    );
+    notes
+}
 
 /// Options of all commands.
 #[derive(Debug, Clone, Default, Args)]
@@ -49,10 +52,22 @@ pub(crate) struct Global {
     #[arg(long, global = true, help_heading = "Global options")]
     pub(crate) json: bool,
     /// The daemon's socket [env: DISTMSG_SOCKET]
-    #[arg(long, global = true, value_name = "PATH", help_heading = "Global options")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "PATH",
+        value_hint = ValueHint::AnyPath,
+        help_heading = "Global options"
+    )]
     pub(crate) socket: Option<PathBuf>,
     /// The configuration file that names the socket [env: DISTMSG_CONFIG]
-    #[arg(long, global = true, value_name = "FILE", help_heading = "Global options")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        value_hint = ValueHint::FilePath,
+        help_heading = "Global options"
+    )]
     pub(crate) config: Option<PathBuf>,
 }
 

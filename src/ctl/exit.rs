@@ -36,6 +36,40 @@ pub(crate) enum Exit {
 }
 
 impl Exit {
+    /// All of them, by number.
+    pub(crate) const ALL: [Self; 11] = [
+        Self::Done,
+        Self::Failure,
+        Self::Usage,
+        Self::Unreachable,
+        Self::StillQueued,
+        Self::NothingCame,
+        Self::Mismatch,
+        Self::Refused,
+        Self::NoSuch,
+        Self::Interrupted,
+        Self::Terminated,
+    ];
+
+    /// What it means, for help and manual.
+    pub(crate) const fn meaning(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Failure => "failure",
+            Self::Usage => "usage",
+            Self::Unreachable => "daemon unreachable",
+            Self::StillQueued => {
+                "not delivered in time, still queued; or not linked in time, still dialled"
+            }
+            Self::NothingCame => "nothing came in time",
+            Self::Mismatch => "identity mismatch: another key answered",
+            Self::Refused => "refused, or too large",
+            Self::NoSuch => "no such peer, message or listener",
+            Self::Interrupted => "interrupted by ctrl-C (SIGINT)",
+            Self::Terminated => "ended by SIGTERM",
+        }
+    }
+
     /// The one table from the daemon's error codes to exit codes.
     pub(crate) const fn of(code: ErrorCode) -> Self {
         match code {
@@ -223,6 +257,15 @@ mod tests {
     fn an_error_is_one_line_whatever_is_in_it() {
         let failed = Failed::local("a\nb\u{1b}[2J c\\d");
         assert_eq!(failed.line(false), "distmsgctl: a\\nb\\u{1b}[2J c\\d");
+    }
+
+    #[test]
+    fn every_code_is_listed_once_and_in_order() {
+        let codes = Exit::ALL.map(|exit| exit as u8);
+        assert!(codes.is_sorted_by(|a, b| a < b), "{codes:?}");
+        // As long as it is complete: each of these is a variant, and a new one is noticed by
+        // `meaning`, whose author comes by here.
+        assert_eq!(codes, [0, 1, 2, 3, 4, 5, 6, 7, 8, 130, 143]);
     }
 
     #[test]

@@ -12,6 +12,7 @@ use clap::{CommandFactory as _, Parser as _};
 
 mod args;
 mod body;
+mod completing;
 mod context;
 mod exit;
 mod input;
@@ -34,7 +35,10 @@ use exit::{Exit, Failed, Stop};
 use output::{Output, explain};
 use prompt::Shell;
 
-use crate::config::usage_line;
+use crate::config::{completion, usage_line};
+
+/// The program's name.
+const PROGRAM: &str = "distmsgctl";
 
 /// The whole grammar, for completions and manual pages.
 #[must_use]
@@ -45,6 +49,11 @@ pub fn command() -> clap::Command {
 /// Does what the arguments say; the first is the program's name.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let args: Vec<OsString> = args.into_iter().collect();
+    if let Some(answer) = completion(PROGRAM, &args, completing::grammar) {
+        let mut out = Output::new();
+        out.line(answer.trim_end());
+        return conclude(out.flush().map(|()| Exit::Done), false).into();
+    }
     // Where the arguments are wrong, they still say how they want to be told.
     let json = args.iter().any(|arg| arg == "--json");
     let cli = match Cli::try_parse_from(&args) {

@@ -1,13 +1,17 @@
 //! The daemon's command line.
 
 use std::ffi::OsString;
+use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{ArgAction, CommandFactory as _, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, CommandFactory as _, Parser, Subcommand, ValueEnum, ValueHint};
+use clap_complete::engine::{ArgValueCandidates, CompletionCandidate};
 
 use super::exit::{Stop, report};
-use crate::config::{LINKS_AUTO_MAX, Network, address_to_advertise, address_to_listen, usage_line};
+use crate::config::{
+    LINKS_AUTO_MAX, Network, address_to_advertise, address_to_listen, completion, usage_line,
+};
 use crate::model::{Address, Name, escaped};
 
 /// The most nodes that `lab` starts: each is a process of its own.
@@ -55,7 +59,9 @@ Exit codes:
   0   done
   1   failure
   2   usage
-  78  the configuration is wrong";
+  78  the configuration is wrong
+
+The manual is distmsg(8); what a configuration says is in distmsg.toml(5).";
 
 /// This process's command line. Help and version are shown here, and so is what is wrong, as the
 /// one line that distmsgctl would make of it.
@@ -64,6 +70,9 @@ Exit codes:
 /// With how the process is to end, when there is nothing to do any more.
 pub fn parse() -> Result<Args, ExitCode> {
     let words: Vec<OsString> = std::env::args_os().collect();
+    if let Some(answer) = completion("distmsg", &words, |_| Args::command()) {
+        return Err(report(io::stdout().write_all(answer.as_bytes()).map_err(Stop::from)));
+    }
     Args::try_parse_from(&words).map_err(|error| {
         if error.use_stderr() {
             return report(Err(wrong(&error, &words)));
@@ -86,6 +95,7 @@ fn wrong(error: &clap::Error, words: &[OsString]) -> Stop {
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct RunArgs {
     /// The configuration file [env: DISTMSG_CONFIG] [default: ~/.config/distmsg/config.toml]
+    #[arg(value_hint = ValueHint::FilePath)]
     pub config: Option<PathBuf>,
     /// Print messages that arrive, one a line, as listener 'print' [default: on a terminal]
     #[arg(long, action = ArgAction::SetTrue, overrides_with = "no_print")]
@@ -109,12 +119,24 @@ impl RunArgs {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Write a configuration, by questions or by flags, without starting
+    ///
+    /// Every key stands in it and is explained; what is left at its default is commented out. A
+    /// file that is there is never written over. Where there is no terminal to ask on, flags answer
+    /// the questions, and --yes what they leave open.
     Init(InitArgs),
     /// Say what is wrong with the configuration
+    ///
+    /// The file is read as the daemon would read it at its start, and the key file that it names.
+    /// If all is right, standard output tells what a node would do; else each problem is a line on
+    /// standard error, with file, line, key and remedy.
     Check(CheckArgs),
-    /// Turn a graph_message configuration into ours
+    /// Turn a graph_message configuration into one for distmsg
     Import(ImportArgs),
     /// Run a network of nodes on this machine, to try things out
+    ///
+    /// Each node is a daemon in a process of its own, and everything is in one temporary directory
+    /// of which nothing is left afterwards. A message is sent from the first node to the last, and
+    /// what every node saw of it is shown. On a terminal the prompt of the first node follows.
     Lab(LabArgs),
 }
 
@@ -124,11 +146,12 @@ pub enum Command {
 Examples:
   distmsg init
   distmsg init --yes
-  distmsg init --yes --name ship --listen 0.0.0.0 --listen '[::]' --network closed
-  distmsg init /etc/distmsg/config.toml --yes --listen 192.0.2.7 --network open")]
+  distmsg init --yes --listen 0.0.0.0 --listen '[::]' --network closed
+  distmsg init ./node.toml --yes --listen 192.0.2.7 --network open")]
 pub struct InitArgs {
     /// The file to write; never over one that is there [env: DISTMSG_CONFIG] [default:
     /// ~/.config/distmsg/config.toml]
+    #[arg(value_hint = ValueHint::FilePath)]
     pub config: Option<PathBuf>,
     /// Take the defaults for whatever no flag answers
     #[arg(long, short)]
@@ -145,10 +168,10 @@ pub struct InitArgs {
     pub advertise: Vec<Address>,
     /// Who may link: 'open' (anybody) or 'closed' (who has the key) [default: open where only this
     /// machine gets there, else closed]
-    #[arg(long, value_name = "open|closed")]
+    #[arg(long, value_name = "open|closed", add = ArgValueCandidates::new(networks))]
     pub network: Option<Network>,
     /// A closed network's key, if it is not to be in the state directory
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub network_key_file: Option<PathBuf>,
     /// How many links the node makes by itself [default: 8]
     #[arg(long, value_name = "N", value_parser = links_auto, allow_negative_numbers = true)]
@@ -159,6 +182,7 @@ pub struct InitArgs {
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct CheckArgs {
     /// The configuration file [env: DISTMSG_CONFIG] [default: ~/.config/distmsg/config.toml]
+    #[arg(value_hint = ValueHint::FilePath)]
     pub config: Option<PathBuf>,
 }
 
@@ -172,12 +196,14 @@ Example:
   distmsg import graph_message.conf --network closed > connect.sh")]
 pub struct ImportArgs {
     /// The graph_message configuration
+    #[arg(value_hint = ValueHint::FilePath)]
     pub file: PathBuf,
     /// The file to write; never over one that is there [env: DISTMSG_CONFIG] [default:
     /// ~/.config/distmsg/config.toml]
+    #[arg(value_hint = ValueHint::FilePath)]
     pub config: Option<PathBuf>,
     /// Who may link; needed when other machines can reach the address
-    #[arg(long, value_name = "open|closed")]
+    #[arg(long, value_name = "open|closed", add = ArgValueCandidates::new(networks))]
     pub network: Option<Network>,
 }
 
@@ -216,6 +242,10 @@ pub enum Topology {
     Star,
     /// Connected somehow
     Random,
+}
+
+fn networks() -> Vec<CompletionCandidate> {
+    [Network::Open, Network::Closed].map(|network| CompletionCandidate::new(network.word())).into()
 }
 
 fn links_auto(text: &str) -> Result<usize, String> {

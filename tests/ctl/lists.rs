@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::fake::{BOB, EVE, Event, Fake, failure, ran, reply};
 
-fn status() -> Value {
+pub(crate) fn status() -> Value {
     json!({
         "version": "0.1.0", "pid": 17, "peer": BOB, "name": "bob", "network": "closed",
         "uptime_s": 7_265, "state_dir": "/var/lib/distmsg", "listen": ["127.0.0.1:3000"],

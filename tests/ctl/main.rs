@@ -1,6 +1,10 @@
 //! distmsgctl as scripts and people see it: standard output, standard error and exit code of the
 //! real executable, against a daemon that answers as each test says.
 
+#![allow(clippy::print_stderr, reason = "a test that cannot run here says so")]
+
+#[cfg(test)]
+mod completions;
 #[cfg(test)]
 mod connect;
 #[cfg(test)]

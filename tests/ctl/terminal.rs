@@ -16,14 +16,14 @@ use serde_json::{Value, json};
 use crate::fake::{Answer, BOB, Close, Event, Fake, failure, reply, wait_until};
 
 /// distmsgctl on a terminal of its own.
-struct Terminal {
+pub(crate) struct Terminal {
     child: Child,
     keys: File,
     screen: Arc<Mutex<String>>,
 }
 
 impl Terminal {
-    fn run(mut command: Command) -> Self {
+    pub(crate) fn run(mut command: Command) -> Self {
         let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
         grantpt(&terminal).expect("granted");
         unlockpt(&terminal).expect("unlocked");
@@ -55,12 +55,12 @@ impl Terminal {
         self.screen.lock().expect("no panic").clone()
     }
 
-    fn type_keys(&mut self, keys: &str) {
+    pub(crate) fn type_keys(&mut self, keys: &str) {
         self.keys.write_all(keys.as_bytes()).expect("keys are taken");
     }
 
     /// Waits until so many of these are on the screen.
-    fn wait_for(&self, text: &str, times: usize) {
+    pub(crate) fn wait_for(&self, text: &str, times: usize) {
         let deadline = Instant::now() + Duration::from_secs(20);
         while self.screen().matches(text).count() < times {
             let screen = self.screen();
@@ -69,7 +69,7 @@ impl Terminal {
         }
     }
 
-    fn exit_code(&mut self) -> Option<i32> {
+    pub(crate) fn exit_code(&mut self) -> Option<i32> {
         let deadline = Instant::now() + Duration::from_secs(20);
         loop {
             if let Some(status) = self.child.try_wait().expect("it can be waited for") {
