@@ -1,9 +1,12 @@
 //! The service manager: what it is told of the node, by sd_notify(3).
 //!
-//! All of it comes from the node's own loop. So the sign of life that a watchdog waits for stops
-//! when the loop does, whatever else of the process still runs.
+//! What is told of the node comes from its own loop. So the sign of life that a watchdog waits for
+//! stops when the loop does, whatever else of the process still runs.
 
 use std::fmt::Write as _;
+use std::io;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use sd_notify::NotifyState;
@@ -16,66 +19,59 @@ use crate::node::{Caretaker, Stopped, Vitals};
 /// Between two texts for `systemctl status`.
 const STATUS_INTERVAL: Duration = Duration::from_secs(5);
 
+/// What waits to be told at most. A service manager that does not read for so long misses some.
+const WAITING_MAX: usize = 64;
+/// How long the last words may take at the end.
+const FAREWELL: Duration = Duration::from_millis(500);
+
 /// Tells the service manager how the node does; without one it does nothing.
 #[derive(Debug)]
 pub(super) struct Manager {
-    /// What is due, if there is anybody to tell.
-    notices: Option<Notices>,
-    /// That it could not be told was said.
-    has_failed: bool,
+    /// Where it is told, and what is due.
+    told: Option<(Line, Notices)>,
     /// What accepts control clients: none is to be taken in that nobody will answer.
     pub(super) accepting: Option<AbortHandle>,
 }
 
 impl Manager {
     /// The one that started this process.
-    pub(super) fn from(environment: &Environment) -> Self {
-        let is_there = environment.var("NOTIFY_SOCKET").is_some();
-        let notices = is_there.then(|| Notices::new(sd_notify::watchdog_enabled(), Instant::now()));
-        Self { notices, has_failed: false, accepting: None }
-    }
-
-    fn tell(&mut self, states: &[NotifyState<'_>]) {
-        if states.is_empty() {
-            return;
-        }
-        match sd_notify::notify(states) {
-            Ok(()) => self.has_failed = false,
-            Err(error) if !self.has_failed => {
-                self.has_failed = true;
-                warn!(%error, "cannot tell the service manager: NOTIFY_SOCKET leads to nobody");
+    ///
+    /// # Errors
+    /// When the system has no thread left.
+    pub(super) fn from(environment: &Environment) -> io::Result<Self> {
+        let told = match environment.var("NOTIFY_SOCKET") {
+            Some(_) => {
+                let notices = Notices::new(sd_notify::watchdog_enabled(), Instant::now());
+                Some((Line::start()?, notices))
             }
-            Err(_) => {}
+            None => None,
+        };
+        Ok(Self { told, accepting: None })
+    }
+
+    /// What tells it that the configuration is being read.
+    pub(super) fn line(&self) -> Option<Line> {
+        self.told.as_ref().map(|(line, _)| line.clone())
+    }
+
+    /// Waits until all is told, but not for long.
+    pub(super) fn finish(self) {
+        if let Some((line, _)) = self.told {
+            line.finish();
         }
     }
-}
-
-/// The configuration is being read again. Followed by [`tell_reloaded`], whatever came of it.
-pub(super) fn tell_reloading() {
-    // systemd tells by the time which start and end belong together: sd_notify(3).
-    if let Ok(time) = NotifyState::monotonic_usec_now() {
-        let _ = sd_notify::notify(&[NotifyState::Reloading, time]);
-    }
-}
-
-/// It was read again.
-pub(super) fn tell_reloaded() {
-    let _ = sd_notify::notify(&[NotifyState::Ready]);
 }
 
 impl Caretaker for Manager {
     fn on_round(&mut self, now: Instant, vitals: Vitals) -> Option<Instant> {
-        let notices = self.notices.as_mut()?;
-        let due = notices.on_round(now, vitals);
-        let next = notices.deadline(now);
-        let states: Vec<NotifyState<'_>> = due.iter().map(Notice::state).collect();
-        self.tell(&states);
-        next
+        let (line, notices) = self.told.as_mut()?;
+        line.tell(notices.on_round(now, vitals));
+        notices.deadline(now)
     }
 
-    fn on_remark(&mut self, remark: Option<&str>) {
-        if let Some(notices) = &mut self.notices {
-            notices.on_remark(remark.map(one_line));
+    fn on_reloaded(&mut self, refusal: Option<&str>) {
+        if let Some((line, notices)) = &mut self.told {
+            line.tell(notices.on_reloaded(Instant::now(), refusal.map(one_line)));
         }
     }
 
@@ -83,14 +79,78 @@ impl Caretaker for Manager {
         if let Some(accepting) = &self.accepting {
             accepting.abort();
         }
-        if self.notices.is_none() {
-            return;
+        if let Some((line, _)) = &self.told {
+            line.tell(match stopped {
+                Stopped::Asked => vec![Notice::Stopping],
+                Stopped::Failed(reason) => {
+                    vec![Notice::Stopping, Notice::Status(one_line(reason))]
+                }
+            });
         }
-        match stopped {
-            Stopped::Asked => self.tell(&[NotifyState::Stopping]),
-            Stopped::Failed(reason) => {
-                self.tell(&[NotifyState::Stopping, NotifyState::Status(&one_line(reason))]);
+    }
+}
+
+/// The way to the service manager. A thread is at its other end, so that one that does not read
+/// holds up nobody; what it passes on is only what it was given.
+#[derive(Debug, Clone)]
+pub(super) struct Line(SyncSender<Said>);
+
+#[derive(Debug)]
+enum Said {
+    /// All in one.
+    Notices(Vec<Notice>),
+    /// Everything before it was told: say so.
+    Mark(SyncSender<()>),
+}
+
+impl Line {
+    fn start() -> io::Result<Self> {
+        let (said, to_tell) = sync_channel(WAITING_MAX);
+        thread::Builder::new().name("notify".to_owned()).spawn(move || pass_on(&to_tell))?;
+        Ok(Self(said))
+    }
+
+    fn tell(&self, notices: Vec<Notice>) {
+        if !notices.is_empty() {
+            // Where nobody reads, nobody misses it.
+            let _ = self.0.try_send(Said::Notices(notices));
+        }
+    }
+
+    /// The configuration is being read again. [`Caretaker::on_reloaded`] is to follow.
+    pub(super) fn tell_reloading(&self) {
+        // systemd tells by the time which beginning and end belong together: sd_notify(3).
+        if let Ok(NotifyState::MonotonicUsec(time)) = NotifyState::monotonic_usec_now() {
+            self.tell(vec![Notice::Reloading(time)]);
+        }
+    }
+
+    fn finish(&self) {
+        let (done, is_done) = sync_channel(1);
+        if self.0.try_send(Said::Mark(done)).is_ok() {
+            let _ = is_done.recv_timeout(FAREWELL);
+        }
+    }
+}
+
+fn pass_on(to_tell: &Receiver<Said>) {
+    let mut has_failed = false;
+    for said in to_tell {
+        let notices = match said {
+            Said::Notices(notices) => notices,
+            Said::Mark(done) => {
+                let _ = done.send(());
+                continue;
             }
+        };
+        let states: Vec<NotifyState<'_>> = notices.iter().flat_map(Notice::states).collect();
+        match sd_notify::notify(&states) {
+            Ok(()) => has_failed = false,
+            Err(error) if !has_failed => {
+                has_failed = true;
+                warn!(%error, "cannot tell the service manager: NOTIFY_SOCKET leads to nobody");
+            }
+            Err(_) => {}
         }
     }
 }
@@ -104,14 +164,22 @@ enum Notice {
     Watchdog,
     /// For people.
     Status(String),
+    /// The configuration is being read, since this time.
+    Reloading(i128),
+    /// The end has begun.
+    Stopping,
 }
 
 impl Notice {
-    fn state(&self) -> NotifyState<'_> {
+    fn states(&self) -> Vec<NotifyState<'_>> {
         match self {
-            Self::Ready => NotifyState::Ready,
-            Self::Watchdog => NotifyState::Watchdog,
-            Self::Status(text) => NotifyState::Status(text),
+            Self::Ready => vec![NotifyState::Ready],
+            Self::Watchdog => vec![NotifyState::Watchdog],
+            Self::Status(text) => vec![NotifyState::Status(text)],
+            Self::Reloading(time) => {
+                vec![NotifyState::Reloading, NotifyState::MonotonicUsec(*time)]
+            }
+            Self::Stopping => vec![NotifyState::Stopping],
         }
     }
 }
@@ -124,8 +192,9 @@ struct Notices {
     beat: Option<Duration>,
     next_beat: Instant,
     is_ready: bool,
-    /// What comes before all else that is told for people.
-    remark: Option<String>,
+    /// Why the last configuration was refused. It comes before all else that is told for people.
+    refusal: Option<String>,
+    vitals: Vitals,
     /// The text to tell.
     status: String,
     /// The text told last, and when.
@@ -135,7 +204,15 @@ struct Notices {
 impl Notices {
     fn new(watchdog: Option<Duration>, now: Instant) -> Self {
         let beat = watchdog.map(|watchdog| watchdog / 2);
-        Self { beat, next_beat: now, is_ready: false, remark: None, status: String::new(), told: None }
+        Self {
+            beat,
+            next_beat: now,
+            is_ready: false,
+            refusal: None,
+            vitals: Vitals::default(),
+            status: String::new(),
+            told: None,
+        }
     }
 
     /// What is due now.
@@ -151,10 +228,8 @@ impl Notices {
             self.next_beat = now + beat;
             due.push(Notice::Watchdog);
         }
-        self.status = match &self.remark {
-            Some(remark) => format!("{remark}; {}", describe(vitals)),
-            None => describe(vitals),
-        };
+        self.vitals = vitals;
+        self.describe();
         if self.next_status(now).is_some_and(|next| next <= now) {
             self.told = Some((self.status.clone(), now));
             due.push(Notice::Status(self.status.clone()));
@@ -162,12 +237,20 @@ impl Notices {
         due
     }
 
-    /// It is told at once: whoever caused it looks for it now.
-    fn on_remark(&mut self, remark: Option<String>) {
-        if self.remark != remark {
-            self.remark = remark;
-            self.told = None;
-        }
+    /// What is due after the configuration was read. How that went is told at once: whoever caused
+    /// it looks for it now.
+    fn on_reloaded(&mut self, now: Instant, refusal: Option<String>) -> Vec<Notice> {
+        self.refusal = refusal;
+        self.describe();
+        self.told = Some((self.status.clone(), now));
+        vec![Notice::Status(self.status.clone()), Notice::Ready]
+    }
+
+    fn describe(&mut self) {
+        self.status = match &self.refusal {
+            Some(refusal) => format!("{refusal}; {}", describe(self.vitals)),
+            None => describe(self.vitals),
+        };
     }
 
     /// When something is due although nothing happens.
@@ -219,8 +302,7 @@ fn one_line(text: &str) -> String {
 mod tests {
     use super::*;
 
-    const QUIET: Vitals =
-        Vitals { links: 0, outbox_messages: 0, outbox_bytes: 0, is_full: false };
+    const QUIET: Vitals = Vitals { links: 0, outbox_messages: 0, outbox_bytes: 0, is_full: false };
     const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
@@ -256,6 +338,28 @@ mod tests {
         assert_eq!(notices.on_round(start + STATUS_INTERVAL + SECOND, QUIET), []);
         assert_eq!(notices.on_round(start + STATUS_INTERVAL + SECOND, busy), []);
         assert_eq!(notices.deadline(start + STATUS_INTERVAL + SECOND), None);
+    }
+
+    #[test]
+    fn how_a_reload_went_is_told_at_once_and_before_its_end() {
+        let start = Instant::now();
+        let mut notices = Notices::new(None, start);
+        notices.on_round(start, QUIET);
+        let refused = notices.on_reloaded(start, Some("refused".to_owned()));
+        let text = "refused; linked with 0 peers, outbox empty".to_owned();
+        assert_eq!(refused, [Notice::Status(text), Notice::Ready]);
+        assert_eq!(notices.on_round(start, QUIET), []);
+        let text = "linked with 0 peers, outbox empty".to_owned();
+        let mended = notices.on_reloaded(start, None);
+        assert_eq!(mended, [Notice::Status(text), Notice::Ready]);
+    }
+
+    #[test]
+    fn a_manager_that_does_not_read_holds_up_nobody() {
+        let (said, _nobody) = sync_channel(1);
+        let line = Line(said);
+        (0..3).for_each(|_| line.tell(vec![Notice::Watchdog]));
+        line.finish();
     }
 
     #[test]

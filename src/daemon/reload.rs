@@ -8,7 +8,7 @@ use tracing::{info, warn};
 
 use super::exit::Stop;
 use super::logging::Verbosity;
-use super::manager;
+use super::manager::Line;
 use super::run::adjustable;
 use super::secrets::{self, SecretError};
 use crate::config::{Config, ConfigPath, Environment, Network};
@@ -25,6 +25,8 @@ pub(super) struct Reload {
     /// What the daemon was started with, and still is.
     started: Started,
     verbosity: Verbosity,
+    /// To the service manager, if there is one.
+    line: Option<Line>,
     /// The configuration in use, for whoever lives by it beside the node.
     in_use: watch::Sender<Arc<Config>>,
 }
@@ -43,9 +45,10 @@ impl Reload {
         environment: Environment,
         started: Started,
         verbosity: Verbosity,
+        line: Option<Line>,
     ) -> Self {
         let (in_use, _) = watch::channel(Arc::new(started.config.clone()));
-        Self { file, environment, started, verbosity, in_use }
+        Self { file, environment, started, verbosity, line, in_use }
     }
 
     /// Follows the configuration in use: it is another one after each reload that was good.
@@ -57,8 +60,10 @@ impl Reload {
     /// Reads the file and has the node take it on. What comes of it is told to the log, to `status`
     /// and to the service manager.
     pub(super) async fn reload(&mut self, orders: &mpsc::Sender<Order>) {
-        manager::tell_reloading();
-        let remark = match self.read_and_apply(orders).await {
+        if let Some(line) = &self.line {
+            line.tell_reloading();
+        }
+        let refusal = match self.read_and_apply(orders).await {
             Ok(()) => {
                 info!(file = %self.file.path.display(), "the configuration was read again");
                 None
@@ -69,12 +74,13 @@ impl Reload {
                 }
                 let problems: Vec<&str> = stop.message.lines().collect();
                 let problems = problems.join("; ");
-                Some(format!("running on the old configuration, the new one is refused: {problems}"))
+                Some(format!(
+                    "running on the old configuration, the new one is refused: {problems}"
+                ))
             }
         };
         // A loop that has ended needs to know nothing.
-        let _ = orders.send(Order::Remark(remark)).await;
-        manager::tell_reloaded();
+        let _ = orders.send(Order::Reloaded(refusal)).await;
     }
 
     async fn read_and_apply(&mut self, orders: &mpsc::Sender<Order>) -> Result<(), Stop> {
@@ -114,13 +120,14 @@ fn read(
         // As at the start.
         false => Config::default(),
     };
-    let now = SecretsNow::read(&config, environment)
-        .map_err(|error| match (&config.network_key_file, &error) {
+    let now = SecretsNow::read(&config, environment).map_err(|error| {
+        match (&config.network_key_file, &error) {
             (Some(named), error) if named == error.path() => {
                 Stop::from(Config::problem_with(&file.path, "network_key_file", error))
             }
             _ => Stop::config(error),
-        })?;
+        }
+    })?;
     let mut waiting = Vec::new();
     let before = &started.config;
     let key_differs = match (&started.membership, &now.key) {

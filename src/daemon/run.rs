@@ -65,10 +65,11 @@ pub fn run(
         Some(listener) => Socket::HandedOver(listener),
         None => Socket::Ours(own_socket(&config, environment)?),
     };
-    let manager = Manager::from(environment);
+    let manager = Manager::from(environment).map_err(Stop::failure)?;
     let (peer, membership) = (node.identity.peer(), node.membership.clone());
     let started = Started { config, peer, membership };
-    let reload = Reload::new(file, environment.clone(), started, logging.verbosity.clone());
+    let reload =
+        Reload::new(file, environment.clone(), started, logging.verbosity.clone(), manager.line());
     // One thread for links, clients and the loop: handing over to another costs more than the work
     // that is handed over. The disk has a thread of its own.
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -146,6 +147,7 @@ async fn serve(
     clients.abort();
     // Its end removes the socket's file.
     let _ = clients.await;
+    manager.finish();
     Ok(stopped)
 }
 

@@ -1,5 +1,6 @@
 //! Where links are accepted, which may change while the node runs.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -50,7 +51,7 @@ fn remedy(error: &io::Error) -> &'static str {
 }
 
 /// One thing to listen on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Place {
     /// As it was asked for: the port may be left to the system.
     address: SocketAddr,
@@ -66,13 +67,6 @@ struct Open {
     local: SocketAddr,
     /// Accepts, until it is aborted. Links that came of it live on.
     task: JoinHandle<()>,
-}
-
-impl Open {
-    fn is_at(&self, place: &Place) -> bool {
-        let named = self.place.address == place.address || self.local == place.address;
-        named && self.place.ipv6_only == place.ipv6_only
-    }
 }
 
 /// All that listens for links of one node.
@@ -101,22 +95,24 @@ impl Listeners {
         for address in addresses {
             wanted.push((address, places(address, addresses).await?));
         }
-        let is_wanted =
-            |open: &Open| wanted.iter().flat_map(|(_, all)| all).any(|place| open.is_at(place));
+        let stays = self.staying(wanted.iter().flat_map(|(_, places)| places));
+        let is_gone = |open: &Open| !stays.values().any(|local| *local == open.local);
         let gone: Vec<SocketAddr> =
-            self.open().iter().filter(|open| !is_wanted(open)).map(|open| open.local).collect();
+            self.open().iter().filter(|open| is_gone(open)).map(|open| open.local).collect();
         let mut bound = Vec::new();
         let mut blocked = Vec::new();
         for (address, places) in &wanted {
-            let found = self.bind(address, places, &gone, &mut blocked)?;
-            bound.extend(found);
+            let (known, new) = places.iter().partition(|place| stays.contains_key(place));
+            let known: Vec<&Place> = known;
+            bound.extend(bind(address, new, !known.is_empty(), &gone, &mut blocked)?);
         }
         // What we leave ourselves may be in the way of what comes: all addresses at a port and one
         // of them, for instance.
         let mut left = Vec::new();
         if !blocked.is_empty() {
             let ports: Vec<u16> = blocked.iter().map(|(_, place)| place.address.port()).collect();
-            left = self.close(|open| gone.contains(&open.local) && ports.contains(&open.local.port())).await;
+            let is_in_the_way = |open: &Open| ports.contains(&open.local.port()) && is_gone(open);
+            left = self.close(is_in_the_way).await;
         }
         for (address, place) in blocked {
             match place.bind() {
@@ -128,46 +124,39 @@ impl Listeners {
                 }
             }
         }
-        self.close(|open| gone.contains(&open.local)).await;
+        self.close(is_gone).await;
         for (place, listener) in bound {
             self.start(context, place, listener);
         }
         Ok(())
     }
 
-    /// Binds what is not open yet of an address. Of a name's addresses some may not exist here, such
-    /// as `::1` without IPv6; one will do. What only waits for our own leaving is `blocked`.
-    fn bind(
+    /// Which places are served already, each by another listener, and where. A port that was left to
+    /// the system may be named now, or still be left to it.
+    fn staying<'a>(
         &self,
-        address: &Address,
-        places: &[Place],
-        gone: &[SocketAddr],
-        blocked: &mut Vec<(Address, Place)>,
-    ) -> Result<Vec<(Place, TcpListener)>, ListenError> {
-        let mut bound = Vec::new();
-        let mut is_served = false;
-        let mut problem = io::Error::from(io::ErrorKind::AddrNotAvailable);
-        for place in places {
-            if self.open().iter().any(|open| open.is_at(place)) {
-                is_served = true;
-                continue;
-            }
-            match place.bind() {
-                Ok(listener) => bound.push((*place, listener)),
-                Err(error)
-                    if error.kind() == io::ErrorKind::AddrInUse
-                        && gone.iter().any(|gone| gone.port() == place.address.port()) =>
+        wanted: impl Iterator<Item = &'a Place> + Clone,
+    ) -> BTreeMap<Place, SocketAddr> {
+        let open = self.open();
+        let mut stays = BTreeMap::new();
+        for is_at in [
+            |open: &Open, place: &Place| open.local == place.address,
+            |open: &Open, place: &Place| open.place.address == place.address,
+        ] {
+            for place in wanted.clone() {
+                let found = open.iter().find(|open| {
+                    is_at(open, place)
+                        && open.place.ipv6_only == place.ipv6_only
+                        && !stays.values().any(|local| *local == open.local)
+                });
+                if let Some(found) = found
+                    && !stays.contains_key(place)
                 {
-                    is_served = true;
-                    blocked.push((address.clone(), *place));
+                    stays.insert(*place, found.local);
                 }
-                Err(error) => problem = error,
             }
         }
-        if bound.is_empty() && !is_served {
-            return Err(ListenError::Bind { address: address.clone(), error: problem });
-        }
-        Ok(bound)
+        stays
     }
 
     /// Stops listening there; when it returns, the system knows it too.
@@ -222,6 +211,34 @@ impl Place {
         socket.bind(address)?;
         socket.listen(BACKLOG)
     }
+}
+
+/// Binds what is new of an address. Of a name's addresses some may not exist here, such as `::1`
+/// without IPv6; one will do. What only waits for our own leaving is `blocked`.
+fn bind(
+    address: &Address,
+    new: Vec<&Place>,
+    mut is_served: bool,
+    gone: &[SocketAddr],
+    blocked: &mut Vec<(Address, Place)>,
+) -> Result<Vec<(Place, TcpListener)>, ListenError> {
+    let mut bound = Vec::new();
+    let mut problem = io::Error::from(io::ErrorKind::AddrNotAvailable);
+    for place in new {
+        let is_ours = || gone.iter().any(|gone| gone.port() == place.address.port());
+        match place.bind() {
+            Ok(listener) => bound.push((*place, listener)),
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_ours() => {
+                is_served = true;
+                blocked.push((address.clone(), *place));
+            }
+            Err(error) => problem = error,
+        }
+    }
+    if bound.is_empty() && !is_served {
+        return Err(ListenError::Bind { address: address.clone(), error: problem });
+    }
+    Ok(bound)
 }
 
 /// All that an address stands for.

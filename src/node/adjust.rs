@@ -21,8 +21,8 @@ pub(super) struct InUse {
     file: PathBuf,
     /// What the operator should know of them.
     warnings: Vec<String>,
-    /// What the operator should know besides.
-    remark: Option<String>,
+    /// Why the newest ones were refused.
+    refusal: Option<String>,
     /// Those that wait until it is clear where the node listens.
     coming: Option<(Adjustable, Done)>,
     /// Those after them: only the newest.
@@ -31,7 +31,7 @@ pub(super) struct InUse {
 
 impl InUse {
     pub(super) const fn new(file: PathBuf) -> Self {
-        Self { file, warnings: Vec::new(), remark: None, coming: None, next: None }
+        Self { file, warnings: Vec::new(), refusal: None, coming: None, next: None }
     }
 
     /// Settings as the core takes them, for a node that listens there. What is new about them that
@@ -49,7 +49,7 @@ impl InUse {
 
     /// All that the operator should know.
     fn all(&self) -> Vec<String> {
-        self.remark.iter().chain(&self.warnings).cloned().collect()
+        self.refusal.iter().chain(&self.warnings).cloned().collect()
     }
 }
 
@@ -80,9 +80,9 @@ impl Node {
         }
     }
 
-    /// Has something among what the operator should know, or no longer.
-    pub(super) fn remark(&mut self, remark: Option<String>) {
-        self.settings.remark = remark;
+    /// Has a refusal among what the operator should know, or no longer.
+    pub(super) fn on_reloaded(&mut self, refusal: Option<String>) {
+        self.settings.refusal = refusal;
         self.input(Input::Warnings(self.settings.all()));
     }
 }

@@ -15,8 +15,8 @@ pub enum Order {
     Stop,
     /// Take on other settings. It is told whether they are in use, or why all is as before.
     Adjust(Box<Adjustable>, oneshot::Sender<Result<(), ListenError>>),
-    /// Have this among what the operator should know, in place of what was there of this kind.
-    Remark(Option<String>),
+    /// The configuration was read again; the reason, if it was refused and all is as before.
+    Reloaded(Option<String>),
 }
 
 /// Looks after the process that a node runs in. All of it is called by the node's own loop, between
@@ -26,8 +26,8 @@ pub trait Caretaker {
     /// it is to go round again at the latest, if at any time.
     fn on_round(&mut self, now: Instant, vitals: Vitals) -> Option<Instant>;
 
-    /// There is something that the operator should know, or no longer.
-    fn on_remark(&mut self, remark: Option<&str>);
+    /// The configuration was read again; the reason, if it was refused and all is as before.
+    fn on_reloaded(&mut self, refusal: Option<&str>);
 
     /// The loop has ended; neighbours are told now, and the database is closed.
     fn on_stopping(&mut self, stopped: &Stopped);
@@ -42,7 +42,7 @@ impl Caretaker for Unattended {
         None
     }
 
-    fn on_remark(&mut self, _: Option<&str>) {}
+    fn on_reloaded(&mut self, _: Option<&str>) {}
 
     fn on_stopping(&mut self, _: &Stopped) {}
 }

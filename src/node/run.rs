@@ -209,9 +209,9 @@ impl Node {
                         break self.execute().map_or(Stopped::Asked, Stopped::Failed);
                     }
                     Some(Order::Adjust(to, done)) => self.begin_to_adjust(*to, done),
-                    Some(Order::Remark(remark)) => {
-                        caretaker.on_remark(remark.as_deref());
-                        self.remark(remark);
+                    Some(Order::Reloaded(refusal)) => {
+                        caretaker.on_reloaded(refusal.as_deref());
+                        self.on_reloaded(refusal);
                     }
                 },
                 Some(completions) = self.completions.recv() => self.on_completions(completions),

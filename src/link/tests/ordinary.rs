@@ -259,7 +259,7 @@ async fn listening_elsewhere_touches_neither_what_stays_nor_links_that_are_up() 
     assert!(TcpStream::connect(old).await.is_err(), "nobody listens there any more");
     let c = Node::start(3).await;
     c.endpoint.dial(DialId(1), new.into(), Some(a.peer), Purpose::Link);
-    a.up().await;
+    let _third = a.up().await;
     at_b.handle.send(vec![envelope(b"still here")]);
     assert_eq!(a.frames(1).await.len(), 1);
     a.endpoint.listen_at(Vec::new());
