@@ -45,6 +45,7 @@ fn node(number: u8, runtime: &tokio::runtime::Runtime) -> Running {
             name: None,
             listen: vec!["127.0.0.1:0".parse().expect("an address")],
             advertise: Vec::new(),
+            interface: Vec::new(),
             links_auto: 0,
             limits: Limits::default(),
             warnings: Vec::new(),

@@ -260,10 +260,12 @@ fn each_mistake_is_a_line_with_file_line_key_and_remedy_and_exit_78() {
             assert!(line.starts_with(&begins) && line.contains(has), "{line}");
         }
     }
-    let file = place.file("i.toml", "interface_port = 4000\n");
+    let both = "interface_port = 4000\n[interface]\naddress = \"[::1]:4000\"\n";
+    let file = place.file("i.toml", both);
     let ran = place.run(&["check", &file]);
     assert_eq!(ran.code, Some(78));
     assert!(ran.err.starts_with(&format!("{file}:1: interface_port: ")), "{}", ran.err);
+    assert!(ran.err.contains("take one of them out"), "{}", ran.err);
 }
 
 #[test]
@@ -303,13 +305,16 @@ fn a_graph_message_file_becomes_ours() {
          distmsgctl connect 127.0.0.1:4002 --alias 9A8B7C6D\n\
          distmsgctl connect 192.0.2.7:4001 --alias E5F60718\n"
     );
-    for said in ["locale=de has no counterpart", "interface_port=4101 has no counterpart"] {
+    for said in ["locale=de has no counterpart", "interface_port=4101 is now on 127.0.0.1"] {
         assert!(ran.err.contains(said), "{said}: {}", ran.err);
     }
     let text = fs::read_to_string(place.default_config()).expect("written");
     assert!(text.contains("\nname = \"A1B2C3D4\"\n"), "{text}");
     assert!(text.contains("\nlisten = [\"127.0.0.1:4001\"]\n"), "{text}");
-    assert_eq!(place.run(&["check"]).code, Some(0));
+    assert!(text.contains("\naddress = \"127.0.0.1:4101\"\n"), "{text}");
+    let checked = place.run(&["check"]);
+    assert_eq!(checked.code, Some(0));
+    assert!(checked.out.contains("  interface   127.0.0.1:4101, clear text or TLS\n"));
 
     let again = place.run(&["import", old]);
     assert_eq!((again.code, &*again.out), (Some(1), ""), "{}", again.err);
@@ -456,7 +461,7 @@ fn init_on_a_terminal(place: &Place, answers: &str) -> Ran {
 #[test]
 fn on_a_terminal_the_questions_show_defaults_and_wrong_answers_are_asked_again() {
     let place = Place::new();
-    let ran = init_on_a_terminal(&place, "a b\nalice\n\nperhaps\nclosed\nnone\n\n");
+    let ran = init_on_a_terminal(&place, "a b\nalice\n\nperhaps\nclosed\nnone\n\n\n");
     assert_eq!(ran.code, Some(0), "{}{}", ran.out, ran.err);
     for shown in
         ["a name has only letters", "[127.0.0.1:3000]: ", "[open]: ", "write \"open\"", "[new]: "]

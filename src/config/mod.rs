@@ -3,6 +3,7 @@
 //! told, and how one is completed for a shell.
 
 mod completion;
+mod endpoint;
 mod file;
 mod limits;
 mod paths;
@@ -21,6 +22,9 @@ use std::str::FromStr;
 use crate::model::{Address, Level, Limits, Name, WordError};
 
 pub use completion::{Shell, completion, each_argument};
+pub use endpoint::{
+    Endpoint, EndpointError, EndpointFlags, InterfaceEndpoint, TOKEN_FILE, TokenFile,
+};
 pub use paths::{ConfigPath, Environment, PathError, SocketFrom, SocketPath, history_file};
 pub use problem::{Problem, Problems};
 pub use read::{address_to_advertise, address_to_listen};
@@ -53,6 +57,8 @@ pub struct Config {
     pub socket: Option<PathBuf>,
     /// The state directory, if not at the usual place.
     pub state_dir: Option<PathBuf>,
+    /// Where control clients are served over TCP; none unless somebody wants it.
+    pub interface: Option<Address>,
     /// How many links it makes by itself.
     pub links_auto: usize,
     /// Its own bounds.
@@ -70,6 +76,7 @@ impl Default for Config {
             log: Level::Info,
             socket: None,
             state_dir: None,
+            interface: None,
             links_auto: LINKS_AUTO_DEFAULT,
             limits: Limits::default(),
         }
@@ -118,6 +125,14 @@ impl Config {
             None => Ok(config.socket),
         }
     }
+}
+
+/// The interface port that is suggested to whoever wants one.
+pub const INTERFACE_PORT_SUGGESTED: u16 = 8080;
+
+/// The interface address that a mere port stands for: nobody but this machine gets there.
+pub fn interface_on_loopback(port: u16) -> Address {
+    std::net::SocketAddr::from(([127, 0, 0, 1], port)).into()
 }
 
 /// Who may be a node's neighbour.

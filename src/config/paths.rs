@@ -244,7 +244,7 @@ impl Environment {
         Ok(self.user_state_dir()?.join(HISTORY_FILE))
     }
 
-    fn user_state_dir(&self) -> Result<PathBuf, PathError> {
+    pub(super) fn user_state_dir(&self) -> Result<PathBuf, PathError> {
         self.user_dir("XDG_STATE_HOME", ".local/state")
     }
 

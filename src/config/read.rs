@@ -10,7 +10,9 @@ use toml::de::{DeString, DeTable, DeValue};
 
 use super::limits::KEYS as LIMIT_KEYS;
 use super::suggest::nearest;
-use super::{ADDRESSES_MAX, Config, LINKS_AUTO_MAX, Network, Problem, Problems};
+use super::{
+    ADDRESSES_MAX, Config, LINKS_AUTO_MAX, Network, Problem, Problems, interface_on_loopback,
+};
 use crate::model::limits::{SOCKET_PATH_BYTES_MAX, stored_bytes};
 use crate::model::{Address, Level, Name, escaped};
 
@@ -27,15 +29,15 @@ const ROOT_KEYS: &[&str] = &[
     "log",
     SOCKET,
     "state_dir",
+    INTERFACE_PORT,
+    "interface",
     "links",
     "limits",
 ];
 const LINKS_KEYS: &[&str] = &["auto"];
-/// Keys of a later version, so that whoever writes them learns why nothing listens there.
-const INTERFACE_KEYS: &[&str] = &["interface", "interface_port", "interface_addr"];
-
-const NO_INTERFACE: &str = "this version has no TCP interface; take this out and use the Unix \
-                            socket (distmsgctl does), for example through 'ssh -L'";
+const INTERFACE_KEYS: &[&str] = &["address"];
+/// The short form of `address` under `[interface]`.
+const INTERFACE_PORT: &str = "interface_port";
 
 /// What a configuration says, as far as it could be understood, and what is wrong with it.
 pub(super) fn read(text: &str, file: &Path) -> (Config, Option<Problems>) {
@@ -71,6 +73,8 @@ struct Said {
     /// What it says is neither open nor closed: what depends on it cannot be judged.
     network_wrong: bool,
     network_key_file: Option<Range<usize>>,
+    interface_port: Option<Range<usize>>,
+    interface_address: Option<Range<usize>>,
     links_auto: Option<Range<usize>>,
     /// Each key under `[limits]`.
     limits: BTreeMap<&'static str, Range<usize>>,
@@ -116,9 +120,14 @@ impl Reader<'_> {
                 "state_dir" => self.path("state_dir", value, &mut config.state_dir),
                 "links" => self.links(config, value, &mut said),
                 "limits" => self.limits(config, value, &mut said),
-                interface if INTERFACE_KEYS.contains(&interface) => {
-                    self.problem(&key.span(), interface, NO_INTERFACE);
+                INTERFACE_PORT => {
+                    said.interface_port = span;
+                    if let Some(port) = self.number(INTERFACE_PORT, value, &(1..=65_535)) {
+                        let port = u16::try_from(port).unwrap_or(u16::MAX);
+                        config.interface = Some(interface_on_loopback(port));
+                    }
                 }
+                "interface" => self.interface(config, value, &mut said),
                 _ => self.unknown(key, "", ROOT_KEYS),
             }
         }
@@ -136,6 +145,23 @@ impl Reader<'_> {
             let range = 0..=u64::try_from(LINKS_AUTO_MAX).unwrap_or(u64::MAX);
             if let Some(auto) = self.number("links.auto", value, &range) {
                 config.links_auto = usize::try_from(auto).unwrap_or(LINKS_AUTO_MAX);
+            }
+        }
+    }
+
+    fn interface(&mut self, config: &mut Config, value: Value<'_, '_>, said: &mut Said) {
+        let Some(table) = self.table("interface", value) else { return };
+        for (key, value) in table {
+            if key.get_ref() != "address" {
+                self.unknown(key, "interface", INTERFACE_KEYS);
+                continue;
+            }
+            said.interface_address = Some(value.span());
+            let name = "interface.address";
+            let Some(text) = self.text(name, value) else { continue };
+            match address_of_interface(text) {
+                Ok(address) => config.interface = Some(address),
+                Err(message) => self.problem(&value.span(), name, &message),
             }
         }
     }
@@ -174,6 +200,18 @@ impl Reader<'_> {
             let message =
                 "an open network has no key; write network = \"closed\", or take this out";
             self.problem(span, "network_key_file", message);
+        }
+        if let (Some(span), Some(_)) = (&said.interface_port, &said.interface_address) {
+            let message = "address under [interface] says the same; take one of them out";
+            self.problem(span, INTERFACE_PORT, message);
+        } else if let Some(address) = &config.interface
+            && address.port() != 0
+            && config.listen.contains(address)
+            && let Some(span) = said.interface_port.as_ref().or(said.interface_address.as_ref())
+        {
+            let key = said.interface_port.as_ref().map_or("interface.address", |_| INTERFACE_PORT);
+            let message = format!("{address} stands under listen, too; choose another port");
+            self.problem(span, key, &message);
         }
         self.sizes(config, said);
     }
@@ -382,6 +420,15 @@ pub fn address_to_advertise(text: &str) -> Result<Address, String> {
     address(text, true)
 }
 
+/// `HOST:PORT` where control clients are served. A port of its own: none is everybody's.
+fn address_of_interface(text: &str) -> Result<Address, String> {
+    let address: Address = text.parse().map_err(|error| format!("{error}"))?;
+    match address.ip().is_some_and(|ip| ip.is_multicast()) {
+        true => Err(format!("nobody can listen on {address}; write an address of this machine")),
+        false => Ok(address),
+    }
+}
+
 fn address(text: &str, dialled: bool) -> Result<Address, String> {
     let address = Address::parse_with_default_port(text).map_err(|error| error.to_string())?;
     if dialled && address.port() == 0 {
@@ -402,6 +449,7 @@ fn home_of(name: &str, table: &str) -> Option<&'static str> {
     match table {
         _ if limits && table != "limits" => Some("under [limits]"),
         _ if LINKS_KEYS.contains(&name) && table != "links" => Some("under [links]"),
+        _ if INTERFACE_KEYS.contains(&name) && table != "interface" => Some("under [interface]"),
         _ if ROOT_KEYS.contains(&name) && !table.is_empty() => {
             Some("at the beginning of the file, before any [table]")
         }

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use super::limits::KEYS as LIMIT_KEYS;
-use super::{Config, LINKS_AUTO_DEFAULT, Network};
+use super::{Config, INTERFACE_PORT_SUGGESTED, LINKS_AUTO_DEFAULT, Network, interface_on_loopback};
 use crate::model::{Address, Limits, Name};
 
 /// What a new configuration says: the answers to the setup questions.
@@ -20,6 +20,8 @@ pub struct Setup {
     pub network: Network,
     /// A closed network's key, if it is not in the state directory. Absolute.
     pub network_key_file: Option<PathBuf>,
+    /// Where control clients are served over TCP on this machine, if they are.
+    pub interface_port: Option<u16>,
     /// Links it makes by itself.
     pub links_auto: usize,
 }
@@ -32,6 +34,7 @@ impl Default for Setup {
             advertise: Vec::new(),
             network: Network::Open,
             network_key_file: None,
+            interface_port: None,
             links_auto: LINKS_AUTO_DEFAULT,
         }
     }
@@ -51,6 +54,11 @@ impl Setup {
         let file = self.network_key_file.as_ref().map(|file| quoted(&file.to_string_lossy()));
         section(&mut out, KEY_FILE, "network_key_file", file, "\"/etc/distmsg/network.key\"");
         section(&mut out, LOG, "log", None, "\"info\"");
+        out.push_str(INTERFACE);
+        let quoted_address = |port| quoted(&interface_on_loopback(port).to_string());
+        let address = self.interface_port.map(quoted_address);
+        let example = quoted_address(INTERFACE_PORT_SUGGESTED);
+        section(&mut out, INTERFACE_ADDRESS, "address", address, &example);
         out.push_str(LINKS);
         section(&mut out, AUTO, "auto", Some(self.links_auto.to_string()), "");
         out.push_str(LIMITS);
@@ -74,6 +82,10 @@ const NETWORK: &str = "Who may link: \"open\" (anybody) or \"closed\" (only who 
 const KEY_FILE: &str = "The key of a closed network, mode 0600; by default network.key in the\n\
                         # state directory, made at the first start. It never stands here itself.";
 const LOG: &str = "How much is logged: error, warn, info, debug or trace.";
+const INTERFACE: &str = "\n[interface]\n";
+const INTERFACE_ADDRESS: &str = "Where programs may use this node over TCP, with the token that is in the state\n\
+     # directory. On 127.0.0.1, [::1] or localhost in clear text or over TLS, anywhere else\n\
+     # over TLS only. Without an address there is the Unix socket alone.";
 const LINKS: &str = "\n[links]\n";
 const AUTO: &str =
     "How many links this node makes by itself, to peers that nobody connected (0 to 64).";
@@ -82,7 +94,7 @@ const LIMITS: &str = "\n# What this node takes and keeps at most: bytes, numbers
 
 /// A key with its explanation, commented out when there is no value.
 fn section(out: &mut String, about: &str, key: &str, value: Option<String>, example: &str) {
-    let gap = if out.ends_with(LINKS) { "" } else { "\n" };
+    let gap = if out.ends_with("]\n") { "" } else { "\n" };
     // Writing to a string cannot fail.
     let _ = match value {
         Some(value) => writeln!(out, "{gap}# {about}\n{key} = {value}"),
@@ -132,6 +144,7 @@ mod tests {
             advertise in addresses(0),
             closed: bool,
             file in proptest::option::of("/[ -~\\t\n\u{1}é'\"\\\\]{0,40}"),
+            interface_port in proptest::option::of(1..=u16::MAX),
             links_auto in 0..=64_usize,
         ) -> Setup {
             Setup {
@@ -140,6 +153,7 @@ mod tests {
                 advertise,
                 network: if closed { Network::Closed } else { Network::Open },
                 network_key_file: file.filter(|_| closed).map(PathBuf::from),
+                interface_port,
                 links_auto,
             }
         }
@@ -153,9 +167,12 @@ mod tests {
                 Ok(config) => config,
                 Err(problems) => panic!("{problems}\n{text}"),
             };
-            let Setup { name, listen, advertise, network, network_key_file, links_auto } = setup;
+            let Setup {
+                name, listen, advertise, network, network_key_file, interface_port, links_auto,
+            } = setup;
+            let interface = interface_port.map(interface_on_loopback);
             let expected = Config {
-                name, listen, advertise, network, network_key_file, links_auto,
+                name, listen, advertise, network, network_key_file, interface, links_auto,
                 ..Config::default()
             };
             prop_assert_eq!(config, expected);
@@ -175,6 +192,7 @@ mod tests {
         let config = Config::parse(&shown, Path::new("config.toml"));
         let config = config.unwrap_or_else(|problems| panic!("{problems}\n{shown}"));
         assert_eq!(config.limits, Limits::default());
+        assert_eq!(config.interface, Some(interface_on_loopback(8080)));
         assert_eq!(config.name.map(|name| name.to_string()).as_deref(), Some("my-machine"));
         assert!(text.lines().all(|line| line.len() <= 100), "{text}");
     }

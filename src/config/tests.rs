@@ -32,6 +32,8 @@ fn every_key_is_read() {
         log = "debug"
         socket = "/s"
         state_dir = "/d"
+        [interface]
+        address = "[::1]:8080"
         [links]
         auto = 0
         [limits]
@@ -48,6 +50,7 @@ fn every_key_is_read() {
     assert_eq!(config.log, Level::Debug);
     assert_eq!(config.socket.as_deref(), Some(Path::new("/s")));
     assert_eq!(config.state_dir.as_deref(), Some(Path::new("/d")));
+    assert_eq!(config.interface.map(|address| address.to_string()), Some("[::1]:8080".into()));
     assert_eq!(config.links_auto, 0);
     assert_eq!(config.limits.message_bytes_max, 1024 * 1024);
     assert_eq!(config.limits.seen_lifetime, crate::model::Span::from_secs(601));
@@ -107,8 +110,32 @@ fn each_mistake_is_named_with_its_line_its_key_and_its_remedy() {
             "[limits]\nmessage_bytes_max = 2000000\ninbox_bytes_max = 1500000",
             "c.toml:3: limits.inbox_bytes_max: one message of message_bytes_max = 2000000, which",
         ),
-        ("interface_port = 1", "c.toml:1: interface_port: this version has no TCP interface"),
-        ("\n[interface]\nport=1", "c.toml:2: interface: this version has no TCP interface"),
+        ("interface_port = 0", "c.toml:1: interface_port: 0 is not possible; write a whole number"),
+        ("interface_port = \"8080\"", "c.toml:1: interface_port: expected a whole number from 1"),
+        ("interface = \"x:1\"", "c.toml:1: interface: expected a table, found text; write [int"),
+        ("\n[interface]\nport=1", "c.toml:3: interface.port: unknown key; take it out (possible"),
+        ("[interface]\naddress=1", "c.toml:2: interface.address: expected text in quotes"),
+        (
+            "[interface]\naddress=\"127.0.0.1\"",
+            "c.toml:2: interface.address: the port is missing; write HOST:PORT",
+        ),
+        (
+            "[interface]\naddress=\"::1:8080\"",
+            "c.toml:2: interface.address: an IPv6 address stands in brackets; write [::1]:8080",
+        ),
+        (
+            "[interface]\naddress=\"224.0.0.1:8080\"",
+            "c.toml:2: interface.address: nobody can listen on 224.0.0.1:8080",
+        ),
+        (
+            "interface_port = 1\n[interface]\naddress=\"127.0.0.1:1\"",
+            "c.toml:1: interface_port: address under [interface] says the same; take one",
+        ),
+        (
+            "interface_port = 3000",
+            "c.toml:1: interface_port: 127.0.0.1:3000 stands under listen, too; choose another",
+        ),
+        ("address = \"127.0.0.1:1\"", "c.toml:1: address: this key belongs under [interface]"),
         ("listen = [\"0.0.0.0:1\"]", "c.toml:1: listen: 0.0.0.0:1 can be reached from other"),
         ("network_key_file = \"/k\"", "c.toml:1: network_key_file: an open network has no key"),
         ("a = = 1", "c.toml:1: not TOML: extra `=`"),
@@ -119,6 +146,17 @@ fn each_mistake_is_named_with_its_line_its_key_and_its_remedy() {
         assert!(found.len() == 1, "{text}: {found:#?}");
         assert!(found[0].starts_with(expected), "{text}:\n{}\n{expected}", found[0]);
     }
+}
+
+#[test]
+fn the_interface_port_is_off_unless_somebody_wants_it_and_a_mere_port_is_on_loopback() {
+    for text in ["", "[interface]\n"] {
+        assert_eq!(parse(text).expect("right").interface, None, "{text}");
+    }
+    let shown = |text| parse(text).expect("right").interface.map(|address| address.to_string());
+    assert_eq!(shown("interface_port = 8080").as_deref(), Some("127.0.0.1:8080"));
+    let any = "[interface]\naddress = \"0.0.0.0:3000\"";
+    assert_eq!(shown(any).as_deref(), Some("0.0.0.0:3000"));
 }
 
 #[test]

@@ -142,6 +142,7 @@ fn decode_params(method: &str, params: &str) -> Result<Request, Failure> {
             typed::<Nothing>(method, params)?;
             Request::Status {}
         }
+        "authenticate" => Request::Authenticate(typed(method, params)?),
         "probe" => Request::Probe(typed(method, params)?),
         "connect" => Request::Connect(typed(method, params)?),
         "disconnect" => Request::Disconnect(typed(method, params)?),
@@ -160,6 +161,7 @@ fn decode_params(method: &str, params: &str) -> Result<Request, Failure> {
         "inbox" => Request::Inbox(typed(method, params)?),
         "outbox" => Request::Outbox(typed(method, params)?),
         "read" => Request::Read(typed(method, params)?),
+        "log" => Request::Log(typed(method, params)?),
         _ => {
             let text = format!("there is no method '{}'", shown(method));
             return Err(Failure::new(ErrorCode::MethodNotFound, text));

@@ -3,12 +3,26 @@
 //! These are the outside's types: they are made of text and numbers, and core types are translated
 //! at the door. The JSON they become is a contract with scripts.
 
-use serde::{Deserialize, Serialize};
+use std::fmt;
+
+use serde::{Deserialize, Serialize, Serializer};
+use zeroize::Zeroizing;
+
+mod mailbox;
+
+pub use mailbox::{
+    BodyPiece, GivenUpMessage, GivenUpReason, InboxPage, InboxQuery, OutboxPage, QueuedMessage,
+    Read,
+};
 
 /// A request's method and parameters. `method` names the variant, `params` holds its fields.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "method", content = "params", rename_all = "snake_case")]
 pub enum Request {
+    /// Shows the token: the first request on the TCP interface port, and on no other connection.
+    /// Reply: [`Done`]. A wrong token is answered with [`ErrorCode::Unauthorized`] after a second;
+    /// whatever else comes first is not answered at all. Either way the connection is closed.
+    Authenticate(Authenticate),
     /// What the daemon is and how it does. Reply: [`Status`].
     Status {},
     /// Who answers at an address: dials it, learns the peer's ID, hangs up. Keeps nothing.
@@ -54,6 +68,8 @@ pub enum Request {
     Outbox(Page),
     /// A piece of a message's body. Reply: [`BodyPiece`].
     Read(Read),
+    /// How much the daemon logs; changes it first, if a level is given. Reply: [`LogLevel`].
+    Log(SetLog),
 }
 
 /// The reply to a request. On the wire it is the bare object, without the variant's name: the
@@ -76,6 +92,7 @@ pub enum Reply {
     Inbox(InboxPage),
     Outbox(OutboxPage),
     Body(BodyPiece),
+    Log(LogLevel),
 }
 
 /// What happened, sent to clients that asked for it. `method` names the variant.
@@ -157,6 +174,8 @@ pub enum ErrorCode {
     Busy,
     /// The daemon is stopping.
     Stopping,
+    /// The token is not this daemon's. The connection is closed.
+    Unauthorized,
 }
 
 impl ErrorCode {
@@ -183,6 +202,44 @@ impl Failure {
 /// Nothing to tell but that it is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
 pub struct Done {}
+
+/// Parameters of `authenticate`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Authenticate {
+    /// The token: 64 lower-case hexadecimal digits.
+    pub token: TokenText,
+}
+
+/// A token as it was written, right or wrong: not shown, and erased afterwards.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(from = "String")]
+pub struct TokenText(Zeroizing<String>);
+
+impl TokenText {
+    /// What was written.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<String> for TokenText {
+    fn from(text: String) -> Self {
+        Self(Zeroizing::new(text))
+    }
+}
+
+impl Serialize for TokenText {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+impl fmt::Debug for TokenText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TokenText")
+    }
+}
 
 /// Names a peer: an alias, a full ID, or a unique prefix of one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -213,6 +270,9 @@ pub struct Status {
     pub listen: Vec<String>,
     /// Addresses it tells others.
     pub advertise: Vec<String>,
+    /// Addresses of its TCP interface port; none, if it has none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub interface: Vec<String>,
     /// Peers known.
     pub peers: u64,
     /// Links up.
@@ -708,111 +768,19 @@ pub enum TrafficAction {
     Rejected,
 }
 
-/// Parameters of `inbox`.
+/// Parameters of `log`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
 #[serde(deny_unknown_fields)]
-pub struct InboxQuery {
-    /// Only messages after this cursor.
+pub struct SetLog {
+    /// `error`, `warn`, `info`, `debug` or `trace`; none changes nothing. It counts until the
+    /// configuration is read again, or the daemon ends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub after: Option<u64>,
-    /// At most this many; default and maximum 500, fewer where bodies are large.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub limit: Option<u32>,
-    /// Only messages of this peer: alias, full ID or unique prefix.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub from: Option<String>,
+    pub level: Option<String>,
 }
 
-/// One page of the inbox.
+/// How much the daemon logs now.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct InboxPage {
-    /// In order of cursor.
-    pub messages: Vec<Message>,
-    /// The cursor to ask after next; none at the end.
-    pub next: Option<u64>,
-}
-
-/// One page of the outbox.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct OutboxPage {
-    /// In the order they were queued.
-    pub messages: Vec<QueuedMessage>,
-    /// For the next page; none at the end.
-    pub next: Option<String>,
-    /// Messages lately given up, the newest last; at most 100, and only in the first page.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub given_up: Vec<GivenUpMessage>,
-}
-
-/// A message that was given up within the last seven days without having been delivered.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct GivenUpMessage {
-    /// Its ID.
-    pub id: String,
-    /// The recipient's full ID.
-    pub to: String,
-    /// The recipient's alias.
-    pub alias: Option<String>,
-    /// What it is about.
-    pub subject: Option<String>,
-    /// When it was queued; RFC 3339.
-    pub queued: String,
-    /// When it was given up; RFC 3339.
-    pub given_up: String,
-    /// Bytes of the body.
-    pub bytes: u64,
-    /// Always `given up`: what a message in the outbox has here tells what keeps it.
-    pub state: String,
-    /// Why.
-    pub reason: GivenUpReason,
-}
-
-/// Why a message was given up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum GivenUpReason {
-    /// It waited for seven days.
-    Expired,
-    /// The recipient does not accept messages of its size.
-    TooLarge,
-}
-
-/// A message that is not delivered yet.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct QueuedMessage {
-    /// Its ID, the same at both ends.
-    pub id: String,
-    /// The recipient's full ID.
-    pub to: String,
-    /// The recipient's alias.
-    pub alias: Option<String>,
-    /// What it is about.
-    pub subject: Option<String>,
-    /// When it was queued; RFC 3339.
-    pub queued: String,
-    /// When it is given up; RFC 3339.
-    pub expires: String,
-    /// Bytes of the body.
-    pub bytes: u64,
-    /// What keeps it: `waiting`, `finding`, `in flight`, `recipient full`.
-    pub state: String,
-}
-
-/// Parameters of `read`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Read {
-    /// Which message of the inbox.
-    pub cursor: u64,
-    /// From which byte on.
-    pub offset: u64,
-    /// At most this many bytes; at most 128 KiB.
-    pub bytes: u32,
-}
-
-/// A piece of a body.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct BodyPiece {
-    /// The bytes, in base64 (RFC 4648 section 4, padded). Empty at the end.
-    pub data_base64: String,
+pub struct LogLevel {
+    /// The level; or the filter that `DISTMSG_LOG` gave it at its start.
+    pub level: String,
 }

@@ -194,8 +194,18 @@ impl Server {
 
     /// Serves one connection until it ends.
     pub async fn serve(&self, stream: impl AsyncRead + AsyncWrite + Send) {
+        let (reader, writer) = tokio::io::split(stream);
+        self.serve_until(reader, writer, std::future::pending()).await;
+    }
+
+    /// Serves one connection until it ends or is to end.
+    pub(super) async fn serve_until(
+        &self,
+        reader: impl AsyncRead + Unpin,
+        mut writer: impl AsyncWrite + Unpin,
+        end: impl Future<Output = ()>,
+    ) {
         let place = Place(Arc::clone(&self.clients));
-        let (reader, mut writer) = tokio::io::split(stream);
         let clients_max = self.clients_max.load(Ordering::Relaxed);
         if place.0.fetch_add(1, Ordering::Relaxed) >= clients_max {
             let text = format!("there are {clients_max} clients already; try again");
@@ -231,6 +241,7 @@ impl Server {
             reason = connection.run(reader) => reason,
             reason = write_all(writer, queued, &shared) => reason,
             () = shared.dropped.notified() => "it reads too slowly".to_owned(),
+            () = end => "nobody listens there any more".to_owned(),
         };
         // What was not written never will be.
         let own = shared.waiting.load(Ordering::Relaxed);
@@ -336,6 +347,7 @@ impl Reading {
                 }
                 Err(failure) => Err(failure),
             },
+            Ok(Request::Authenticate(_)) => Err(not_here()),
             Ok(Request::UploadBegin(request)) => self.uploads.begin(request).map(|()| done()),
             Ok(Request::UploadChunk(request)) => self.uploads.chunk(&request).map(|()| done()),
             Ok(request) => {
@@ -425,6 +437,12 @@ const fn is_page(call: &Call) -> bool {
 
 const fn done() -> Reply {
     Reply::Done(Done {})
+}
+
+fn not_here() -> Failure {
+    let text = "authenticate is the first request on the TCP interface port, and none elsewhere; \
+                leave it out";
+    Failure::new(ErrorCode::InvalidRequest, text)
 }
 
 fn too_long() -> Failure {

@@ -128,6 +128,19 @@ impl Identity {
         self.key.sign(&tagged(domain, parts))
     }
 
+    /// Signs a TLS 1.3 handshake (RFC 8446 section 4.4.3). Nothing else begins with 64 spaces; what
+    /// does not is not signed.
+    pub fn sign_handshake(&self, message: &[u8]) -> Option<Signature> {
+        message.starts_with(&[b' '; 64]).then(|| self.sign_foreign(message))
+    }
+
+    /// Signs what another standard defines. What it defines must not begin like what is signed for
+    /// a [`Domain`].
+    pub(super) fn sign_foreign(&self, signed: &[u8]) -> Signature {
+        debug_assert!(!signed.starts_with(b"distmsg/"), "that is what tags begin with");
+        self.key.sign(signed)
+    }
+
     fn from_key(key: SigningKey) -> Self {
         let peer = PeerId::from_bytes(key.public());
         Self { key, peer }
@@ -194,7 +207,8 @@ fn is_of_small_order(key: &[u8; 32]) -> bool {
 /// The fixed head of an Ed25519 SubjectPublicKeyInfo (RFC 8410 section 4); the key follows.
 const SPKI_HEAD: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0];
 
-fn spki_of(peer: &PeerId) -> Vec<u8> {
+/// A peer's public key as SubjectPublicKeyInfo (RFC 8410).
+pub fn spki_of(peer: &PeerId) -> Vec<u8> {
     [&SPKI_HEAD[..], peer.as_bytes()].concat()
 }
 
@@ -253,6 +267,17 @@ mod tests {
         assert!(!verify(&b.peer(), Domain::Find, &[b"content"], &signature));
         assert!(!verify(&a.peer(), Domain::Found, &[b"content"], &signature));
         assert!(!verify(&a.peer(), Domain::Find, &[b"contend"], &signature));
+    }
+
+    #[test]
+    fn as_a_handshake_nothing_else_is_signed() {
+        let identity = Identity::generate(&mut Random::from_seed([5; 32]));
+        let handshake =
+            [&[b' '; 64][..], b"TLS 1.3, server CertificateVerify\0", &[7; 48]].concat();
+        assert!(identity.sign_handshake(&handshake).is_some());
+        for other in [&b""[..], b"distmsg/1 record\0", &handshake[1..]] {
+            assert_eq!(identity.sign_handshake(other), None);
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueHint};
 
 use super::exit::Exit;
 use super::verb;
+use crate::model::InterfaceAddress;
 
 /// Everything a command line can say.
 #[derive(Debug, Parser)]
@@ -34,6 +35,10 @@ fn notes() -> String {
          A message is acknowledged once its line is written, and a pipe holds many lines that \
          nobody may\n  \
          ever read: write 'distmsgctl listen --count 1', not 'distmsgctl listen | head -1'.\n\n\
+         On another machine:\n  \
+         distmsgctl --interface dm1...ID...@cellar:8080 --token-file ~/cellar.token status\n  \
+         export DISTMSG_INTERFACE_ADDR=127.0.0.1:8080     use the interface port of this \
+         machine\n\n\
          Exit codes:",
     );
     for exit in Exit::ALL {
@@ -60,6 +65,26 @@ pub(crate) struct Global {
         help_heading = "Global options"
     )]
     pub(crate) socket: Option<PathBuf>,
+    /// The daemon's TCP interface port, in place of the socket; elsewhere than on this machine with
+    /// the peer ID that must answer [env: DISTMSG_INTERFACE_ADDR]
+    #[arg(
+        long,
+        global = true,
+        value_name = "[PEER_ID@]HOST:PORT",
+        conflicts_with = "socket",
+        help_heading = "Global options"
+    )]
+    pub(crate) interface: Option<InterfaceAddress>,
+    /// The interface port's token [env: DISTMSG_TOKEN_FILE] [default on this machine:
+    /// interface-token in the daemon's state directory]
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        value_hint = ValueHint::FilePath,
+        help_heading = "Global options"
+    )]
+    pub(crate) token_file: Option<PathBuf>,
     /// The configuration file that names the socket [env: DISTMSG_CONFIG]
     #[arg(
         long,
@@ -89,4 +114,5 @@ pub(crate) enum Verb {
     Listeners(verb::listeners::Listeners),
     Inbox(verb::inbox::Inbox),
     Outbox(verb::outbox::Outbox),
+    Log(verb::log::Log),
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::context::{answered, connect};
 use super::exit::{Failed, Stop};
 use super::input::Input;
-use crate::config::SocketPath;
+use crate::config::Endpoint;
 use crate::control::protocol::{Done, Request, UploadBegin};
 use crate::model::Limits;
 use crate::model::limits::MESSAGE_BYTES_CEILING;
@@ -19,13 +19,13 @@ use crate::model::limits::MESSAGE_BYTES_CEILING;
 /// endless input costs 16 MiB and one question, and a daemon that was configured for more gets
 /// more.
 pub(crate) struct Allowance {
-    socket: SocketPath,
+    endpoint: Endpoint,
     bytes_max: usize,
 }
 
 impl Allowance {
-    pub(crate) fn new(socket: &SocketPath) -> Self {
-        Self { socket: socket.clone(), bytes_max: Limits::default().message_bytes_max }
+    pub(crate) fn new(endpoint: &Endpoint) -> Self {
+        Self { endpoint: endpoint.clone(), bytes_max: Limits::default().message_bytes_max }
     }
 
     /// Bytes that may be read without asking again.
@@ -43,7 +43,7 @@ impl Allowance {
             return Err(Failed::too_large(format!("a body has at most {ceiling}")).into());
         }
         // On a connection of its own, which takes the upload with it when it is closed.
-        let (client, _events) = connect(&self.socket).await?;
+        let (client, _events) = connect(&self.endpoint).await?;
         let begin = Request::UploadBegin(UploadBegin { upload: 1, bytes: bytes as u64 });
         answered(Duration::ZERO, client.call::<Done>(&begin)).await?;
         self.bytes_max = bytes.saturating_mul(2).min(MESSAGE_BYTES_CEILING);

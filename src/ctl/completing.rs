@@ -111,11 +111,11 @@ where
     let (learned, learning) = mpsc::channel();
     let global = global.clone();
     thread::spawn(move || {
-        let Ok(socket) = context::socket(&global) else { return };
+        let Ok(endpoint) = context::endpoint(&global) else { return };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let Ok(runtime) = runtime else { return };
         runtime.block_on(async {
-            if let Ok((client, _events)) = context::connect(&socket).await {
+            if let Ok((client, _events)) = context::connect(&endpoint).await {
                 question(client, learned).await;
             }
         });

@@ -10,9 +10,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::args::Global;
 use super::exit::{Exit, Failed, Stop};
 use super::input::Input;
+use super::interface;
 use super::output::{Output, ask};
 use super::unreachable;
-use crate::config::{Environment, Problems, SocketPath};
+use crate::config::{Endpoint, EndpointError, EndpointFlags, Environment};
 use crate::control::client::{CallError, Client, Events};
 use crate::control::protocol::Request;
 
@@ -24,21 +25,21 @@ pub(crate) struct Context {
     pub(crate) out: Output,
     /// Results as JSON, and errors too.
     pub(crate) json: bool,
-    /// The daemon's socket.
-    pub(crate) socket: SocketPath,
+    /// The way to the daemon.
+    pub(crate) endpoint: Endpoint,
     /// Whether standard input holds the commands themselves, so that no command may read it.
     pub(crate) scripted: bool,
 }
 
 impl Context {
-    pub(crate) fn new(socket: SocketPath, json: bool, scripted: bool) -> Self {
-        Self { out: Output::new(), json, socket, scripted }
+    pub(crate) fn new(endpoint: Endpoint, json: bool, scripted: bool) -> Self {
+        Self { out: Output::new(), json, endpoint, scripted }
     }
 
     /// A connection of its own for each command: when a command is interrupted, dropping it ends
     /// what the daemon was doing for it.
     pub(crate) async fn connect(&self) -> Result<(Client, Events), Stop> {
-        Ok(connect(&self.socket).await?)
+        Ok(connect(&self.endpoint).await?)
     }
 
     /// Asks the daemon one thing.
@@ -79,17 +80,29 @@ impl Context {
 }
 
 /// Where the daemon is: flag, environment, configuration, default.
-pub(crate) fn socket(global: &Global) -> Result<SocketPath, Failed> {
-    let environment = Environment::from_process();
-    let socket = environment.client_socket(global.socket.as_deref(), global.config.as_deref());
-    // Several problems with a file are one line here.
-    let why = |problems: Problems| problems.to_string().replace('\n', "; ");
-    socket.map_err(|problems| Failed::local(why(problems)))
+pub(crate) fn endpoint(global: &Global) -> Result<Endpoint, Failed> {
+    let flags = EndpointFlags {
+        socket: global.socket.as_deref(),
+        interface: global.interface.as_ref(),
+        token_file: global.token_file.as_deref(),
+        config: global.config.as_deref(),
+    };
+    Environment::from_process().client_endpoint(flags).map_err(|error| match error {
+        // Several problems with a file are one line here.
+        EndpointError::Config(problems) => Failed::local(problems.to_string().replace('\n', "; ")),
+        error => Failed::usage(error.to_string()),
+    })
 }
 
 /// A connection to the daemon, or why there is none and what to do about it.
-pub(crate) async fn connect(socket: &SocketPath) -> Result<(Client, Events), Failed> {
-    Client::connect(&socket.path).await.map_err(|error| unreachable::explain(socket, &error))
+pub(crate) async fn connect(endpoint: &Endpoint) -> Result<(Client, Events), Failed> {
+    match endpoint {
+        Endpoint::Interface(endpoint) => interface::connect(endpoint).await,
+        Endpoint::Socket(socket) => {
+            let connected = Client::connect(&socket.path).await;
+            connected.map_err(|error| unreachable::explain(socket, &error))
+        }
+    }
 }
 
 /// What a call's failure means for a person.

@@ -83,6 +83,7 @@ impl Exit {
             | ErrorCode::OutboxFull
             | ErrorCode::StorageFull
             | ErrorCode::ListenerInUse
+            | ErrorCode::Unauthorized
             | ErrorCode::KeyConflict => Self::Refused,
             // An ambiguous prefix names nobody.
             ErrorCode::NoSuchPeer

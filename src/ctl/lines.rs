@@ -120,7 +120,7 @@ impl<'a> Stream<'a> {
         context: &'a mut Context,
     ) -> Self {
         let key = send.key.take();
-        let allowance = Allowance::new(&context.socket);
+        let allowance = Allowance::new(&context.endpoint);
         let lines = Lines::new(allowance.bytes_max());
         Self {
             client,

@@ -16,6 +16,7 @@ mod completing;
 mod context;
 mod exit;
 mod input;
+mod interface;
 mod lines;
 mod message;
 mod output;
@@ -73,12 +74,12 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     let json = cli.global.json;
-    let socket = match context::socket(&cli.global) {
-        Ok(socket) => socket,
+    let endpoint = match context::endpoint(&cli.global) {
+        Ok(endpoint) => endpoint,
         Err(failed) => return conclude(Err(failed.into()), json).into(),
     };
     let Some(verb) = cli.verb else {
-        let shell = Shell { socket, json };
+        let shell = Shell { endpoint, json };
         return match (io::stdin().is_terminal(), io::stdout().is_terminal()) {
             (false, _) => block_on(prompt::run_script(&shell)),
             (true, true) => block_on(prompt::run_session(&shell, None)),
@@ -89,7 +90,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         };
     };
     block_on(async {
-        let mut context = Context::new(socket, json, false);
+        let mut context = Context::new(endpoint, json, false);
         conclude(perform(verb, &mut context).await, json)
     })
 }
@@ -141,6 +142,7 @@ async fn perform(verb: Verb, context: &mut Context) -> Result<Exit, Stop> {
         Verb::Inbox(args) => brief(verb::inbox::run(args, context)).await,
         Verb::Outbox(args) => brief(verb::outbox::run(args, context)).await,
         Verb::Listeners(args) => brief(verb::listeners::run(args, context)).await,
+        Verb::Log(args) => brief(verb::log::run(args, context)).await,
         Verb::Send(args) => verb::send::run(args, context).await,
         Verb::Listen(args) => verb::listen::run(args, context).await,
     }

@@ -147,6 +147,7 @@ Examples:
   distmsg init
   distmsg init --yes
   distmsg init --yes --listen 0.0.0.0 --listen '[::]' --network closed
+  distmsg init --yes --interface-port 8080
   distmsg init ./node.toml --yes --listen 192.0.2.7 --network open")]
 pub struct InitArgs {
     /// The file to write; never over one that is there [env: DISTMSG_CONFIG] [default:
@@ -173,6 +174,10 @@ pub struct InitArgs {
     /// A closed network's key, if it is not to be in the state directory
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub network_key_file: Option<PathBuf>,
+    /// Where programs may use the node over TCP on this machine, with a token; 8080 is customary
+    /// [default: none]
+    #[arg(long, value_name = "PORT|none", value_parser = interface_port)]
+    pub interface_port: Option<InterfacePort>,
     /// How many links the node makes by itself [default: 8]
     #[arg(long, value_name = "N", value_parser = links_auto, allow_negative_numbers = true)]
     pub auto_links: Option<usize>,
@@ -248,6 +253,23 @@ fn networks() -> Vec<CompletionCandidate> {
     [Network::Open, Network::Closed].map(|network| CompletionCandidate::new(network.word())).into()
 }
 
+/// The answer to whether there is to be an interface port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InterfacePort(pub Option<u16>);
+
+/// A port, or `none`.
+///
+/// # Errors
+/// When it is neither.
+pub(super) fn interface_port(text: &str) -> Result<InterfacePort, &'static str> {
+    if text.eq_ignore_ascii_case("none") {
+        return Ok(InterfacePort(None));
+    }
+    let port = text.parse().ok().filter(|port| *port != 0);
+    let port = port.ok_or("write a port from 1 to 65535, or none")?;
+    Ok(InterfacePort(Some(port)))
+}
+
 fn links_auto(text: &str) -> Result<usize, String> {
     let number = text.parse().ok().filter(|number| *number <= LINKS_AUTO_MAX);
     number.ok_or_else(|| format!("write a number from 0 to {LINKS_AUTO_MAX}"))
@@ -294,7 +316,8 @@ mod tests {
     #[test]
     fn init_takes_an_answer_to_each_question() {
         let line = "distmsg init c.toml --yes --name a --listen 0.0.0.0 --listen [::]:1 \
-                    --advertise h.example --network closed --network-key-file k --auto-links 0";
+                    --advertise h.example --network closed --network-key-file k --auto-links 0 \
+                    --interface-port 8080";
         let Ok(Args { command: Some(Command::Init(init)), .. }) = parse(line) else {
             panic!("{line}")
         };
@@ -302,11 +325,14 @@ mod tests {
         assert_eq!(format!("{:?}", init.advertise), "[h.example:3000]");
         assert_eq!(init.network, Some(Network::Closed));
         assert_eq!((init.auto_links, init.yes), (Some(0), true));
+        assert_eq!(init.interface_port, Some(InterfacePort(Some(8080))));
         for (wrong, why) in [
             ("distmsg init --name=-x", "a name has only letters"),
             ("distmsg init --listen a:x", "the port is not a number"),
             ("distmsg init --advertise 0.0.0.0", "nobody can dial"),
             ("distmsg init --network shut", "write \"open\""),
+            ("distmsg init --interface-port 0", "a port from 1 to 65535, or none"),
+            ("distmsg init --interface-port 65536", "a port from 1 to 65535, or none"),
             ("distmsg init --auto-links 65", "a number from 0 to 64"),
         ] {
             let error = parse(wrong).expect_err(wrong).to_string();

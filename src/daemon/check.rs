@@ -53,6 +53,10 @@ fn summary(config: &Config, environment: &Environment, out: &mut dyn Write) -> i
         writeln!(out, "  advertises  {}", list(&config.advertise))?;
     }
     writeln!(out, "  network     {}", config.network)?;
+    if let Some(address) = &config.interface {
+        let how = if address.is_loopback() { "clear text or TLS" } else { "TLS only" };
+        writeln!(out, "  interface   {address}, {how}")?;
+    }
     match environment.state_dir(config) {
         Ok(dir) => writeln!(out, "  state       {}", shown(&dir))?,
         Err(error) => writeln!(out, "  state       {error}")?,
@@ -106,6 +110,11 @@ mod tests {
         let expected =
             "  listens on  127.0.0.1:3000\n  network     open\n  state       there is no";
         assert!(shown.starts_with(&format!("{}: ok\n{expected}", path.display())), "{shown}");
+        for (address, how) in [("localhost:1", "clear text or TLS"), ("[::]:1", "TLS only")] {
+            fs::write(&path, format!("[interface]\naddress = \"{address}\"")).expect("written");
+            let shown = run().expect("right");
+            assert!(shown.contains(&format!("  interface   {address}, {how}\n")), "{shown}");
+        }
         fs::write(&path, "listen = []\nstate_dir = \"/s\"\nsocket = \"/k\"").expect("written");
         let shown = run().expect("right");
         for line in ["listens on  nowhere", "state       /s\n", "socket      /k\n"] {

@@ -29,7 +29,7 @@ struct Old {
     host: Option<String>,
     port: Option<u16>,
     locale: Option<String>,
-    interface_port: Option<String>,
+    interface_port: Option<u16>,
     peers: BTreeMap<Name, Address>,
 }
 
@@ -127,10 +127,7 @@ impl Old {
             "port" => once(&mut self.port, port(value)?),
             "locale" => once(&mut self.locale, value.to_owned()),
             "interface_port" if matches!(value, "" | "0" | "-1") => Ok(()),
-            "interface_port" => {
-                port(value)?;
-                once(&mut self.interface_port, value.to_owned())
-            }
+            "interface_port" => once(&mut self.interface_port, port(value)?),
             _ => Err("unknown key; correct it or take it out".to_owned()),
         }
     }
@@ -185,10 +182,11 @@ fn setup(old: &Old, network: Option<Network>) -> Result<Setup, Stop> {
             )));
         }
     };
-    Ok(Setup { name: old.peer_id.clone(), listen, network, ..Setup::default() })
+    let (name, interface_port) = (old.peer_id.clone(), old.interface_port);
+    Ok(Setup { name, listen, network, interface_port, ..Setup::default() })
 }
 
-/// Says what has no counterpart.
+/// Says what has no counterpart, or another one than its name promises.
 fn left_behind(old: &Old, chatter: &mut dyn Write) -> std::io::Result<()> {
     if let Some(locale) = &old.locale {
         let locale = escaped(locale);
@@ -197,8 +195,8 @@ fn left_behind(old: &Old, chatter: &mut dyn Write) -> std::io::Result<()> {
     if let Some(port) = &old.interface_port {
         writeln!(
             chatter,
-            "interface_port={port} has no counterpart in this version: programs use the Unix \
-             socket, as distmsgctl does"
+            "interface_port={port} is now on 127.0.0.1 and speaks another protocol: JSON-RPC, \
+             after the token that is made in the state directory at the first start"
         )?;
     }
     if let Some(name) = &old.peer_id {
@@ -257,6 +255,7 @@ mod tests {
         let config = ran.config.expect("written");
         assert_eq!(config.name.map(|name| name.to_string()).as_deref(), Some("A1B2C3D4"));
         assert_eq!(format!("{:?}", config.listen), "[127.0.0.1:4001]");
+        assert_eq!(config.interface, Some(crate::config::interface_on_loopback(4101)));
         assert_eq!(
             ran.out,
             "distmsgctl connect '[2001:db8::7]:4001' --alias 0011AABB\n\

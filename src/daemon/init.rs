@@ -3,7 +3,7 @@
 use std::io::{self, BufRead, IsTerminal as _, Write};
 use std::path::{Path, PathBuf};
 
-use super::args::InitArgs;
+use super::args::{InitArgs, InterfacePort};
 use super::exit::Stop;
 use super::files;
 use super::questions::Questions;
@@ -200,12 +200,18 @@ fn answered(
         }
         (key_file, _) => key_file,
     };
+    let interface_port = match (args.interface_port, questions.as_mut()) {
+        (Some(InterfacePort(port)), _) => port,
+        (None, Some(questions)) => questions.interface_port()?,
+        (None, None) => None,
+    };
     let setup = Setup {
         name,
         listen,
         advertise: args.advertise.clone(),
         network,
         network_key_file: key_file,
+        interface_port,
         links_auto: args.auto_links.unwrap_or(LINKS_AUTO_DEFAULT),
     };
     checked(setup)
@@ -264,6 +270,7 @@ mod tests {
 
     use super::super::args::{Args, Command};
     use super::*;
+    use crate::config::interface_on_loopback;
 
     struct Place {
         dir: tempfile::TempDir,
@@ -335,12 +342,13 @@ mod tests {
         let place = Place::new();
         let path = place.dir.path().join("c.toml");
         let words = [path.to_str().expect("text"), "--name", "ship", "--auto-links", "0"];
-        let (result, shown) = place.init(&words, Some("0.0.0.0\n\n\n"));
+        let (result, shown) = place.init(&words, Some("0.0.0.0\n\n\n8080\n"));
         assert_eq!(result, Ok(()));
         let config = load(&path);
         assert_eq!(config.name.map(|name| name.to_string()).as_deref(), Some("ship"));
         assert_eq!(format!("{:?}", config.listen), "[0.0.0.0:3000]");
         assert_eq!((config.network, config.links_auto), (Network::Closed, 0));
+        assert_eq!(config.interface, Some(interface_on_loopback(8080)));
         assert!(!shown.contains("Name of this node"), "{shown}");
         assert!(shown.contains("open or closed [closed]"), "{shown}");
         assert!(shown.contains("distmsg/network.key"), "{shown}");
@@ -354,12 +362,12 @@ mod tests {
         let line = b"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\n";
         files::create(&key, line, 0o600).expect("written");
         let words = ["--name", "ship", "--listen", "0.0.0.0"];
-        let (result, shown) = place.init(&words, Some("\n"));
+        let (result, shown) = place.init(&words, Some("\n\n"));
         assert_eq!(result, Ok(()));
         assert!(shown.contains(&format!("key is the one in {}", key.display())), "{shown}");
 
         let other = Place::new();
-        let (result, shown) = other.init(&words, Some(&format!("\n{}\n", key.display())));
+        let (result, shown) = other.init(&words, Some(&format!("\n{}\n\n", key.display())));
         assert_eq!(result, Ok(()));
         assert_eq!(load(&other.default_path()).network_key_file, Some(key));
         assert!(!shown.contains("is made"), "{shown}");
@@ -427,6 +435,7 @@ mod tests {
         for (words, why) in [
             (&["--network", "open", "--network-key-file", "k"][..], "an open network has no key"),
             (&["--listen", "a:1", "--listen", "a:1"], "twice"),
+            (&["--interface-port", "3000"], "stands under listen, too"),
         ] {
             let place = Place::new();
             let words = [&["--yes"], words].concat();
@@ -459,7 +468,7 @@ mod tests {
         assert_eq!(stop.code, 78);
         assert!(stop.message.contains("distmsg init"), "{stop}");
 
-        let mut answers = &b"alice\n\n\n"[..];
+        let mut answers = &b"alice\n\n\n\n"[..];
         let person = Some(Person { answers: &mut answers });
         let config = load_or_ask(&path, environment, person, &mut out).expect("answered");
         assert_eq!(config.name.map(|name| name.to_string()).as_deref(), Some("alice"));

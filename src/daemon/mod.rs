@@ -5,6 +5,7 @@ pub mod check;
 pub mod exit;
 pub mod import;
 pub mod init;
+pub mod interface;
 pub mod lock;
 pub mod logging;
 pub mod run;
@@ -12,6 +13,7 @@ pub mod secrets;
 
 mod activation;
 mod files;
+mod journal;
 mod manager;
 mod outlet;
 mod print;

@@ -4,6 +4,7 @@ use std::fmt::Display;
 use std::io::{self, BufRead, Read as _, Write};
 use std::path::{Path, PathBuf};
 
+use super::args::{InterfacePort, interface_port};
 use super::exit::Stop;
 use super::secrets::{SecretError, network_key_in};
 use crate::config::{ADDRESSES_MAX, Network, address_to_listen};
@@ -80,6 +81,14 @@ impl Questions<'_> {
                 (Ok(_), Some(_)) => Ok(Some(file)),
             }
         })
+    }
+
+    /// Where programs may use the node over TCP.
+    pub(super) fn interface_port(&mut self) -> Result<Option<u16>, Stop> {
+        self.note("Programs use this node through a Unix socket. Those that cannot may use a TCP")?;
+        self.note("port of 127.0.0.1 with a token, 8080 for example; most nodes need none.")?;
+        self.ask("TCP interface port, a number or none", "none", interface_port)
+            .map(|InterfacePort(port)| port)
     }
 
     fn note(&mut self, text: &str) -> io::Result<()> {
@@ -164,6 +173,18 @@ mod tests {
         assert_eq!(shown.matches("Listen on").count(), 2, "{shown}");
         let (answer, _) = asked("what\nOpen\n", |q| q.network(Network::Closed));
         assert_eq!(answer, Ok(Network::Open));
+    }
+
+    #[test]
+    fn there_is_no_interface_port_unless_one_is_named() {
+        let (answer, shown) = asked("\n", |q| q.interface_port());
+        assert_eq!(answer, Ok(None));
+        assert!(shown.contains("8080"), "{shown}");
+        assert!(shown.ends_with("TCP interface port, a number or none [none]: "), "{shown}");
+        let (answer, shown) = asked("0\nNone\n", |q| q.interface_port());
+        assert_eq!(answer, Ok(None));
+        assert!(shown.contains("  write a port from 1 to 65535, or none\n"), "{shown}");
+        assert_eq!(asked("8080\n", |q| q.interface_port()).0, Ok(Some(8080)));
     }
 
     #[test]

@@ -1,12 +1,13 @@
-//! Reading the configuration again: what can change while the daemon runs is applied, of the rest it
-//! is said that it waits for the next start, and a file that is wrong changes nothing.
+//! Reading the configuration again: what can change while the daemon runs is applied, of the rest
+//! it is said that it waits for the next start, and a file that is wrong changes nothing.
 
 use std::sync::Arc;
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Mutex, mpsc, oneshot};
 use tracing::{info, warn};
 
 use super::exit::Stop;
+use super::interface::InterfacePort;
 use super::logging::Verbosity;
 use super::manager::Line;
 use super::run::adjustable;
@@ -14,8 +15,8 @@ use super::secrets::{self, SecretError};
 use crate::config::{Config, ConfigPath, Environment, Network};
 use crate::crypto::NetworkKey;
 use crate::link::Membership;
-use crate::model::PeerId;
-use crate::node::Order;
+use crate::model::{Address, PeerId};
+use crate::node::{Adjustable, Order};
 
 /// Reads the configuration again when it is told to.
 #[derive(Debug)]
@@ -27,8 +28,8 @@ pub(super) struct Reload {
     verbosity: Verbosity,
     /// To the service manager, if there is one.
     line: Option<Line>,
-    /// The configuration in use, for whoever lives by it beside the node.
-    in_use: watch::Sender<Arc<Config>>,
+    /// The interface port, once the node runs.
+    pub(super) interface: Option<Arc<Mutex<InterfacePort>>>,
 }
 
 /// What cannot change while the daemon runs.
@@ -47,14 +48,7 @@ impl Reload {
         verbosity: Verbosity,
         line: Option<Line>,
     ) -> Self {
-        let (in_use, _) = watch::channel(Arc::new(started.config.clone()));
-        Self { file, environment, started, verbosity, line, in_use }
-    }
-
-    /// Follows the configuration in use: it is another one after each reload that was good.
-    #[expect(dead_code, reason = "for what lives by the configuration beside the node")]
-    pub(super) fn follow(&self) -> watch::Receiver<Arc<Config>> {
-        self.in_use.subscribe()
+        Self { file, environment, started, verbosity, line, interface: None }
     }
 
     /// Reads the file and has the node take it on. What comes of it is told to the log, to `status`
@@ -91,21 +85,41 @@ impl Reload {
         let (config, waiting) = read.await.map_err(Stop::failure)??;
         let mut settings = adjustable(&config);
         settings.warnings.extend(waiting);
+        // Of what can fail, first what can be undone.
+        let before = self.move_interface(config.interface.as_ref(), &mut settings).await?;
         let (done, is_done) = oneshot::channel();
-        if orders.send(Order::Adjust(Box::new(settings), done)).await.is_err() {
+        if orders.send(Order::Adjust(Box::new(settings.clone()), done)).await.is_err() {
             // The daemon is stopping.
             return Ok(());
         }
         match is_done.await {
-            Ok(Ok(())) | Err(_) => {}
+            Ok(Ok(())) => {}
+            // The daemon is stopping.
+            Err(_) => return Ok(()),
             Ok(Err(error)) => {
+                if let Err(error) = self.move_interface(before.as_ref(), &mut settings).await {
+                    warn!(%error, "the interface port is not where it was");
+                }
                 return Err(Config::problem_with(&self.file.path, "listen", error).into());
             }
         }
         self.verbosity.begin_again(config.log);
-        // Nobody need follow.
-        let _ = self.in_use.send_replace(Arc::new(config));
         Ok(())
+    }
+
+    /// Has the interface port where it is wanted, and the settings tell of it. Returns where it was
+    /// wanted before.
+    async fn move_interface(
+        &self,
+        wanted: Option<&Address>,
+        settings: &mut Adjustable,
+    ) -> Result<Option<Address>, Stop> {
+        let Some(interface) = &self.interface else { return Ok(None) };
+        let mut interface = interface.lock().await;
+        let before = interface.wanted().cloned();
+        interface.apply(wanted).await?;
+        settings.interface = interface.listening();
+        Ok(before)
     }
 }
 

@@ -5,10 +5,11 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tokio::sync::mpsc;
+use tokio::sync::{Mutex, mpsc};
 use tracing::{info, warn};
 
 use super::exit::Stop;
+use super::interface::{Bound, InterfacePort};
 use super::lock::StateLock;
 use super::manager::Manager;
 use super::reload::{Reload, Started};
@@ -17,8 +18,8 @@ use super::{activation, init, logging, print, secrets};
 use crate::config::{Config, ConfigPath, Environment, Network};
 use crate::control::plain;
 use crate::control::socket::ControlSocket;
-use crate::crypto::Random;
 use crate::link::Membership;
+use crate::model::Address;
 use crate::node::{Adjustable, Node, NodeConfig, NodeError, Stopped};
 use crate::store::OpenError;
 
@@ -65,8 +66,9 @@ pub fn run(
         Some(listener) => Socket::HandedOver(listener),
         None => Socket::Ours(own_socket(&config, environment)?),
     };
-    let manager = Manager::from(environment).map_err(Stop::failure)?;
+    let manager = Manager::from(environment, logging.verbosity.clone()).map_err(Stop::failure)?;
     let (peer, membership) = (node.identity.peer(), node.membership.clone());
+    let wanted = config.interface.clone();
     let started = Started { config, peer, membership };
     let reload =
         Reload::new(file, environment.clone(), started, logging.verbosity.clone(), manager.line());
@@ -76,7 +78,8 @@ pub fn run(
         .enable_all()
         .build()
         .map_err(Stop::failure)?;
-    let stopped = runtime.block_on(serve(node, made, socket, manner, manager, reload));
+    let served = serve(node, made, socket, wanted, manner, manager, reload);
+    let stopped = runtime.block_on(served);
     // Whoever still reads or writes is of no consequence any more.
     runtime.shutdown_background();
     match stopped? {
@@ -117,12 +120,13 @@ fn allow_many_files() {
 }
 
 async fn serve(
-    config: NodeConfig,
+    mut config: NodeConfig,
     made: Option<PathBuf>,
     socket: Socket,
+    interface: Option<Address>,
     manner: Manner,
     mut manager: Manager,
-    reload: Reload,
+    mut reload: Reload,
 ) -> Result<Stopped, Stop> {
     // Before anything is promised: a signal must not find us without a handler.
     let signals = Signals::new()?;
@@ -133,11 +137,24 @@ async fn serve(
     };
     let control = control.map_err(Stop::failure)?;
     let path = control.path().display().to_string();
+    let bound = match &interface {
+        Some(address) => Some(Bound::at(address, &config.state_dir).await?),
+        None => None,
+    };
+    config.adjustable.interface = bound.as_ref().map(Bound::listening).unwrap_or_default();
+    let (identity, state_dir) = (Arc::clone(&config.identity), config.state_dir.clone());
     let node = Node::start(config).await.map_err(|error| unstarted(error, made))?;
     let listen: Vec<String> = node.listening().iter().map(ToString::to_string).collect();
     info!(%peer, listen = listen.join(" "), socket = path, "ready");
     let clients = tokio::spawn(control.serve(node.server()));
     manager.accepting = Some(clients.abort_handle());
+    let mut interface = InterfacePort::new(identity, state_dir, node.server());
+    if let Some(bound) = bound {
+        interface.open(bound)?;
+    }
+    // Ours until the node has ended: its last words go by it, too.
+    let interface = Arc::new(Mutex::new(interface));
+    reload.interface = Some(Arc::clone(&interface));
     if manner.print {
         tokio::spawn(print::print(node.server()));
     }
@@ -147,6 +164,7 @@ async fn serve(
     clients.abort();
     // Its end removes the socket's file.
     let _ = clients.await;
+    drop(interface);
     manager.finish();
     Ok(stopped)
 }
@@ -180,10 +198,7 @@ fn node_config(
     environment: &Environment,
     state_dir: &Path,
 ) -> Result<(NodeConfig, Option<PathBuf>), Stop> {
-    let mut seed = [0; 32];
-    aws_lc_rs::rand::fill(&mut seed)
-        .map_err(|_| Stop::failure("the operating system gives no random bytes"))?;
-    let mut random = Random::from_seed(seed);
+    let mut random = secrets::random()?;
     let credentials = environment.credentials_dir();
     let credentials = credentials.as_deref();
     let identity = secrets::identity(state_dir, credentials, &mut random)?;
@@ -225,6 +240,7 @@ pub(super) fn adjustable(config: &Config) -> Adjustable {
         name: config.name.clone().or_else(init::machine_name),
         listen: config.listen.clone(),
         advertise: config.advertise.clone(),
+        interface: Vec::new(),
         links_auto: config.links_auto,
         limits: config.limits.clone(),
         warnings: Vec::new(),

@@ -1,4 +1,4 @@
-//! The node's secrets on disk: its identity key and its network's key.
+//! The node's secrets on disk: its identity key, its network's key, and its interface port's token.
 //!
 //! A secret is for its owner only. It is read where it is and never through a symbolic link, and
 //! made so that it is there whole or not at all: a half-written identity would be a new one at the
@@ -17,7 +17,8 @@ use zeroize::Zeroizing;
 
 use super::exit::Stop;
 use super::files;
-use crate::crypto::{Identity, KeyError, NetworkKey, Random};
+use crate::config::TOKEN_FILE;
+use crate::crypto::{AccessToken, Identity, KeyError, NetworkKey, Random};
 use crate::model::{PeerId, plainly};
 
 /// The identity key's file, in the state directory or among the credentials.
@@ -77,6 +78,11 @@ pub enum SecretError {
         "{0} does not hold one line of base64 with 32 bytes; copy it again from another member"
     )]
     NetworkKey(PathBuf),
+    /// No token.
+    #[error(
+        "{0} does not hold one line of 64 hexadecimal digits; remove it, and a new token is made"
+    )]
+    InterfaceToken(PathBuf),
     /// It was named, and is not there.
     #[error(
         "{0} does not exist; copy another member's network.key there, or take network_key_file \
@@ -106,6 +112,7 @@ impl SecretError {
             Self::NotAFile(path)
             | Self::NotASecret(path)
             | Self::NetworkKey(path)
+            | Self::InterfaceToken(path)
             | Self::Missing(path)
             | Self::NotPrivate { path, .. }
             | Self::Identity { path, .. }
@@ -236,6 +243,37 @@ pub fn network_key(
         })?,
     };
     network_key_of(kept)
+}
+
+/// The interface port's token, from the state directory, where it is made when it is first needed.
+///
+/// # Errors
+/// When it cannot be had; a new one is never made in place of one that cannot be read.
+pub fn interface_token(
+    state_dir: &Path,
+    random: &mut Random,
+) -> Result<Kept<AccessToken>, SecretError> {
+    let kept = load_or_create(&state_dir.join(TOKEN_FILE), || {
+        let mut line = AccessToken::generate(random).to_text();
+        line.push('\n');
+        line
+    })?;
+    let Kept { secret, path, made } = kept;
+    match AccessToken::parse(secret.trim_ascii_end()) {
+        Some(secret) => Ok(Kept { secret, path, made }),
+        None => Err(SecretError::InterfaceToken(path)),
+    }
+}
+
+/// Random bytes for secrets, seeded by the operating system.
+///
+/// # Errors
+/// When that gives none.
+pub(super) fn random() -> Result<Random, Stop> {
+    let mut seed = Zeroizing::new([0; 32]);
+    aws_lc_rs::rand::fill(&mut *seed)
+        .map_err(|_| Stop::failure("the operating system gives no random bytes"))?;
+    Ok(Random::from_seed(*seed))
 }
 
 /// The key in a file that somebody named, and that therefore must be there.
@@ -413,8 +451,34 @@ mod tests {
     }
 
     #[test]
+    fn a_token_is_made_once_and_what_is_none_is_refused_and_never_replaced() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let made = interface_token(dir.path(), &mut random(1)).expect("made");
+        let text = fs::read_to_string(&made.path).expect("text");
+        assert_eq!((text.len(), text.lines().count(), made.made), (65, 1, true));
+        assert_eq!(fs::metadata(&made.path).expect("there").mode() & 0o777, 0o600);
+        let found = interface_token(dir.path(), &mut random(2)).expect("found");
+        assert!(!found.made && found.secret.is(text.trim_end()));
+
+        let refused = || interface_token(dir.path(), &mut random(1)).expect_err("refused");
+        for mode in [0o640, 0o604, 0o620] {
+            fs::set_permissions(&made.path, Permissions::from_mode(mode)).expect("set");
+            assert!(refused().to_string().contains("chmod 600"), "{}", refused());
+        }
+        fs::set_permissions(&made.path, Permissions::from_mode(0o600)).expect("set");
+        for other in ["", "\n", &text[1..], &text.to_uppercase(), &format!("{text}{text}")] {
+            fs::write(&made.path, other).expect("written");
+            assert!(refused().to_string().contains("64 hexadecimal digits"), "{}", refused());
+            assert_eq!(fs::read_to_string(&made.path).expect("there"), other);
+        }
+    }
+
+    #[test]
     fn secrets_are_not_shown() {
         let dir = tempfile::tempdir().expect("a directory");
+        let kept = interface_token(dir.path(), &mut random(1)).expect("made");
+        let text = fs::read_to_string(&kept.path).expect("text");
+        assert!(!format!("{kept:?}").contains(text.trim()));
         let kept = network_key(dir.path(), None, None, &mut random(1)).expect("made");
         let text = fs::read_to_string(&kept.path).expect("text");
         assert!(!format!("{kept:?}").contains(text.trim()));

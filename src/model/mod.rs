@@ -7,6 +7,7 @@
 mod address;
 mod bucket;
 mod fair_bucket;
+mod interface;
 mod level;
 mod message;
 mod name;
@@ -24,6 +25,7 @@ pub mod limits;
 pub use address::{Address, AddressError};
 pub use bucket::Bucket;
 pub use fair_bucket::FairBucket;
+pub use interface::{InterfaceAddress, InterfaceAddressError};
 pub use level::{Level, WordError};
 pub use limits::Limits;
 pub use message::{Incarnation, MessageId, Sequence, SessionId, Uid};

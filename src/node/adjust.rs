@@ -37,14 +37,17 @@ impl InUse {
     /// Settings as the core takes them, for a node that listens there. What is new about them that
     /// the operator should know is logged.
     pub(super) fn adopt(&mut self, settings: Adjustable, listening: &[Address]) -> Changes {
-        let Adjustable { name, advertise, links_auto, limits, mut warnings, .. } = settings;
+        let Adjustable { name, advertise, interface, links_auto, limits, mut warnings, .. } =
+            settings;
         let advertise = advertised(advertise, listening, &self.file, &mut warnings);
         for warning in warnings.iter().filter(|warning| !self.warnings.contains(warning)) {
             warn!("{warning}");
         }
         self.warnings = warnings;
         let listen = listening.iter().map(ToString::to_string).collect();
-        Changes { name, advertise, links_auto, limits, listen, warnings: self.all() }
+        let interface = interface.iter().map(ToString::to_string).collect();
+        let warnings = self.all();
+        Changes { name, advertise, links_auto, limits, listen, interface, warnings }
     }
 
     /// All that the operator should know.

@@ -18,9 +18,15 @@ struct Variant {
     about: String,
 }
 
+/// The protocol's definition, as it is written.
+fn definition_text() -> String {
+    let files = ["src/control/protocol.rs", "src/control/protocol/mailbox.rs"];
+    files.map(|file| fs::read_to_string(root(file)).expect("the definition")).concat()
+}
+
 impl Definition {
     fn read() -> Self {
-        let text = fs::read_to_string(root("src/control/protocol.rs")).expect("the definition");
+        let text = definition_text();
         let (mut structs, mut enums) = (BTreeMap::new(), BTreeMap::new());
         for (kind, head) in [("struct", "\npub struct "), ("enum", "\npub enum ")] {
             for part in text.split(head).skip(1) {
@@ -157,7 +163,7 @@ fn every_object_stands_there_with_its_members() {
         assert_eq!(entries(text), definition.fields(name), "members of {name}");
     }
     // What is in lists and members of what was checked above, and of these.
-    let source = fs::read_to_string(root("src/control/protocol.rs")).expect("the definition");
+    let source = definition_text();
     for name in definition.structs.keys() {
         let inside = ["Vec<", "Option<"]
             .iter()

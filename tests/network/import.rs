@@ -23,10 +23,14 @@ fn an_imported_configuration_is_valid_and_starts() {
         assert!(imported.stderr.contains(left_behind), "{}", imported.stderr);
     }
     let config = fs::read_to_string(a.config()).expect("written");
-    assert!(config.contains("A1B2C3D4") && config.contains("127.0.0.1:4001"), "{config}");
+    for taken_over in ["A1B2C3D4", "127.0.0.1:4001", "127.0.0.1:4101"] {
+        assert!(config.contains(taken_over), "{config}");
+    }
     a.distmsg(&["check"]).exits(0);
     // Any port, so that tests do not meet; and nobody is looked for.
-    a.configure(&config.replace("127.0.0.1:4001", "127.0.0.1:0"));
+    a.configure(
+        &config.replace("127.0.0.1:4001", "127.0.0.1:0").replace("127.0.0.1:4101", "127.0.0.1:0"),
+    );
     a.boot();
     assert_eq!(a.status()["name"], "A1B2C3D4");
     let before = fs::read(a.config()).expect("there");
@@ -50,7 +54,9 @@ fn a_printed_connect_line_links_an_imported_peer() {
     fs::write(&old, text).expect("written");
     let printed = a.distmsg(&["import", old.to_str().expect("a name")]).exits(0).text();
     let config = fs::read_to_string(a.config()).expect("written");
-    a.configure(&config.replace("127.0.0.1:4001", "127.0.0.1:0"));
+    a.configure(
+        &config.replace("127.0.0.1:4001", "127.0.0.1:0").replace("127.0.0.1:4101", "127.0.0.1:0"),
+    );
     a.boot();
     let mut words: Vec<&str> = printed.split_ascii_whitespace().collect();
     assert_eq!(words.remove(0), "distmsgctl");

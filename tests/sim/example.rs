@@ -23,7 +23,9 @@ mod report;
 mod swarm;
 mod world;
 
-use std::io::{IsTerminal as _, Write as _};
+use std::fs::OpenOptions;
+use std::io::{self, IsTerminal as _, Write as _};
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -33,7 +35,7 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 
 use hostile::{KINDS, Kind};
-use plan::{Options, Plan};
+use plan::{Options, Pairs, Plan};
 use report::Report;
 use swarm::{Outcome, Part};
 
@@ -55,7 +57,7 @@ struct Args {
     /// Hostile nodes, of a hundred; without it each seed draws up to a third.
     #[arg(long)]
     hostile: Option<u64>,
-    /// The only thing hostile nodes do, or `each` for one kind after the other.
+    /// The only thing hostile nodes do; `each` for one kind after the other, and then any.
     #[arg(long)]
     kind: Option<String>,
     /// No crashes, cuts, full disks, clocks that jump.
@@ -64,9 +66,9 @@ struct Args {
     /// Messages in each world, or of each pair.
     #[arg(long, default_value_t = 60)]
     messages: u64,
-    /// So many pairs talk, each message after the one before it.
-    #[arg(long, default_value_t = 0)]
-    pairs: usize,
+    /// So many pairs talk, or `all` pairs, each message after the one before it.
+    #[arg(long, default_value_t = Pairs::Any)]
+    pairs: Pairs,
     /// Bytes of the largest body.
     #[arg(long, default_value_t = 8_000)]
     body_max: usize,
@@ -82,13 +84,16 @@ struct Args {
     /// Worlds at once; without it as many as there are cores.
     #[arg(long)]
     jobs: Option<usize>,
+    /// A file that gets a line of what came of all, under the commit that is checked out.
+    #[arg(long)]
+    log: Option<PathBuf>,
 }
 
 impl Args {
     fn options(&self, seed: u64) -> Options {
         let kind = match self.kind.as_deref() {
             None => None,
-            Some("each") => Some(KINDS[(seed % KINDS.len() as u64) as usize]),
+            Some("each") => KINDS.get((seed % (KINDS.len() as u64 + 1)) as usize).copied(),
             Some(name) => Some(kind_of(name)),
         };
         Options {
@@ -121,6 +126,13 @@ impl Args {
             all.push(format!("--hostiles={}", list(&part.hostile)));
         }
         all
+    }
+
+    /// What was asked for, but for which seeds.
+    fn asked(&self) -> String {
+        let all = self.to_repeat(0, None);
+        let all: Vec<_> = all.iter().filter(|arg| !arg.starts_with("--seed=")).collect();
+        all.iter().map(|arg| arg.trim_start_matches("--")).collect::<Vec<_>>().join(" ")
     }
 
     /// The command that does.
@@ -253,14 +265,33 @@ fn sweep(args: &Args) -> ExitCode {
                 }
             });
         }
-        if std::io::stderr().is_terminal() {
+        if io::stderr().is_terminal() {
             scope.spawn(|| show_progress(&report, args.seeds, started));
         }
     });
-    let report = report.into_inner().expect("no thread panics");
+    let mut report = report.into_inner().expect("no thread panics");
     let violations = report.violations();
+    let seeds = format!("{}..{end}", args.first);
+    let row = report.row(&commit(), &args.asked(), &seeds, started.elapsed());
     println!("{}", report.table(args.nodes, started.elapsed()));
+    if let Some(log) = &args.log
+        && let Err(error) = note(log, &row)
+    {
+        eprintln!("sim: cannot write to {}: {error}", log.display());
+        return ExitCode::FAILURE;
+    }
     if violations == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// The commit that is checked out here, and whether something else is.
+fn commit() -> String {
+    let git = Command::new("git").args(["describe", "--always", "--dirty", "--abbrev=9"]).output();
+    let said = git.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
+    said.ok().filter(|said| !said.is_empty()).unwrap_or_else(|| "unknown".to_owned())
+}
+
+fn note(log: &Path, row: &str) -> io::Result<()> {
+    writeln!(OpenOptions::new().create(true).append(true).open(log)?, "{row}")
 }
 
 fn show_progress(report: &Mutex<Report>, seeds: u64, started: Instant) {
@@ -272,7 +303,7 @@ fn show_progress(report: &Mutex<Report>, seeds: u64, started: Instant) {
         };
         let seconds = started.elapsed().as_secs();
         eprint!("\r{done} of {seeds} seeds, {violations} violations, {seconds} s ");
-        let _ = std::io::stderr().flush();
+        let _ = io::stderr().flush();
         if done >= seeds {
             eprintln!();
             return;

@@ -233,7 +233,7 @@ fn swarm_options(nodes: usize) -> Options {
         kind: None,
         faults: true,
         messages: 40,
-        pairs: 0,
+        pairs: plan::Pairs::Any,
         body_max: 8_000,
     }
 }

@@ -1,6 +1,8 @@
 //! What a seed draws: the network, who is hostile, what goes wrong, and what is sent.
 
 use std::collections::BTreeSet;
+use std::fmt::{self, Display, Formatter};
+use std::str::FromStr;
 
 use distmsg::crypto::{Random, sha256};
 use distmsg::model::Span;
@@ -19,13 +21,45 @@ pub(crate) struct Options {
     pub(crate) kind: Option<Kind>,
     /// Whether nodes crash, links break, disks fill, clocks jump.
     pub(crate) faults: bool,
-    /// Messages handed in one after the other, at random; with `pairs` so many pairs get as many
-    /// each.
+    /// Messages handed in one after the other, at random; of pairs that talk, so many each.
     pub(crate) messages: u64,
-    /// Pairs that talk; 0 for all messages between any two.
-    pub(crate) pairs: usize,
+    /// Who talks with whom.
+    pub(crate) pairs: Pairs,
     /// Bytes of the largest body.
     pub(crate) body_max: usize,
+}
+
+/// Who talks with whom.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pairs {
+    /// Each message is between any two honest nodes.
+    Any,
+    /// So many pairs of honest nodes talk, as they are drawn.
+    Some(usize),
+    /// Every honest node talks to every other.
+    All,
+}
+
+impl FromStr for Pairs {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "any" => Ok(Self::Any),
+            "all" => Ok(Self::All),
+            number => number.parse().map(Self::Some).map_err(|_| "any, all, or how many".into()),
+        }
+    }
+}
+
+impl Display for Pairs {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Any => f.write_str("any"),
+            Self::Some(pairs) => pairs.fmt(f),
+            Self::All => f.write_str("all"),
+        }
+    }
 }
 
 /// Something that happens at its time.
@@ -87,8 +121,12 @@ impl Plan {
         let places = (0..nodes).map(|_| place(&mut random)).collect();
         let mut plan = Self { seed, nodes, edges, hostile, places, steps: Vec::new(), end: BEGIN };
         match options.pairs {
-            0 => plan.draw_messages(options, &mut random),
-            _ => plan.draw_pairs(options, &mut random),
+            Pairs::Any => plan.draw_messages(options, &mut random),
+            Pairs::Some(pairs) => {
+                let pairs = (0..pairs).map(|_| plan.draw_pair(&mut random)).collect();
+                plan.draw_talks(pairs, options, &mut random);
+            }
+            Pairs::All => plan.draw_talks(plan.all_pairs(), options, &mut random),
         }
         if options.faults {
             plan.draw_faults(&mut random);
@@ -170,12 +208,21 @@ impl Plan {
         }
     }
 
+    /// Every honest node with every other.
+    fn all_pairs(&self) -> Vec<(usize, usize)> {
+        let honest: Vec<_> = (0..self.nodes).filter(|node| self.is_honest(*node)).collect();
+        let with_all = |from: &usize| {
+            let from = *from;
+            honest.iter().filter(move |to| **to != from).map(move |to| (from, *to))
+        };
+        honest.iter().flat_map(with_all).collect()
+    }
+
     /// Each pair talks at its own time, so that a message finds what the one before it left.
-    fn draw_pairs(&mut self, options: &Options, random: &mut Random) {
+    fn draw_talks(&mut self, pairs: Vec<(usize, usize)>, options: &Options, random: &mut Random) {
         let mut number = 0;
-        for pair in 0..options.pairs as u64 {
-            let (from, to) = self.draw_pair(random);
-            let start = BEGIN + Span::from_millis(pair * 120);
+        for (place, (from, to)) in (0..).zip(pairs) {
+            let start = BEGIN + Span::from_millis(place * 120);
             for turn in 0..options.messages {
                 number += 1;
                 let at = start + TALK_PAUSE.times(turn);

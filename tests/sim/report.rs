@@ -64,26 +64,48 @@ impl Report {
         self.violations.len()
     }
 
-    pub(crate) fn table(mut self, nodes: usize, took: Duration) -> String {
-        let mut out = String::new();
+    /// What matters of it as a row of `tests/sim/TOTALS.md`.
+    pub(crate) fn row(&mut self, commit: &str, asked: &str, seeds: &str, took: Duration) -> String {
+        self.sort();
+        let of = |attempts: &[u64]| match attempts.is_empty() {
+            true => "–".to_owned(),
+            false => {
+                format!(
+                    "{}, {}, {}",
+                    share_of_first(attempts),
+                    at(0.5, attempts),
+                    at(0.99, attempts)
+                )
+            }
+        };
+        let cryptography = if cfg!(distmsg_cheap_crypto) { "cheap" } else { "real" };
+        format!(
+            "| {commit} | {asked} | {cryptography} | {seeds} | {} | {} | {} | {} | {} | {} s |",
+            self.seeds,
+            self.violations.len(),
+            self.attempts.len(),
+            of(&self.attempts),
+            of(&self.attempts_late),
+            took.as_secs()
+        )
+    }
+
+    fn sort(&mut self) {
         self.attempts.sort_unstable();
         self.attempts_late.sort_unstable();
         self.latencies_ms.sort_unstable();
         self.recoveries_ms.sort_unstable();
         self.partitions_ms.sort_unstable();
         self.violations.sort_unstable();
+    }
+
+    pub(crate) fn table(mut self, nodes: usize, took: Duration) -> String {
+        let mut out = String::new();
+        self.sort();
         for (seed, why) in self.violations.iter().take(TOLD_MAX) {
             let _ = writeln!(out, "seed {seed}: {why}");
         }
-        let at = |part: f64, all: &[u64]| {
-            let place = (all.len() as f64 * part) as usize;
-            all.get(place.min(all.len().saturating_sub(1))).copied().unwrap_or(0)
-        };
         let (latencies, recoveries) = (&self.latencies_ms, &self.recoveries_ms);
-        let share_of_first = |all: &[u64]| {
-            let first = all.iter().filter(|attempts| **attempts <= 1).count();
-            format!("{:.2} % of {}", 100.0 * first as f64 / all.len().max(1) as f64, all.len())
-        };
         let (attempts, late) = (&self.attempts, &self.attempts_late);
         let rows = [
             ("seeds", self.seeds.to_string()),
@@ -146,4 +168,15 @@ impl Report {
         let _ = write!(out, "violations: {}", self.violations.len());
         out
     }
+}
+
+/// What so great a part of sorted numbers does not exceed.
+fn at(part: f64, all: &[u64]) -> u64 {
+    let place = (all.len() as f64 * part) as usize;
+    all.get(place.min(all.len().saturating_sub(1))).copied().unwrap_or(0)
+}
+
+fn share_of_first(all: &[u64]) -> String {
+    let first = all.iter().filter(|attempts| **attempts <= 1).count();
+    format!("{:.2} % of {}", 100.0 * first as f64 / all.len().max(1) as f64, all.len())
 }

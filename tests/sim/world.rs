@@ -62,6 +62,10 @@ struct Node {
     core: Option<Core>,
     disk: Disk,
     disk_busy: Monotonic,
+    /// How often something happened to it.
+    inputs: u64,
+    /// When it is looked at next, in inputs.
+    look_due: u64,
     /// Counts starts: what was meant for an earlier run is void.
     run: u64,
     woken: Monotonic,
@@ -135,8 +139,6 @@ pub(crate) struct World {
     waiting: BTreeMap<i64, usize>,
     /// Everything that happened, for comparing runs.
     trace: DefaultHasher,
-    /// How often something happened to a node.
-    inputs: u64,
     limits: Limits,
     links_auto: usize,
     /// The network, if it is more than `faults` say.
@@ -148,8 +150,10 @@ pub(crate) struct World {
     traced: bool,
 }
 
-/// What must be true at any time is looked at after every so many inputs.
-const LOOKS_EVERY: u64 = 16;
+/// What must be true at any time is looked at after so many inputs of a node, at least.
+const LOOK_PAUSE_MIN: u64 = 16;
+/// To look takes time as there are entries in its tables: after so many of them one input more.
+const ENTRIES_PER_INPUT: u64 = 64;
 
 const START_MS: u64 = 1_700_000_000_000;
 
@@ -172,6 +176,8 @@ impl World {
                 core: None,
                 disk: Disk::default(),
                 disk_busy: Monotonic::START,
+                inputs: 0,
+                look_due: LOOK_PAUSE_MIN,
                 run: 0,
                 woken: Monotonic::NEVER,
                 links: BTreeMap::new(),
@@ -195,7 +201,6 @@ impl World {
             unheard: BTreeSet::new(),
             waiting: BTreeMap::new(),
             trace: DefaultHasher::new(),
-            inputs: 0,
             limits: Limits::default(),
             links_auto,
             network: None,
@@ -555,7 +560,7 @@ impl World {
         let now = self.time(node);
         (self.now.as_micros(), node).hash(&mut self.trace);
         hash_input(&input, &mut self.trace);
-        self.inputs += 1;
+        self.nodes[node].inputs += 1;
         if self.traced {
             let text = format!("{} {node} {input:?}", self.now.as_micros());
             eprintln!("{}", text.chars().take(400).collect::<String>());
@@ -568,13 +573,15 @@ impl World {
 
     fn finish(&mut self, node: usize) {
         let now = self.time(node);
-        let Some(core) = &mut self.nodes[node].core else { return };
+        let there = &mut self.nodes[node];
+        let Some(core) = &mut there.core else { return };
         let effects = core.finish(now);
         let deadline = core.deadline();
-        if self.inputs.is_multiple_of(LOOKS_EVERY) {
+        if there.inputs >= there.look_due {
             let again = core.finish(now);
             assert!(again.is_empty(), "a second finish at {now:?} found {again:?} to do");
-            look_at_tables(node, core);
+            let entries = look_at_tables(node, core);
+            there.look_due = there.inputs + LOOK_PAUSE_MIN + entries / ENTRIES_PER_INPUT;
         }
         if deadline < self.nodes[node].woken && deadline < Monotonic::NEVER {
             self.nodes[node].woken = deadline;
@@ -608,7 +615,7 @@ impl World {
             }
             Effect::Tell { what, .. } => what.into_iter().for_each(|told| self.hear(told)),
             Effect::Record(bytes) => self.nodes[node].record = bytes,
-            Effect::GivenUp(_) => {}
+            Effect::GivenUp(_) | Effect::Log { .. } => {}
             Effect::Stop { reason } => {
                 assert_eq!(reason, "the disk is broken", "node {node} stopped");
                 self.counts.failures += 1;
@@ -778,11 +785,15 @@ fn queued_by(transaction: &Transaction) -> Vec<u64> {
     transaction.ops.iter().filter_map(number).collect()
 }
 
-/// Every table must be within its limit.
-fn look_at_tables(node: usize, core: &Core) {
+/// Every table must be within its limit. How many entries there are in all.
+fn look_at_tables(node: usize, core: &Core) -> u64 {
+    let mut entries = 0;
     for table in core.occupancy() {
         assert!(table.is_within(), "node {node} has too much of something: {table:?}");
+        let is_bytes = table.table.contains("bytes");
+        entries += if is_bytes { 0 } else { table.used };
     }
+    entries
 }
 
 /// What tells one input from another. Frames were hashed as they came.

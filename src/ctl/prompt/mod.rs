@@ -10,7 +10,7 @@ use clap::{Command, CommandFactory as _, FromArgMatches as _};
 use super::args::{Cli, Global, Verb};
 use super::exit::{Exit, Failed, Stop};
 use super::output::{Output, explain};
-use crate::config::{SocketFrom, SocketPath, usage_line};
+use crate::config::{Endpoint, usage_line};
 
 mod complete;
 mod editor;
@@ -28,8 +28,7 @@ pub(crate) use session::run as run_session;
 /// It blocks, and may be called from anywhere: it has its own thread and its own runtime.
 #[must_use]
 pub fn run(socket: &Path, greeting: &str) -> ExitCode {
-    let socket = SocketPath::named(socket.to_owned(), SocketFrom::Flag);
-    let shell = Shell { socket, json: false };
+    let shell = Shell { endpoint: Endpoint::socket(socket.to_owned()), json: false };
     let inside = || super::block_on(run_session(&shell, Some(greeting)));
     thread::scope(|scope| scope.spawn(inside).join())
         .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
@@ -37,7 +36,7 @@ pub fn run(socket: &Path, greeting: &str) -> ExitCode {
 
 /// What all lines of a prompt or script share.
 pub(crate) struct Shell {
-    pub(crate) socket: SocketPath,
+    pub(crate) endpoint: Endpoint,
     /// JSON for every line, not only for those that ask for it.
     pub(crate) json: bool,
 }
@@ -67,6 +66,8 @@ fn grammar() -> Command {
         .after_help(None::<&str>)
         .disable_version_flag(true)
         .mut_arg("socket", |arg| arg.hide(true))
+        .mut_arg("interface", |arg| arg.hide(true))
+        .mut_arg("token_file", |arg| arg.hide(true))
         .mut_arg("config", |arg| arg.hide(true))
         .subcommand(
             Command::new("exit").visible_alias("quit").about("Leave the prompt, as ctrl-D does"),
@@ -91,10 +92,12 @@ fn parse(line: &str) -> Result<Asked, Failed> {
     if matches.subcommand_name() == Some("exit") {
         return Ok(Asked::Exit);
     }
-    let Cli { global: Global { json, socket, config }, verb } =
+    let Cli { global: Global { json, socket, interface, token_file, config }, verb } =
         Cli::from_arg_matches(&matches).map_err(wrong)?;
-    if socket.is_some() || config.is_some() {
-        let why = "--socket and --config are for starting the prompt; leave and start it with them";
+    let paths = [socket, token_file, config];
+    if interface.is_some() || paths.iter().any(Option::is_some) {
+        let why = "which daemon it is, is said when the prompt is started; leave it, and start it \
+                   with --socket, --interface, --token-file or --config";
         return Err(Failed::usage(why));
     }
     Ok(verb.map_or(Asked::Nothing, |verb| Asked::Run(verb, json)))

@@ -62,7 +62,7 @@ async fn run_line(line: &[u8], shell: &Shell) -> Result<Option<Exit>, Stop> {
         Asked::Help(text) => show_help(&text, shell.json),
         Asked::Run(verb, json) => {
             let json = json || shell.json;
-            let mut context = Context::new(shell.socket.clone(), json, true);
+            let mut context = Context::new(shell.endpoint.clone(), json, true);
             perform(verb, &mut context).await?
         }
     };

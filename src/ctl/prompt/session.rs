@@ -30,7 +30,7 @@ const GONE: &str = "the daemon went away; the next command looks for it again";
 /// Runs the prompt until the person leaves it.
 pub(crate) async fn run(shell: &Shell, greeting: Option<&str>) -> Exit {
     let mut watch = Watch::new();
-    if let Err(failed) = watch.connect(&shell.socket).await {
+    if let Err(failed) = watch.connect(&shell.endpoint).await {
         explain(&failed, shell.json);
         return failed.exit;
     }
@@ -119,12 +119,12 @@ impl Session<'_> {
 
     /// Runs a command; what comes meanwhile is shown after it.
     async fn perform(&mut self, verb: Verb, json: bool) -> Exit {
-        if !self.watch.is_connected() && self.watch.connect(&self.shell.socket).await.is_ok() {
+        if !self.watch.is_connected() && self.watch.connect(&self.shell.endpoint).await.is_ok() {
             say("the daemon is back");
         }
         let listens = matches!(verb, Verb::Listen(_));
         let json = json || self.shell.json;
-        let mut context = Context::new(self.shell.socket.clone(), json, false);
+        let mut context = Context::new(self.shell.endpoint.clone(), json, false);
         let mut running = std::pin::pin!(perform(verb, &mut context));
         let result = loop {
             tokio::select! {

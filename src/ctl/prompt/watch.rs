@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use super::complete::Names;
-use crate::config::SocketPath;
+use crate::config::Endpoint;
 use crate::control::client::{Client, Events};
 use crate::control::protocol::{
     Event, Page, PeersPage, Request, Status, Subscribe, Subscribed, Topic,
@@ -59,8 +59,8 @@ impl Watch {
     }
 
     /// Connects and subscribes.
-    pub(crate) async fn connect(&mut self, socket: &SocketPath) -> Result<(), Failed> {
-        let (client, events) = context::connect(socket).await?;
+    pub(crate) async fn connect(&mut self, endpoint: &Endpoint) -> Result<(), Failed> {
+        let (client, events) = context::connect(endpoint).await?;
         let status = client.call::<Status>(&Request::Status {});
         let status = answered(Duration::ZERO, status).await.map_err(context::failed)?;
         let topics = vec![Topic::Messages, Topic::Links];

@@ -184,7 +184,7 @@ impl Send {
         if let Some(body) = self.body.take() {
             return Ok(body.into_vec());
         }
-        let mut allowance = Allowance::new(&context.socket);
+        let mut allowance = Allowance::new(&context.endpoint);
         if let Some(path) = &self.file {
             return body::from_file(path, &mut allowance).await;
         }

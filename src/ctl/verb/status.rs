@@ -3,6 +3,7 @@
 use clap::Args;
 use serde::Serialize;
 
+use crate::config::Endpoint;
 use crate::control::protocol::{self, Request};
 use crate::ctl::context::Context;
 use crate::ctl::exit::{Exit, Stop};
@@ -17,21 +18,31 @@ use crate::model::escaped;
 #[command(after_help = "Examples:\n  distmsgctl status\n  distmsgctl status --json | jq .peers")]
 pub(crate) struct Status {}
 
-/// The daemon's answer, and by which socket it came.
+/// The daemon's answer, and by which way it came.
 #[derive(Serialize)]
 struct Answer<'a> {
-    socket: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    socket: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    endpoint: Option<&'a str>,
     #[serde(flatten)]
     status: &'a protocol::Status,
 }
 
 pub(crate) async fn run(_: Status, context: &mut Context) -> Result<Exit, Stop> {
     let status: protocol::Status = context.call(&Request::Status {}).await?;
-    let socket = context.socket.path.display().to_string();
+    let (way, label) = match &context.endpoint {
+        Endpoint::Socket(socket) => (socket.path.display().to_string(), "socket"),
+        Endpoint::Interface(interface) => (interface.address.to_string(), "endpoint"),
+    };
     if context.json {
-        context.out.object(&Answer { socket: &socket, status: &status });
+        let (socket, endpoint) = match &context.endpoint {
+            Endpoint::Socket(_) => (Some(&*way), None),
+            Endpoint::Interface(_) => (None, Some(&*way)),
+        };
+        context.out.object(&Answer { socket, endpoint, status: &status });
     } else {
-        for (label, value) in lines(&socket, &status) {
+        for (label, value) in lines((label, way), &status) {
             context.out.line(&format!("{label:<10} {}", escaped(&value)));
         }
     }
@@ -39,7 +50,7 @@ pub(crate) async fn run(_: Status, context: &mut Context) -> Result<Exit, Stop> 
     Ok(Exit::Done)
 }
 
-fn lines(socket: &str, status: &protocol::Status) -> Vec<(&'static str, String)> {
+fn lines(way: (&'static str, String), status: &protocol::Status) -> Vec<(&'static str, String)> {
     let or_none = |list: &[String]| match list {
         [] => "nothing".to_owned(),
         list => list.join(" "),
@@ -48,7 +59,7 @@ fn lines(socket: &str, status: &protocol::Status) -> Vec<(&'static str, String)>
         ("peer", status.peer.clone()),
         ("name", status.name.clone().unwrap_or_else(|| "none".into())),
         ("network", status.network.clone()),
-        ("socket", socket.to_owned()),
+        way,
         ("state", status.state_dir.clone()),
         (
             "daemon",
@@ -65,6 +76,9 @@ fn lines(socket: &str, status: &protocol::Status) -> Vec<(&'static str, String)>
         ("outbox", stored(status.outbox_messages, status.outbox_bytes)),
         ("inbox", stored(status.inbox_messages, status.inbox_bytes)),
     ];
+    if !status.interface.is_empty() {
+        lines.push(("interface", status.interface.join(" ")));
+    }
     if let Some(last) = &status.last_given_up {
         let told = format!(
             "{}, the last one for {}: {}; see 'distmsgctl outbox'",

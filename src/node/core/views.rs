@@ -47,6 +47,7 @@ impl Core {
             uptime_s: now.mono.since(self.started.mono).as_millis() / 1000,
             state_dir: about.state_dir.clone(),
             listen: about.listen.clone(),
+            interface: about.interface.clone(),
             advertise: self.record.advertised().iter().map(ToString::to_string).collect(),
             peers: self.router.records_len() as u64,
             links: self.links.len() as u64,

@@ -13,6 +13,7 @@ fn as_before() -> Changes {
         links_auto: 0,
         limits: Limits::default(),
         listen: Vec::new(),
+        interface: Vec::new(),
         warnings: Vec::new(),
     }
 }
