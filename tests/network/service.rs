@@ -343,7 +343,7 @@ fn where_a_daemon_listens_changes_while_its_links_stay() {
     assert_ne!(new, old);
     assert!(std::net::TcpStream::connect(&old).is_err(), "nobody listens there any more");
     std::net::TcpStream::connect(&new).expect("it listens");
-    assert_eq!(a.linked(), [b.peer.clone()]);
+    assert_eq!(a.linked(), std::slice::from_ref(&b.peer));
     // An address that cannot be had is as wrong as one that is mistyped.
     write(&a, "listen", &format!("[\"{new}\", \"{taken}\"]"));
     write(&a, "name", "\"never\"");
@@ -353,7 +353,7 @@ fn where_a_daemon_listens_changes_while_its_links_stay() {
     assert_eq!(a.status()["name"], "a");
     assert_eq!(a.status()["listen"].as_array().map(Vec::len), Some(1));
     std::net::TcpStream::connect(&new).expect("it still listens");
-    assert_eq!(b.linked(), [a.peer.clone()]);
+    assert_eq!(b.linked(), std::slice::from_ref(&a.peer));
 }
 
 #[test]
