@@ -161,6 +161,7 @@ fn decode_params(method: &str, params: &str) -> Result<Request, Failure> {
         "inbox" => Request::Inbox(typed(method, params)?),
         "outbox" => Request::Outbox(typed(method, params)?),
         "read" => Request::Read(typed(method, params)?),
+        "log" => Request::Log(typed(method, params)?),
         _ => {
             let text = format!("there is no method '{}'", shown(method));
             return Err(Failure::new(ErrorCode::MethodNotFound, text));

@@ -68,6 +68,8 @@ pub enum Request {
     Outbox(Page),
     /// A piece of a message's body. Reply: [`BodyPiece`].
     Read(Read),
+    /// How much the daemon logs; changes it first, if a level is given. Reply: [`LogLevel`].
+    Log(SetLog),
 }
 
 /// The reply to a request. On the wire it is the bare object, without the variant's name: the
@@ -90,6 +92,7 @@ pub enum Reply {
     Inbox(InboxPage),
     Outbox(OutboxPage),
     Body(BodyPiece),
+    Log(LogLevel),
 }
 
 /// What happened, sent to clients that asked for it. `method` names the variant.
@@ -763,4 +766,21 @@ pub enum TrafficAction {
     Delivered,
     /// Sent back: no way on from here.
     Rejected,
+}
+
+/// Parameters of `log`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+pub struct SetLog {
+    /// `error`, `warn`, `info`, `debug` or `trace`; none changes nothing. It counts until the
+    /// configuration is read again, or the daemon ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub level: Option<String>,
+}
+
+/// How much the daemon logs now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogLevel {
+    /// The level; or the filter that `DISTMSG_LOG` gave it at its start.
+    pub level: String,
 }

@@ -114,4 +114,5 @@ pub(crate) enum Verb {
     Listeners(verb::listeners::Listeners),
     Inbox(verb::inbox::Inbox),
     Outbox(verb::outbox::Outbox),
+    Log(verb::log::Log),
 }

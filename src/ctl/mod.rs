@@ -142,6 +142,7 @@ async fn perform(verb: Verb, context: &mut Context) -> Result<Exit, Stop> {
         Verb::Inbox(args) => brief(verb::inbox::run(args, context)).await,
         Verb::Outbox(args) => brief(verb::outbox::run(args, context)).await,
         Verb::Listeners(args) => brief(verb::listeners::run(args, context)).await,
+        Verb::Log(args) => brief(verb::log::run(args, context)).await,
         Verb::Send(args) => verb::send::run(args, context).await,
         Verb::Listen(args) => verb::listen::run(args, context).await,
     }

@@ -100,8 +100,16 @@ impl Guard {
             return format!("{it} is for the user '{user}' alone; ask who runs the daemon");
         }
         let group = name(groups, self.gid);
+        // Who is known by another service than the file has a name that the shell knows.
+        let user = name_of(users, own).unwrap_or_else(|| "$USER".to_owned());
+        if is_member(groups, self.gid, &user) {
+            return format!(
+                "{it} is for the group '{group}', which you joined after you logged in; log in \
+                 again"
+            );
+        }
         format!(
-            "{it} is for the group '{group}': join it with 'sudo usermod -aG {group} $USER' and \
+            "{it} is for the group '{group}': join it with 'sudo usermod -aG {group} {user}' and \
              log in again"
         )
     }
@@ -123,6 +131,16 @@ fn name_of(names: &str, number: u32) -> Option<String> {
     })
 }
 
+/// Whether a user is listed in a group, in the format of group(5): the members are the last field.
+fn is_member(groups: &str, number: u32, user: &str) -> bool {
+    let number = number.to_string();
+    groups.lines().any(|line| {
+        let fields: Vec<&str> = line.split(':').collect();
+        let [_, _, id, members] = &fields[..] else { return false };
+        !user.is_empty() && *id == number && members.split(',').any(|member| member == user)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use std::path::PathBuf;
@@ -130,7 +148,8 @@ mod tests {
     use super::*;
 
     const GROUPS: &str = "root:x:0:\nbroken\ndistmsg:x:987:ann,bob\n";
-    const USERS: &str = "root:x:0:0:root:/root:/bin/sh\nann:x:1001:1001::/home/ann:/bin/sh\n";
+    const USERS: &str = "root:x:0:0:root:/root:/bin/sh\nann:x:1001:1001::/home/ann:/bin/sh\n\
+                         eve:x:1000:1000::/home/eve:/bin/sh\n";
 
     #[test]
     fn names_are_found_by_number() {
@@ -143,8 +162,8 @@ mod tests {
     fn a_group_is_advised_only_where_it_may() {
         let remedy =
             |mode, is_dir| Guard { uid: 1001, gid: 987, mode, is_dir }.remedy(1000, USERS, GROUPS);
-        let group = "is for the group 'distmsg': join it with \
-                     'sudo usermod -aG distmsg $USER' and log in again";
+        let group = "is for the group 'distmsg': join it with 'sudo usermod -aG distmsg eve' and \
+                     log in again";
         let alone = "is for the user 'ann' alone; ask who runs the daemon";
         for (mode, is_dir, expected) in [
             (0o660, false, group),
@@ -158,6 +177,17 @@ mod tests {
             let it = if is_dir { "its directory" } else { "it" };
             assert_eq!(remedy(mode, is_dir), format!("{it} {expected}"), "{mode:o}");
         }
+    }
+
+    #[test]
+    fn who_is_in_the_group_already_has_only_to_log_in_again() {
+        let guard = Guard { uid: 0, gid: 987, mode: 0o660, is_dir: false };
+        let told = guard.remedy(1001, USERS, GROUPS);
+        assert!(told.ends_with("which you joined after you logged in; log in again"), "{told}");
+        // Who is in none of the files is not taken for a member.
+        let told = guard.remedy(7, USERS, GROUPS);
+        assert!(told.contains("'sudo usermod -aG distmsg $USER'"), "{told}");
+        assert!(!is_member("distmsg:x:987:", 987, ""), "{told}");
     }
 
     #[test]

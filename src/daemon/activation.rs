@@ -1,5 +1,5 @@
-//! Socket activation: whoever starts us may have made the control socket already, and keeps it while
-//! we do not run (sd_listen_fds(3)).
+//! Socket activation: whoever starts us may have made the control socket already, and keeps it
+//! while we do not run (sd_listen_fds(3)).
 
 use std::os::unix::net::UnixListener;
 
@@ -12,8 +12,8 @@ use crate::config::Environment;
 /// Descriptors that may be handed over: far more than there is use for.
 const HANDED_OVER_MAX: usize = 64;
 
-/// The control socket, if one was handed over to this process. Call it before there are threads: the
-/// variables that tell of it are taken out of the environment.
+/// The control socket, if one was handed over to this process. Call it before there are threads:
+/// the variables that tell of it are taken out of the environment.
 ///
 /// # Errors
 /// When something was handed over, and no control socket is among it.

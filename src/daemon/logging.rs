@@ -11,7 +11,8 @@ use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
 use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, reload};
 
 use super::exit::Stop;
-use super::outlet::Outlet;
+use super::journal::Journal;
+use super::outlet::{Outlet, one_line};
 use crate::config::Environment;
 use crate::model::Level;
 
@@ -106,13 +107,21 @@ fn words(level: Level, variable: Option<&OsStr>) -> String {
 pub struct Logging {
     /// How much is logged.
     pub verbosity: Verbosity,
-    outlet: Option<Outlet>,
+    way: Way,
+}
+
+/// Where the log goes.
+#[derive(Debug)]
+enum Way {
+    Journal(Journal),
+    Lines(Outlet<Vec<u8>>),
 }
 
 impl Drop for Logging {
     fn drop(&mut self) {
-        if let Some(outlet) = &self.outlet {
-            outlet.finish();
+        match &self.way {
+            Way::Journal(journal) => journal.finish(),
+            Way::Lines(lines) => lines.finish(),
         }
     }
 }
@@ -125,22 +134,21 @@ pub fn start(level: Level, environment: &Environment) -> Result<Logging, Logging
     let variable = environment.var(LOG_VARIABLE).map(|filter| filter.as_os_str());
     let filter = filter(level, variable)?;
     let stream = environment.var("JOURNAL_STREAM").map(|stream| stream.as_os_str());
-    let journal = is_journal(stream, stderr_file()).then(tracing_journald::layer);
-    let mut outlet = None;
-    let layer: Box<dyn Layer<Registry> + Send + Sync> = match journal {
-        Some(Ok(journal)) => Box::new(journal.with_syslog_identifier("distmsg".to_owned())),
-        // Standard error leads to the journal all the same, without the fields.
-        _ => {
+    // Where there is no journal to connect with, standard error leads to it without the fields.
+    let journal = is_journal(stream, stderr_file()).then(Journal::start).and_then(Result::ok);
+    let (layer, way): (Box<dyn Layer<Registry> + Send + Sync>, _) = match journal {
+        Some(journal) => (Box::new(journal.clone()), Way::Journal(journal)),
+        None => {
             let terminal = io::stderr().is_terminal();
             let colour = terminal && environment.var("NO_COLOR").is_none();
-            let lines = outlet.insert(Outlet::start(io::stderr())?).clone();
-            let layer = fmt::layer().with_writer(OneLine(lines));
-            Box::new(layer.with_ansi(colour).with_target(!terminal))
+            let lines = Outlet::of_lines(io::stderr())?;
+            let layer = fmt::layer().with_writer(OneLine(lines.clone()));
+            (Box::new(layer.with_ansi(colour).with_target(!terminal)), Way::Lines(lines))
         }
     };
     let (filter, handle) = reload::Layer::new(filter);
     tracing_subscriber::registry().with(layer.with_filter(filter)).try_init()?;
-    Ok(Logging { verbosity: Verbosity::new(handle, level, variable), outlet })
+    Ok(Logging { verbosity: Verbosity::new(handle, level, variable), way })
 }
 
 /// What passes: of ours from this level on, of the libraries only what is serious.
@@ -178,7 +186,7 @@ fn is_journal(stream: Option<&OsStr>, stderr: Option<(u64, u64)>) -> bool {
 }
 
 /// Standard error, where each event is one line whatever is in it: no peer can forge another line.
-struct OneLine(Outlet);
+struct OneLine(Outlet<Vec<u8>>);
 
 impl<'a> MakeWriter<'a> for OneLine {
     type Writer = OneLineWriter<'a>;
@@ -189,31 +197,18 @@ impl<'a> MakeWriter<'a> for OneLine {
 }
 
 /// The formatter hands over each event whole, in one write.
-struct OneLineWriter<'a>(&'a Outlet);
+struct OneLineWriter<'a>(&'a Outlet<Vec<u8>>);
 
 impl Write for OneLineWriter<'_> {
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
-        self.0.say(one_line(event));
+        let text = String::from_utf8_lossy(event.strip_suffix(b"\n").unwrap_or(event));
+        self.0.say((one_line(&text) + "\n").into_bytes());
         Ok(event.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
-}
-
-fn one_line(event: &[u8]) -> Vec<u8> {
-    let line = event.strip_suffix(b"\n").unwrap_or(event);
-    let mut safe = Vec::with_capacity(event.len() + 1);
-    for byte in line {
-        match byte {
-            b'\n' => safe.extend_from_slice(b"\\n"),
-            b'\r' => safe.extend_from_slice(b"\\r"),
-            byte => safe.push(*byte),
-        }
-    }
-    safe.push(b'\n');
-    safe
 }
 
 #[cfg(test)]
@@ -285,7 +280,7 @@ mod tests {
 
     #[test]
     fn an_event_is_one_line() {
-        assert_eq!(one_line(b"a\nforged\r\n"), b"a\\nforged\\r\n");
-        assert_eq!(one_line(b"next\n"), b"next\n");
+        assert_eq!(one_line("a\nforged\r"), "a\\nforged\\r");
+        assert_eq!(one_line("next"), "next");
     }
 }

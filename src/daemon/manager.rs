@@ -1,4 +1,5 @@
-//! The service manager: what it is told of the node, by sd_notify(3).
+//! The service manager, what it is told of the node by sd_notify(3), and what else looks after the
+//! node's process.
 //!
 //! What is told of the node comes from its own loop. So the sign of life that a watchdog waits for
 //! stops when the loop does, whatever else of the process still runs.
@@ -11,9 +12,11 @@ use std::time::{Duration, Instant};
 
 use sd_notify::NotifyState;
 use tokio::task::AbortHandle;
-use tracing::warn;
+use tracing::{info, warn};
 
+use super::logging::Verbosity;
 use crate::config::Environment;
+use crate::model::Level;
 use crate::node::{Caretaker, Stopped, Vitals};
 
 /// Between two texts for `systemctl status`.
@@ -24,9 +27,10 @@ const WAITING_MAX: usize = 64;
 /// How long the last words may take at the end.
 const FAREWELL: Duration = Duration::from_millis(500);
 
-/// Tells the service manager how the node does; without one it does nothing.
+/// Tells the service manager how the node does, if there is one.
 #[derive(Debug)]
 pub(super) struct Manager {
+    verbosity: Verbosity,
     /// Where it is told, and what is due.
     told: Option<(Line, Notices)>,
     /// What accepts control clients: none is to be taken in that nobody will answer.
@@ -38,7 +42,7 @@ impl Manager {
     ///
     /// # Errors
     /// When the system has no thread left.
-    pub(super) fn from(environment: &Environment) -> io::Result<Self> {
+    pub(super) fn from(environment: &Environment, verbosity: Verbosity) -> io::Result<Self> {
         let told = match environment.var("NOTIFY_SOCKET") {
             Some(_) => {
                 let notices = Notices::new(sd_notify::watchdog_enabled(), Instant::now());
@@ -46,7 +50,7 @@ impl Manager {
             }
             None => None,
         };
-        Ok(Self { told, accepting: None })
+        Ok(Self { verbosity, told, accepting: None })
     }
 
     /// What tells it that the configuration is being read.
@@ -73,6 +77,14 @@ impl Caretaker for Manager {
         if let Some((line, notices)) = &mut self.told {
             line.tell(notices.on_reloaded(Instant::now(), refusal.map(one_line)));
         }
+    }
+
+    fn log(&mut self, level: Option<Level>) -> String {
+        if let Some(level) = level {
+            self.verbosity.set(level);
+            info!(%level, "logging from this level on");
+        }
+        self.verbosity.current()
     }
 
     fn on_stopping(&mut self, stopped: &Stopped) {
@@ -187,8 +199,8 @@ impl Notice {
 /// What is to be told, and when.
 #[derive(Debug)]
 struct Notices {
-    /// Between two signs of life: half of what the service manager allows, as sd_watchdog_enabled(3)
-    /// recommends. None without a watchdog.
+    /// Between two signs of life: half of what the service manager allows, as
+    /// sd_watchdog_enabled(3) recommends. None without a watchdog.
     beat: Option<Duration>,
     next_beat: Instant,
     is_ready: bool,

@@ -13,6 +13,7 @@ pub mod secrets;
 
 mod activation;
 mod files;
+mod journal;
 mod manager;
 mod outlet;
 mod print;

@@ -1,78 +1,99 @@
-//! Standard error by way of a thread: whoever does not read it (a terminal that was stopped, a full
-//! pipe) holds up nobody. What there is no room for is counted, and said later.
+//! Ways out by a thread: whoever does not read (a terminal that was stopped, a full pipe, a journal
+//! that hangs) holds up nobody. What there is no room for is counted, and said later.
 
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread;
 use std::time::Duration;
 
-/// Lines that wait to be written.
-const LINES_MAX: usize = 1_024;
-/// How long the last lines may take at the end.
+/// What waits to be written.
+const WAITING_MAX: usize = 1_024;
+/// How long the last of it may take at the end.
 const FAREWELL: Duration = Duration::from_millis(500);
 
-/// Where lines go in.
-#[derive(Debug, Clone)]
-pub(super) struct Outlet {
-    lines: SyncSender<Said>,
+/// Where it goes in.
+#[derive(Debug)]
+pub(super) struct Outlet<T> {
+    said: SyncSender<Said<T>>,
     lost: Arc<AtomicU64>,
 }
 
 #[derive(Debug)]
-enum Said {
-    Line(Vec<u8>),
-    /// Everything before it was written: say so.
+enum Said<T> {
+    One(T),
+    /// Everything before it was passed on: say so.
     Mark(SyncSender<()>),
 }
 
-impl Outlet {
-    /// Starts the thread.
+impl<T> Clone for Outlet<T> {
+    fn clone(&self) -> Self {
+        Self { said: self.said.clone(), lost: Arc::clone(&self.lost) }
+    }
+}
+
+impl<T: Send + 'static> Outlet<T> {
+    /// Starts a thread of this name that passes on what is said, each with how much was lost before
+    /// it.
     ///
     /// # Errors
     /// When the system has no thread left.
-    pub(super) fn start(to: impl Write + Send + 'static) -> io::Result<Self> {
-        let (lines, said) = sync_channel(LINES_MAX);
+    pub(super) fn start(
+        name: &str,
+        mut pass_on: impl FnMut(T, u64) + Send + 'static,
+    ) -> io::Result<Self> {
+        let (said, to_pass_on) = sync_channel(WAITING_MAX);
         let lost = Arc::new(AtomicU64::new(0));
         let counted = Arc::clone(&lost);
-        thread::Builder::new()
-            .name("log".to_owned())
-            .spawn(move || pass_on(to, &said, &counted))?;
-        Ok(Self { lines, lost })
+        thread::Builder::new().name(name.to_owned()).spawn(move || {
+            for said in to_pass_on {
+                match said {
+                    Said::One(one) => pass_on(one, counted.swap(0, Ordering::Relaxed)),
+                    // Whoever waited for it may have gone.
+                    Said::Mark(done) => drop(done.send(())),
+                }
+            }
+        })?;
+        Ok(Self { said, lost })
     }
 
-    /// Hands over a line, its end included. Never waits.
-    pub(super) fn say(&self, line: Vec<u8>) {
-        if self.lines.try_send(Said::Line(line)).is_err() {
+    /// Hands it over. Never waits.
+    pub(super) fn say(&self, one: T) {
+        if self.said.try_send(Said::One(one)).is_err() {
             self.lost.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    /// Waits until what was said is written, but not for long.
+    /// Waits until what was said is passed on, but not for long.
     pub(super) fn finish(&self) {
         let (done, is_done) = sync_channel(1);
-        if self.lines.try_send(Said::Mark(done)).is_ok() {
+        if self.said.try_send(Said::Mark(done)).is_ok() {
             let _ = is_done.recv_timeout(FAREWELL);
         }
     }
 }
 
-fn pass_on(mut to: impl Write, said: &Receiver<Said>, lost: &AtomicU64) {
-    for said in said {
-        // Where nobody can read, nobody misses it.
-        let _ = match said {
-            Said::Line(line) => {
-                let lost = lost.swap(0, Ordering::Relaxed);
-                let note = match lost {
-                    0 => Ok(()),
-                    lost => writeln!(to, "({lost} lines of the log were lost: nobody read them)"),
-                };
-                note.and_then(|()| to.write_all(&line))
-            }
-            Said::Mark(done) => done.send(()).map_err(|_| io::ErrorKind::BrokenPipe.into()),
-        };
+impl Outlet<Vec<u8>> {
+    /// One for lines, their ends included.
+    ///
+    /// # Errors
+    /// When the system has no thread left.
+    pub(super) fn of_lines(mut to: impl Write + Send + 'static) -> io::Result<Self> {
+        Self::start("log", move |line: Vec<u8>, lost| {
+            let note = match lost {
+                0 => Ok(()),
+                lost => writeln!(to, "({lost} lines of the log were lost: nobody read them)"),
+            };
+            // Where nobody can read, nobody misses it.
+            let _ = note.and_then(|()| to.write_all(&line));
+        })
     }
+}
+
+/// A text that is one line whatever is in it: no peer can forge another line.
+pub(super) fn one_line(text: &str) -> String {
+    text.replace('\n', "\\n").replace('\r', "\\r")
 }
 
 #[cfg(test)]
@@ -100,10 +121,10 @@ mod tests {
     fn a_reader_that_stops_holds_up_nobody_and_is_told_what_it_missed() {
         let (open, gate) = mpsc::channel();
         let (sender, written) = mpsc::channel();
-        let outlet = Outlet::start(Gate(gate, sender)).expect("a thread");
+        let outlet = Outlet::of_lines(Gate(gate, sender)).expect("a thread");
         outlet.say(b"first\n".to_vec());
         // The thread has that one in its hands at most; the rest waits or is lost.
-        for _ in 0..2 * LINES_MAX {
+        for _ in 0..2 * WAITING_MAX {
             outlet.say(b"more\n".to_vec());
         }
         // It is full: not even the mark goes in, and nobody waits for it.

@@ -1,5 +1,5 @@
-//! Reading the configuration again: what can change while the daemon runs is applied, of the rest it
-//! is said that it waits for the next start, and a file that is wrong changes nothing.
+//! Reading the configuration again: what can change while the daemon runs is applied, of the rest
+//! it is said that it waits for the next start, and a file that is wrong changes nothing.
 
 use std::sync::Arc;
 
@@ -85,8 +85,7 @@ impl Reload {
         let (config, waiting) = read.await.map_err(Stop::failure)??;
         let mut settings = adjustable(&config);
         settings.warnings.extend(waiting);
-        // Of what can fail, first what can be undone.
-        // It is there before the first signal is obeyed.
+        // Of what can fail, first what can be undone. It is there before the first signal is obeyed.
         let Some(interface) = &self.interface else { return Ok(()) };
         let mut interface = interface.lock().await;
         let prepared = interface.prepare(config.interface.as_ref()).await?;
@@ -97,7 +96,9 @@ impl Reload {
             return Ok(());
         }
         match is_done.await {
-            Ok(Ok(())) | Err(_) => interface.settle(prepared).await?,
+            Ok(Ok(())) => interface.settle(prepared).await?,
+            // The daemon is stopping.
+            Err(_) => return Ok(()),
             Ok(Err(error)) => {
                 interface.abandon(prepared).await;
                 return Err(Config::problem_with(&self.file.path, "listen", error).into());

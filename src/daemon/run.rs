@@ -66,7 +66,7 @@ pub fn run(
         Some(listener) => Socket::HandedOver(listener),
         None => Socket::Ours(own_socket(&config, environment)?),
     };
-    let manager = Manager::from(environment).map_err(Stop::failure)?;
+    let manager = Manager::from(environment, logging.verbosity.clone()).map_err(Stop::failure)?;
     let (peer, membership) = (node.identity.peer(), node.membership.clone());
     let wanted = config.interface.clone();
     let started = Started { config, peer, membership };

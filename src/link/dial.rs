@@ -103,7 +103,8 @@ pub(super) async fn dial(context: Arc<Context>, dial: Dial) {
             context.forget_dial(id);
         }
         Err(error) => {
-            debug!(dial = id.0, %address, "dial failed: {error}");
+            let peer = dial.expected.map(tracing::field::display);
+            debug!(dial = id.0, peer, %address, "dial failed: {error}");
             context.forget_dial(*id);
             let _ = context.events.send(Event::DialFailed { dial: *id, error }).await;
         }

@@ -131,8 +131,8 @@ impl Listeners {
         Ok(())
     }
 
-    /// Which places are served already, each by another listener, and where. A port that was left to
-    /// the system may be named now, or still be left to it.
+    /// Which places are served already, each by another listener, and where. A port that was left
+    /// to the system may be named now, or still be left to it.
     fn staying<'a>(
         &self,
         wanted: impl Iterator<Item = &'a Place> + Clone,

@@ -19,6 +19,9 @@ pub enum Level {
 }
 
 impl Level {
+    /// All of them, the fewest words first.
+    pub const ALL: [Self; 5] = [Self::Error, Self::Warn, Self::Info, Self::Debug, Self::Trace];
+
     /// The word for it, everywhere.
     pub const fn word(self) -> &'static str {
         match self {
@@ -41,7 +44,7 @@ impl FromStr for Level {
     type Err = WordError;
 
     fn from_str(text: &str) -> Result<Self, WordError> {
-        [Self::Error, Self::Warn, Self::Info, Self::Debug, Self::Trace]
+        Self::ALL
             .into_iter()
             .find(|level| level.word() == text)
             .ok_or(WordError("\"error\", \"warn\", \"info\", \"debug\" or \"trace\""))

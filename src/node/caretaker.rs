@@ -7,6 +7,7 @@ use tokio::sync::oneshot;
 use super::core::Vitals;
 use super::run::{Adjustable, Stopped};
 use crate::link::ListenError;
+use crate::model::Level;
 
 /// What a running node is asked to do.
 #[derive(Debug)]
@@ -29,6 +30,9 @@ pub trait Caretaker {
     /// The configuration was read again; the reason, if it was refused and all is as before.
     fn on_reloaded(&mut self, refusal: Option<&str>);
 
+    /// Has so much logged from now on, if a level is given; how much is logged.
+    fn log(&mut self, level: Option<Level>) -> String;
+
     /// The loop has ended; neighbours are told now, and the database is closed.
     fn on_stopping(&mut self, stopped: &Stopped);
 }
@@ -43,6 +47,10 @@ impl Caretaker for Unattended {
     }
 
     fn on_reloaded(&mut self, _: Option<&str>) {}
+
+    fn log(&mut self, _: Option<Level>) -> String {
+        "nothing".to_owned()
+    }
 
     fn on_stopping(&mut self, _: &Stopped) {}
 }

@@ -13,8 +13,10 @@ use tokio::sync::mpsc;
 use tracing::{debug, error, warn};
 
 use super::adjust::{InUse, listening_of};
-use super::caretaker::{Caretaker, Order};
+use super::caretaker::{Caretaker, Order, Unattended};
 use super::core::{ClientId, Core, DialFailure, Effect, Input, LinkUp, Settings};
+use crate::control::Outgoing;
+use crate::control::protocol::{LogLevel, Reply};
 use crate::control::server::{ClientEvent, ClientHandle, ClientNews, Server};
 use crate::crypto::Identity;
 use crate::link::{
@@ -178,7 +180,7 @@ impl Node {
             settings: in_use,
         };
         // Whoever dials from now on is to get our record.
-        node.execute();
+        node.execute(&mut Unattended);
         Ok(node)
     }
 
@@ -200,7 +202,7 @@ impl Node {
         caretaker: &mut impl Caretaker,
     ) -> Stopped {
         let stopped = loop {
-            if let Some(reason) = self.execute() {
+            if let Some(reason) = self.execute(caretaker) {
                 break Stopped::Failed(reason);
             }
             let sleep = self.until_due(caretaker.on_round(Instant::now(), self.core.vitals()));
@@ -209,7 +211,7 @@ impl Node {
                 order = orders.recv() => match order {
                     Some(Order::Stop) | None => {
                         self.core.hurry();
-                        break self.execute().map_or(Stopped::Asked, Stopped::Failed);
+                        break self.execute(caretaker).map_or(Stopped::Asked, Stopped::Failed);
                     }
                     Some(Order::Adjust(to, done)) => self.begin_to_adjust(*to, done),
                     Some(Order::Reloaded(refusal)) => {
@@ -325,7 +327,7 @@ impl Node {
     }
 
     /// Executes what the core wants done; the reason, if the daemon has to stop.
-    fn execute(&mut self) -> Option<String> {
+    fn execute(&mut self, caretaker: &mut impl Caretaker) -> Option<String> {
         let effects = self.core.finish(self.clock.now());
         let mut requests = Vec::new();
         let mut stop = None;
@@ -350,6 +352,13 @@ impl Node {
                 Effect::Tell { client, what } => {
                     if let Some(handle) = self.clients.get(&client) {
                         handle.push(what);
+                    }
+                }
+                Effect::Log { caller, level } => {
+                    let reply = Reply::Log(LogLevel { level: caretaker.log(level) });
+                    if let Some(handle) = self.clients.get(&caller.client) {
+                        let (id, result) = (caller.request, Ok(reply));
+                        handle.push(vec![Outgoing::Reply { id, result }]);
                     }
                 }
                 Effect::Record(record) => self.endpoint.set_record(record),
@@ -397,7 +406,7 @@ fn log_given_up(messages: &[GivenUp]) {
         messages.iter().take(LOGGED_IDS_MAX).map(|message| message.id.to_string()).collect();
     let bytes: u64 = messages.iter().map(|message| message.bytes).sum();
     warn!(
-        to = %recipient,
+        peer = %recipient,
         messages = messages.len(),
         bytes,
         ids = ids.join(" "),

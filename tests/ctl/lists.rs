@@ -241,6 +241,21 @@ fn listeners_are_listed_and_removed() {
 }
 
 #[test]
+fn the_level_of_the_log_is_shown_or_set() {
+    let fake = Fake::start(|method, params| match (method, params["level"].as_str()) {
+        ("log", None) => reply(json!({"level": "distmsg::link=debug"})),
+        ("log", Some(level)) => reply(json!({"level": level})),
+        _ => failure("method_not_found", "no"),
+    });
+    assert_eq!(fake.ctl(&["log"]), ran(0, "distmsg::link=debug\n", ""));
+    assert_eq!(fake.ctl(&["log", "warn"]), ran(0, "", ""));
+    assert_eq!(fake.ctl(&["log", "warn", "--json"]), ran(0, "{\"level\":\"warn\"}\n", ""));
+    let wrong = "distmsgctl: invalid value 'loud' for '[LEVEL]'; [possible values: error, warn, \
+                 info, debug, trace]; 'distmsgctl log --help' tells more\n";
+    assert_eq!(fake.ctl(&["log", "loud"]), ran(2, "", wrong));
+}
+
+#[test]
 fn what_is_done_without_a_result_is_silent() {
     for (method, args) in [
         ("forget", &["forget", "bob"][..]),

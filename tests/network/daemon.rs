@@ -1,6 +1,7 @@
 //! One daemon with a home, a configuration and directories of its own.
 
 use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
@@ -145,6 +146,23 @@ impl Daemon {
         let mut command = self.command("/bin/sh");
         command.args(["-c", &script]).stdin(first).stdout(second.unwrap_or_else(Stdio::null));
         self.spawn(command.stderr(self.append("log")));
+    }
+
+    /// Starts it where the journal's socket is this directory's, its standard error leading to the
+    /// journal by all that it can tell: in a mount namespace of its own.
+    pub(crate) fn launch_beside_journal(&mut self, journal: &Path) {
+        let log = self.append("log");
+        let file = log.metadata().expect("its metadata");
+        self.vars.retain(|(name, _)| *name != "JOURNAL_STREAM");
+        self.vars.push(("JOURNAL_STREAM", format!("{}:{}", file.dev(), file.ino())));
+        let script = format!(
+            "mount -t tmpfs none /run && mkdir -p /run/systemd/journal && \
+             mount --bind '{}' /run/systemd/journal && exec '{DISTMSG}'",
+            journal.display()
+        );
+        let mut command = self.command("unshare");
+        command.args(["--user", "--map-root-user", "--mount", "/bin/sh", "-c", &script]);
+        self.spawn(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log));
     }
 
     /// Waits until it ended by itself.

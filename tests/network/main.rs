@@ -34,6 +34,8 @@ mod line;
 #[cfg(test)]
 mod listening;
 #[cfg(test)]
+mod logs;
+#[cfg(test)]
 mod manual;
 #[cfg(test)]
 mod memory;

@@ -4,8 +4,9 @@
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
+use std::os::unix::process::CommandExt as _;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -13,7 +14,8 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::daemon::{Daemon, SOON, line};
-use crate::running::until;
+use crate::faults::skipped;
+use crate::running::{Running, until};
 
 /// What a daemon tells its service manager.
 struct Manager {
@@ -384,4 +386,78 @@ fn a_daemon_that_is_asked_again_and_again_ends_with_what_is_written_last() {
     }
     until("it has the last one", SOON, || (a.status()["name"] == "n49").then_some(()));
     assert!(a.terminate().success());
+}
+
+/// A user that is in no group of use.
+const NOBODY: u32 = 65_534;
+/// A group that every Debian has, and its number.
+const GROUP: (&str, u32) = ("daemon", 1);
+
+#[test]
+fn who_is_not_in_the_system_services_group_is_told_how_to_join_it() {
+    if fs::metadata("/proc/self").expect("there").uid() != 0 {
+        return skipped("only root can become another user");
+    }
+    let mut a = Daemon::prepare("a");
+    // As systemd has it for the system service: not within what is a user's own.
+    let dir = a.state_dir().with_file_name("run");
+    fs::create_dir_all(&dir).expect("made");
+    a.vars.push(("RUNTIME_DIRECTORY", dir.to_str().expect("text").to_owned()));
+    a.launch(&[]);
+    let socket = dir.join("socket");
+    until("its socket", SOON, || UnixStream::connect(&socket).ok());
+    let mode = fs::metadata(&socket).expect("its file").permissions().mode() & 0o7777;
+    assert_eq!(mode, 0o660, "the group may use it");
+    std::os::unix::fs::chown(&socket, None, Some(GROUP.1)).expect("given to the group");
+    for dir in socket.ancestors().skip(1).take(3) {
+        fs::set_permissions(dir, fs::Permissions::from_mode(0o755)).expect("ours");
+    }
+    let program = dir.join("distmsgctl");
+    fs::copy(env!("CARGO_BIN_EXE_distmsgctl"), &program).expect("copied");
+    let ask = |group: u32| {
+        let mut command = std::process::Command::new(&program);
+        command.env_clear().env("HOME", "/").uid(NOBODY).gid(group).current_dir("/");
+        command.arg("--socket").arg(&socket).arg("id");
+        Running::start(command).finish()
+    };
+    let refused = ask(NOBODY).exits(3);
+    let told = format!(
+        "it is for the group '{0}': join it with 'sudo usermod -aG {0} nobody' and log in again",
+        GROUP.0
+    );
+    assert!(refused.stderr.contains(&told), "{}", refused.stderr);
+    assert!(ask(GROUP.1).exits(0).text().starts_with("dm1"), "a member is served");
+    assert!(a.terminate().success());
+}
+
+#[test]
+fn identity_and_network_key_may_be_given_as_credentials() {
+    let mut a = Daemon::prepare("a");
+    let open = fs::read_to_string(a.config()).expect("its configuration");
+    a.configure(&open.replace("network = \"open\"", "network = \"closed\""));
+    a.boot();
+    let mut b = Daemon::prepare("b");
+    let open = fs::read_to_string(b.config()).expect("its configuration");
+    b.configure(&open.replace("network = \"open\"", "network = \"closed\""));
+    fs::create_dir_all(b.state_dir()).expect("made");
+    let key = |daemon: &Daemon| daemon.state_dir().join("network.key");
+    fs::copy(key(&a), key(&b)).expect("copied");
+    b.boot();
+    // From now on one of them has neither in its state directory.
+    assert!(a.terminate().success());
+    let given = a.config().with_file_name("credentials");
+    fs::create_dir(&given).expect("made");
+    for name in ["identity.pem", "network.key"] {
+        let file = given.join(name);
+        fs::rename(a.state_dir().join(name), &file).expect("moved");
+        // systemd's access lists show as permissions of the group.
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o440)).expect("set");
+    }
+    a.vars.push(("CREDENTIALS_DIRECTORY", given.to_str().expect("text").to_owned()));
+    a.boot();
+    a.connect(&b);
+    assert!(!a.state_dir().join("identity.pem").exists() && !key(&a).exists());
+    a.signal(Signal::HUP);
+    until("it was read again", SOON, || a.log().contains("was read again").then_some(()));
+    assert!(!a.log().contains("next start"), "they are the same: {}", a.log());
 }

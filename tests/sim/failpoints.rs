@@ -462,7 +462,7 @@ impl Exchange {
             }
             Effect::Tell { what, .. } => what.into_iter().for_each(|told| self.hear(node, told)),
             Effect::Record(bytes) => self.nodes[node].record = bytes,
-            Effect::GivenUp(_) => {}
+            Effect::GivenUp(_) | Effect::Log { .. } => {}
             Effect::Stop { reason } => {
                 assert_eq!(reason, "planted", "node {node} stopped");
                 self.crash(node);

@@ -388,6 +388,7 @@ impl Rig {
                 Effect::Send { .. }
                 | Effect::Close { .. }
                 | Effect::Dial { .. }
+                | Effect::Log { .. }
                 | Effect::GivenUp(_) => None,
             };
             if let Some(answer) = answer {

@@ -615,7 +615,7 @@ impl World {
             }
             Effect::Tell { what, .. } => what.into_iter().for_each(|told| self.hear(told)),
             Effect::Record(bytes) => self.nodes[node].record = bytes,
-            Effect::GivenUp(_) => {}
+            Effect::GivenUp(_) | Effect::Log { .. } => {}
             Effect::Stop { reason } => {
                 assert_eq!(reason, "the disk is broken", "node {node} stopped");
                 self.counts.failures += 1;

@@ -9,6 +9,7 @@ pub(crate) mod id;
 pub(crate) mod inbox;
 pub(crate) mod listen;
 pub(crate) mod listeners;
+pub(crate) mod log;
 pub(crate) mod outbox;
 pub(crate) mod peers;
 pub(crate) mod ping;

@@ -5,15 +5,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::desk::seconds;
 use super::listeners::{AskedBy, Listening};
 use super::storage::{Asked, WhichPage};
-use super::{About, Caller, ClientId, Core};
+use super::{About, Caller, ClientId, Core, Effect};
 use crate::control::Call;
 use crate::control::protocol::{
-    BodyPiece, ErrorCode, Failure, InboxQuery, Page, Ping, Pong, Read, Reply, Request, Subscribe,
-    Subscribed, Topic, Unsubscribe,
+    BodyPiece, ErrorCode, Failure, InboxQuery, Page, Ping, Pong, Read, Reply, Request, SetLog,
+    Subscribe, Subscribed, Topic, Unsubscribe,
 };
 use crate::courier;
 use crate::model::limits::CONTROL_BODY_BYTES_MAX;
-use crate::model::{Cursor, Monotonic, Now, Occupancy, PeerId, Row, Span};
+use crate::model::{Cursor, Level, Monotonic, Now, Occupancy, PeerId, Row, Span};
 use crate::router;
 use crate::store::op::Question;
 
@@ -138,6 +138,7 @@ impl Core {
             Request::Inbox(query) => self.on_inbox_query(caller, &query),
             Request::Outbox(page) => self.on_outbox_query(caller, &page),
             Request::Read(read) => self.on_read(caller, read),
+            Request::Log(request) => self.on_log(caller, request),
             Request::Authenticate(_)
             | Request::Send(_)
             | Request::UploadBegin(_)
@@ -281,6 +282,16 @@ impl Core {
             }
             Err(_) => {
                 let text = "after must be the 'next' of the page before";
+                self.fail(caller, Failure::new(ErrorCode::InvalidParams, text));
+            }
+        }
+    }
+
+    fn on_log(&mut self, caller: Caller, request: SetLog) {
+        match request.level.map(|level| level.parse::<Level>()).transpose() {
+            Ok(level) => self.out.effects.push(Effect::Log { caller, level }),
+            Err(error) => {
+                let text = format!("the level is none: {error}");
                 self.fail(caller, Failure::new(ErrorCode::InvalidParams, text));
             }
         }

@@ -29,7 +29,7 @@ use crate::control::{Call, Outgoing as ToClient, RequestId};
 use crate::courier::{self, Courier};
 use crate::crypto::{Identity, Random};
 use crate::model::{
-    Address, GivenUp, Incarnation, Limits, Monotonic, Name, NetworkId, Now, PeerId, Span,
+    Address, GivenUp, Incarnation, Level, Limits, Monotonic, Name, NetworkId, Now, PeerId, Span,
 };
 use crate::router::{self, Router};
 use crate::store::op::{Completion, Query, Snapshot, Transaction};
@@ -270,6 +270,13 @@ pub enum Effect {
         client: ClientId,
         /// Replies and events, in order.
         what: Vec<ToClient>,
+    },
+    /// Log so much from now on, if a level is given; and tell who asked how much is logged.
+    Log {
+        /// Who asked.
+        caller: Caller,
+        /// The level.
+        level: Option<Level>,
     },
     /// Use this record in hellos from now on.
     Record(Bytes),

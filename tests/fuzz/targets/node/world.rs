@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use distmsg::control::codec::encode_outgoing;
-use distmsg::control::protocol::{Event, Reply, Wait};
+use distmsg::control::protocol::{Event, LogLevel, Reply, Wait};
 use distmsg::control::{Call, Outgoing as ToClient, RequestId};
 use distmsg::crypto::{Identity, Random, sha256};
 use distmsg::model::limits::{CONTROL_LINE_BYTES_MAX, FRAME_BYTES_MAX, RECORD_BYTES_MAX};
@@ -590,6 +590,11 @@ impl World {
             Effect::Record(record) => {
                 assert!(record.len() <= RECORD_BYTES_MAX);
                 node.record = record;
+            }
+            Effect::Log { caller, .. } => {
+                let result = Ok(Reply::Log(LogLevel { level: "info".to_owned() }));
+                let reply = ToClient::Reply { id: caller.request, result };
+                self.tell(side, caller.client, &reply);
             }
             Effect::GivenUp(messages) => assert!(!messages.is_empty(), "none were given up"),
             Effect::Stop { reason: _ } => self.crash(side),
