@@ -70,8 +70,8 @@ impl Setup {
     }
 }
 
-const HEAD: &str =
-    "# Configuration of a distmsg node. 'distmsg check' tells whether it is right.\n";
+const HEAD: &str = "# Configuration of a distmsg node: distmsg.toml(5) explains every key, and\n\
+                    # 'distmsg check' tells whether it is right.\n";
 const NAME: &str = "What this node calls itself. Others may call it otherwise.";
 const LISTEN: &str = "Where this node accepts links. Before it listens for other machines, choose\n\
                       # who may link (network, below).";

@@ -103,10 +103,10 @@ fn logs_hold_neither_bodies_nor_keys_at_any_level() {
         }
         net[at].boot();
     }
-    let wrong_token = "c0ffee".repeat(11)[..64].to_owned();
-    show_tokens(&net[1], &wrong_token);
     // However it comes to be: the last one is told at run time.
     net[2].ctl(&["log", "trace"]).exits(0);
+    let wrong_token = "c0ffee".repeat(11)[..64].to_owned();
+    show_tokens(&net[1], &wrong_token);
     net[0].connect(&net[1]);
     net[1].connect(&net[2]);
     let c = net[2].peer.clone();
