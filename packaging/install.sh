@@ -71,6 +71,11 @@ every_file() {
     for section in 1 5 7 8; do
         every_file_in man "$share/man/man$section" "$1" ".$section"
     done
+    for program in distmsg distmsgctl; do
+        "$1" 644 "completions/$program.bash" "$share/bash-completion/completions/$program"
+        "$1" 644 "completions/_$program" "$share/zsh/site-functions/_$program"
+        "$1" 644 "completions/$program.fish" "$share/fish/vendor_completions.d/$program.fish"
+    done
 }
 
 # every_file_in FOLDER DESTINATION COMMAND [SUFFIX]

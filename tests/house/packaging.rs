@@ -114,6 +114,32 @@ fn the_units_do_without_what_breaks_them() {
     }
 }
 
+/// The whole of it is measured where systemd is: tests/deb.
+#[test]
+fn the_service_can_change_nothing_but_its_state() {
+    let service = text("packaging/distmsg.service");
+    for (key, expected) in [
+        ("User", "distmsg"),
+        ("CapabilityBoundingSet", ""),
+        ("AmbientCapabilities", ""),
+        ("NoNewPrivileges", "yes"),
+        ("ProtectSystem", "strict"),
+        ("ProtectHome", "yes"),
+        ("PrivateTmp", "yes"),
+        ("PrivateDevices", "yes"),
+        ("MemoryDenyWriteExecute", "yes"),
+        ("RestrictAddressFamilies", "AF_INET AF_INET6 AF_UNIX"),
+        ("RestrictNamespaces", "yes"),
+    ] {
+        assert_eq!(values(&service, key), [expected], "{key}");
+    }
+    let filter = ["@system-service", "~@privileged @resources"];
+    assert_eq!(values(&service, "SystemCallFilter"), filter);
+    for key in ["ReadWritePaths", "BindPaths", "SupplementaryGroups"] {
+        assert!(values(&service, key).is_empty(), "{key}= gives it more than its state");
+    }
+}
+
 #[test]
 fn everything_in_packaging_is_in_the_package() {
     let assets = assets();
