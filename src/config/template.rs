@@ -70,8 +70,8 @@ impl Setup {
     }
 }
 
-const HEAD: &str =
-    "# Configuration of a distmsg node. 'distmsg check' tells whether it is right.\n";
+const HEAD: &str = "# Configuration of a distmsg node: distmsg.toml(5) explains every key, and\n\
+                    # 'distmsg check' tells whether it is right.\n";
 const NAME: &str = "What this node calls itself. Others may call it otherwise.";
 const LISTEN: &str = "Where this node accepts links. Before it listens for other machines, choose\n\
                       # who may link (network, below).";
@@ -83,9 +83,10 @@ const KEY_FILE: &str = "The key of a closed network, mode 0600; by default netwo
                         # state directory, made at the first start. It never stands here itself.";
 const LOG: &str = "How much is logged: error, warn, info, debug or trace.";
 const INTERFACE: &str = "\n[interface]\n";
-const INTERFACE_ADDRESS: &str = "Where programs may use this node over TCP, with the token that is in the state\n\
-     # directory. On 127.0.0.1, [::1] or localhost in clear text or over TLS, anywhere else\n\
-     # over TLS only. Without an address there is the Unix socket alone.";
+const INTERFACE_ADDRESS: &str = "Where programs may use this node over TCP, with the token\n\
+                                 # in its state directory: on 127.0.0.1, [::1] and localhost in\n\
+                                 # clear text or over TLS, anywhere else over TLS only. Without\n\
+                                 # an address there is the Unix socket alone.";
 const LINKS: &str = "\n[links]\n";
 const AUTO: &str =
     "How many links this node makes by itself, to peers that nobody connected (0 to 64).";

@@ -194,32 +194,42 @@ impl Server {
 
     /// Serves one connection until it ends.
     pub async fn serve(&self, stream: impl AsyncRead + AsyncWrite + Send) {
-        let (reader, writer) = tokio::io::split(stream);
-        self.serve_until(reader, writer, std::future::pending()).await;
+        let (reader, mut writer) = tokio::io::split(stream);
+        match self.place() {
+            Ok(place) => self.serve_until(place, reader, writer, std::future::pending()).await,
+            Err(failure) => {
+                let mut line = Vec::new();
+                encode_failure(None, &failure, &mut line);
+                let _ = tokio::time::timeout(WRITE_TIMEOUT, writer.write_all(&line)).await;
+            }
+        }
+    }
+
+    /// A place among the clients, or why there is none.
+    pub(super) fn place(&self) -> Result<Place, Failure> {
+        let place = Place(Arc::clone(&self.clients));
+        let clients_max = self.clients_max.load(Ordering::Relaxed);
+        if place.0.fetch_add(1, Ordering::Relaxed) < clients_max {
+            return Ok(place);
+        }
+        info!("a control client was refused: too many");
+        let text = format!("there are {clients_max} clients already; try again");
+        Err(Failure::new(ErrorCode::Busy, text))
     }
 
     /// Serves one connection until it ends or is to end.
     pub(super) async fn serve_until(
         &self,
+        _place: Place,
         reader: impl AsyncRead + Unpin,
-        mut writer: impl AsyncWrite + Unpin,
+        writer: impl AsyncWrite + Unpin,
         end: impl Future<Output = ()>,
     ) {
-        let place = Place(Arc::clone(&self.clients));
-        let clients_max = self.clients_max.load(Ordering::Relaxed);
-        if place.0.fetch_add(1, Ordering::Relaxed) >= clients_max {
-            let text = format!("there are {clients_max} clients already; try again");
-            let mut line = Vec::new();
-            encode_failure(None, &Failure::new(ErrorCode::Busy, text), &mut line);
-            let _ = tokio::time::timeout(WRITE_TIMEOUT, writer.write_all(&line)).await;
-            info!("a control client was refused: too many");
-            return;
-        }
         let client = self.last_client.fetch_add(1, Ordering::Relaxed) + 1;
         let (queue, queued) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared {
             all_waiting: Arc::clone(&self.all_waiting),
-            fair_part: ALL_WAITING_BYTES_MAX / clients_max.max(1),
+            fair_part: ALL_WAITING_BYTES_MAX / self.clients_max.load(Ordering::Relaxed).max(1),
             ..Shared::default()
         });
         let handle = ClientHandle { queue, shared: Arc::clone(&shared) };
@@ -252,7 +262,8 @@ impl Server {
 }
 
 /// A place among the clients, free again when dropped.
-struct Place(Arc<AtomicUsize>);
+#[derive(Debug)]
+pub(super) struct Place(Arc<AtomicUsize>);
 
 impl Drop for Place {
     fn drop(&mut self) {

@@ -1,4 +1,4 @@
-//! The token that opens a node's TCP interface port: 256 random bits, written as hexadecimal digits.
+//! The token that opens a node's TCP interface port: 256 random bits in hexadecimal digits.
 
 use std::fmt;
 

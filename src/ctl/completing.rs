@@ -160,6 +160,10 @@ mod tests {
             let words: Vec<OsString> = line.split(' ').map(Into::into).collect();
             assert_eq!(global(&words).socket.as_deref(), Some("/x".as_ref()), "{line}");
         }
+        let line = "distmsgctl send --interface 127.0.0.1:8080 --token-file /t ";
+        let words: Vec<OsString> = line.split(' ').map(Into::into).collect();
+        let found = global(&words);
+        assert!(found.interface.is_some() && found.token_file.as_deref() == Some("/t".as_ref()));
     }
 
     #[test]

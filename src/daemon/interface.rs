@@ -91,38 +91,113 @@ impl InterfacePort {
         open.map(|address| Address::from(*address)).collect()
     }
 
-    /// Has it at another address than before, or nowhere. Clients that came by the one before are
-    /// gone then. Nothing changes where nothing is to change.
+    /// Gets ready to have it at another address than before, or nowhere. Until that is settled the
+    /// one before goes on, unless its own port is in the way of the new one: the same on more
+    /// addresses, or on fewer.
     ///
     /// # Errors
-    /// When it cannot be there. Then it is where it was before, as far as that is possible.
-    pub async fn apply(&mut self, wanted: Option<&Address>) -> Result<(), Stop> {
-        if self.wanted() == wanted {
-            return Ok(());
+    /// When it cannot be there. Then it is where it was before.
+    pub async fn prepare(&mut self, wanted: Option<&Address>) -> Result<Prepared, Stop> {
+        let keep = |to| Ok(Prepared { to, closed: None });
+        let wanted = match wanted {
+            wanted if self.wanted() == wanted => return keep(To::Stay(self.listening())),
+            None => return keep(To::Close),
+            Some(wanted) => wanted,
+        };
+        match Bound::at(wanted, &self.state_dir).await {
+            Ok(bound) => keep(To::Move(bound)),
+            Err(stop) if !self.listening().iter().any(|at| at.port() == wanted.port()) => Err(stop),
+            Err(_) => {
+                let closed = self.close().await;
+                match Bound::at(wanted, &self.state_dir).await {
+                    Ok(bound) => Ok(Prepared { to: To::Move(bound), closed }),
+                    Err(stop) => {
+                        self.reopen(closed).await;
+                        Err(stop)
+                    }
+                }
+            }
         }
-        // First the old one: its port may be the one that is wanted.
-        let before = self.close().await;
-        let Some(wanted) = wanted else { return Ok(()) };
-        let result = self.reopen(wanted).await;
-        if let (Err(_), Some(before)) = (&result, before)
-            && let Err(error) = self.reopen(&before).await
-        {
-            warn!(%error, "the interface port is closed");
-        }
-        result
     }
 
-    async fn close(&mut self) -> Option<Address> {
-        let (address, interface) = self.open.take()?;
+    /// Has it where it was prepared to be. Clients that came by the one before are gone then.
+    ///
+    /// # Errors
+    /// When the identity is of no use for TLS.
+    pub async fn settle(&mut self, prepared: Prepared) -> Result<(), Stop> {
+        match prepared.to {
+            To::Stay(_) => Ok(()),
+            To::Close => {
+                self.close().await;
+                Ok(())
+            }
+            To::Move(bound) => {
+                self.close().await;
+                self.open(bound)
+            }
+        }
+    }
+
+    /// Leaves it where it was before it was prepared to be elsewhere.
+    pub async fn abandon(&mut self, prepared: Prepared) {
+        let Prepared { to, closed } = prepared;
+        drop(to);
+        self.reopen(closed).await;
+    }
+
+    async fn close(&mut self) -> Option<Closed> {
+        let (written, interface) = self.open.take()?;
+        let port = interface.listening().first().map_or(written.port(), |at| at.port());
+        let at = Address::new(written.host(), port).unwrap_or_else(|_| written.clone());
         interface.stop().await;
-        info!(interface = %address, "closed the interface port");
-        Some(address)
+        info!(interface = %at, "closed the interface port");
+        Some(Closed { written, at })
     }
 
-    async fn reopen(&mut self, address: &Address) -> Result<(), Stop> {
-        let bound = Bound::at(address, &self.state_dir).await?;
-        self.open(bound)
+    /// Opens again what was closed, at the very port that it had.
+    async fn reopen(&mut self, closed: Option<Closed>) {
+        let Some(Closed { written, at }) = closed else { return };
+        let opened = match Bound::at(&at, &self.state_dir).await {
+            Ok(bound) => self.open(Bound { address: written, ..bound }),
+            Err(stop) => Err(stop),
+        };
+        if let Err(error) = opened {
+            warn!(%error, "the interface port stays closed");
+        }
     }
+}
+
+/// A change of an interface port that is to be settled or abandoned.
+#[derive(Debug)]
+pub struct Prepared {
+    to: To,
+    /// What had to be closed for it.
+    closed: Option<Closed>,
+}
+
+impl Prepared {
+    /// Where it will be.
+    pub fn listening(&self) -> Vec<Address> {
+        match &self.to {
+            To::Stay(listening) => listening.clone(),
+            To::Close => Vec::new(),
+            To::Move(bound) => bound.listening(),
+        }
+    }
+}
+
+#[derive(Debug)]
+enum To {
+    Stay(Vec<Address>),
+    Close,
+    Move(Bound),
+}
+
+/// An interface port that was closed: as it was written, and with the port that it had.
+#[derive(Debug)]
+struct Closed {
+    written: Address,
+    at: Address,
 }
 
 #[cfg(test)]
@@ -149,25 +224,44 @@ mod tests {
         let answers =
             |address: &Address| TcpStream::connect((address.host(), address.port())).is_ok();
         let first = free("127.0.0.1");
-        port.apply(Some(&first)).await.expect("free");
+        let apply = async |port: &mut InterfacePort, to: Option<&Address>| {
+            let prepared = port.prepare(to).await?;
+            let listening = prepared.listening();
+            port.settle(prepared).await?;
+            assert_eq!(port.listening(), listening);
+            Ok::<(), Stop>(())
+        };
+        apply(&mut port, Some(&first)).await.expect("free");
         assert_eq!(port.listening(), std::slice::from_ref(&first));
         assert!(answers(&first));
         assert!(dir.path().join("interface-token").exists());
 
         // The same port on all addresses: the one before is in its way.
         let all = Address::new("0.0.0.0", first.port()).expect("an address");
-        port.apply(Some(&all)).await.expect("free again");
+        let prepared = port.prepare(Some(&all)).await.expect("free again");
+        port.abandon(prepared).await;
+        assert_eq!(port.listening(), std::slice::from_ref(&first), "as before");
+        apply(&mut port, Some(&all)).await.expect("free again");
         assert_eq!(port.listening(), std::slice::from_ref(&all));
 
         let other = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
         let taken = Address::from(other.local_addr().expect("bound"));
-        let stop = port.apply(Some(&taken)).await.expect_err("taken");
+        let stop = port.prepare(Some(&taken)).await.expect_err("taken");
         assert!(stop.message.contains("stop what listens there"), "{stop}");
         assert_eq!(port.listening(), [all], "as before");
         assert!(answers(&first));
-        drop(other);
+        // Any port: the one that it has is the one that it keeps.
+        let any = Address::new("127.0.0.1", 0).expect("an address");
+        apply(&mut port, Some(&any)).await.expect("free");
+        let at = port.listening();
+        port.prepare(Some(&taken)).await.expect_err("taken");
+        let same = Address::new("0.0.0.0", at[0].port()).expect("an address");
+        let prepared = port.prepare(Some(&same)).await.expect("free");
+        port.abandon(prepared).await;
+        assert_eq!((port.listening(), port.wanted()), (at, Some(&any)));
 
-        port.apply(None).await.expect("closed");
+        drop(other);
+        apply(&mut port, None).await.expect("closed");
         assert!(port.listening().is_empty() && !answers(&first));
     }
 }

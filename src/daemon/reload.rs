@@ -15,8 +15,8 @@ use super::secrets::{self, SecretError};
 use crate::config::{Config, ConfigPath, Environment, Network};
 use crate::crypto::NetworkKey;
 use crate::link::Membership;
-use crate::model::{Address, PeerId};
-use crate::node::{Adjustable, Order};
+use crate::model::PeerId;
+use crate::node::Order;
 
 /// Reads the configuration again when it is told to.
 #[derive(Debug)]
@@ -86,40 +86,27 @@ impl Reload {
         let mut settings = adjustable(&config);
         settings.warnings.extend(waiting);
         // Of what can fail, first what can be undone.
-        let before = self.move_interface(config.interface.as_ref(), &mut settings).await?;
+        // It is there before the first signal is obeyed.
+        let Some(interface) = &self.interface else { return Ok(()) };
+        let mut interface = interface.lock().await;
+        let prepared = interface.prepare(config.interface.as_ref()).await?;
+        settings.interface = prepared.listening();
         let (done, is_done) = oneshot::channel();
-        if orders.send(Order::Adjust(Box::new(settings.clone()), done)).await.is_err() {
+        if orders.send(Order::Adjust(Box::new(settings), done)).await.is_err() {
             // The daemon is stopping.
             return Ok(());
         }
         match is_done.await {
-            Ok(Ok(())) => {}
+            Ok(Ok(())) => interface.settle(prepared).await?,
             // The daemon is stopping.
             Err(_) => return Ok(()),
             Ok(Err(error)) => {
-                if let Err(error) = self.move_interface(before.as_ref(), &mut settings).await {
-                    warn!(%error, "the interface port is not where it was");
-                }
+                interface.abandon(prepared).await;
                 return Err(Config::problem_with(&self.file.path, "listen", error).into());
             }
         }
         self.verbosity.begin_again(config.log);
         Ok(())
-    }
-
-    /// Has the interface port where it is wanted, and the settings tell of it. Returns where it was
-    /// wanted before.
-    async fn move_interface(
-        &self,
-        wanted: Option<&Address>,
-        settings: &mut Adjustable,
-    ) -> Result<Option<Address>, Stop> {
-        let Some(interface) = &self.interface else { return Ok(None) };
-        let mut interface = interface.lock().await;
-        let before = interface.wanted().cloned();
-        interface.apply(wanted).await?;
-        settings.interface = interface.listening();
-        Ok(before)
     }
 }
 

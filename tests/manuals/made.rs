@@ -77,8 +77,8 @@ fn exit_codes_of_commands_are_those_of_the_programs() {
     }
 }
 
-/// Variables that libraries read: home and temporary directories, the time zone.
-const OF_LIBRARIES: &[&str] = &["HOME", "TMPDIR", "TZ"];
+/// Variables that libraries read: home and temporary directories, the time zone, the watchdog's.
+const OF_LIBRARIES: &[&str] = &["HOME", "TMPDIR", "TZ", "WATCHDOG_USEC", "WATCHDOG_PID"];
 
 /// Rooms whose variables a program's page lists.
 const CTL_ROOMS: &[&str] = &["ctl", "control", "config"];
@@ -86,7 +86,7 @@ const DAEMON_ROOMS: &[&str] = &["daemon", "config", "node", "link", "store"];
 
 /// Variables that a shared room reads for the other program only.
 const NOT_CTL: &[&str] = &["STATE_DIRECTORY", "RUNTIME_DIRECTORY", "CREDENTIALS_DIRECTORY"];
-const NOT_DAEMON: &[&str] = &["DISTMSG_SOCKET"];
+const NOT_DAEMON: &[&str] = &["DISTMSG_SOCKET", "DISTMSG_INTERFACE_ADDR", "DISTMSG_TOKEN_FILE"];
 
 #[test]
 fn the_variables_of_the_code_are_those_of_the_pages() {
@@ -121,7 +121,9 @@ fn variables(text: &str, found: &mut BTreeSet<String>) {
             let rest = &code[at + reads.len() + 1..];
             let name = &rest[..rest.find('"').expect("its end")];
             let is_name = |b: u8| b.is_ascii_uppercase() || b == b'_';
-            if name.len() > 3 && name.bytes().all(is_name) {
+            // Of constants only those that look like variables.
+            let is_variable = *reads != "&str = " || name.contains('_') || name == "COMPLETE";
+            if name.len() > 3 && name.bytes().all(is_name) && is_variable {
                 found.insert(name.to_owned());
             }
         }

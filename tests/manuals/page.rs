@@ -36,12 +36,19 @@ pub(crate) fn of(command: &Command, section: &str, texts: &Texts) -> String {
     for paragraph in texts.description {
         paragraphs(&mut roff, paragraph);
     }
+    // How the values are written that have no words of their own.
+    for (name, how) in VALUES {
+        if command.get_arguments().any(|arg| value_name(arg) == *name) {
+            paragraphs(&mut roff, how);
+        }
+    }
     options(&mut roff, command);
     commands(&mut roff, command, section);
     for (heading, lines) in &notes.sections {
         section_of(&mut roff, heading, lines);
     }
     entries(&mut roff, "EXIT STATUS", &texts.exits);
+    entries(&mut roff, "SIGNALS", &texts.signals);
     entries(&mut roff, "ENVIRONMENT", &texts.environment);
     entries(&mut roff, "FILES", &texts.files);
     roff.control("SH", ["SEE ALSO"]);
@@ -50,8 +57,25 @@ pub(crate) fn of(command: &Command, section: &str, texts: &Texts) -> String {
     // Each part begins with what it needs of the page.
     let text = String::from_utf8(out).expect("text");
     let (before, after) = text.split_once(PREAMBLE).expect("roff begins like this");
-    format!("{before}{PREAMBLE}{}", after.replace(PREAMBLE, ""))
+    let text = format!("{before}{PREAMBLE}{}", after.replace(PREAMBLE, ""));
+    // A section begins a paragraph by itself.
+    let mut lines: Vec<&str> = text.lines().collect();
+    lines.dedup_by(|line, before| *line == ".PP" && before.starts_with(".SH "));
+    lines.join("\n") + "\n"
 }
+
+/// Kinds of values, and how they are written.
+const VALUES: &[(&str, &str)] = &[
+    (
+        "DURATION",
+        "A DURATION is 10s, 500ms, 2m, 1h30m, 1.5h or 1d, or a bare number, which is seconds.",
+    ),
+    (
+        "TIME|AGO",
+        "A TIME is as in RFC 3339, such as 2026-01-31T18:00:00Z, or local, such as \
+         2026-01-31T18:00 or 2026-01-31; AGO is how long ago that was: 90s, 10m, 2h.",
+    ),
+];
 
 /// How roff begins: an apostrophe that is none of typography's.
 const PREAMBLE: &str = ".ie \\n(.g .ds Aq \\(aq\n.el .ds Aq '\n";
@@ -102,10 +126,15 @@ impl Notes {
     }
 }
 
+/// Whether a line is what somebody types.
+fn is_typed_line(line: &str) -> bool {
+    ["  distmsg", "  export "].iter().any(|begins| line.starts_with(begins))
+}
+
 /// A section of lines that are indented by two in the help: examples as they are, text filled.
 fn section_of(roff: &mut Roff, heading: &str, lines: &[String]) {
     roff.control("SH", [heading]);
-    if heading != "EXAMPLES" {
+    if heading != "EXAMPLES" && !lines.iter().all(|line| is_typed_line(line)) {
         let text: Vec<&str> = lines.iter().map(|line| line.trim()).collect();
         paragraphs(roff, &text.join(" "));
         return;
@@ -245,9 +274,10 @@ fn about(roff: &mut Roff, arg: &Arg) {
     let mut sentence = format!("{}.", text.trim_end_matches('.'));
     for said in said.split(" [").filter_map(|said| said.strip_suffix(']')) {
         match said.split_once(": ").expect("a kind and a value") {
-            ("default", value) => sentence.push_str(&format!(" Default: {value}.")),
-            ("default port", value) => sentence.push_str(&format!(" Default port: {value}.")),
             ("env", value) => sentence.push_str(&format!(" Environment: {value}.")),
+            (kind, value) if kind.starts_with("default") => {
+                sentence.push_str(&format!(" {}: {value}.", upper(kind)));
+            }
             (other, _) => panic!("what is [{other}: ...] in the help of {}?", arg.get_id()),
         }
     }
@@ -255,16 +285,25 @@ fn about(roff: &mut Roff, arg: &Arg) {
     if arg.get_action().takes_values() && !defaults.is_empty() {
         sentence.push_str(&format!(" Default: {}.", defaults.join(", ")));
     }
+    let values = match arg.get_action().takes_values() {
+        true => arg.get_possible_values(),
+        false => Vec::new(),
+    };
+    let values: Vec<_> = values.iter().filter(|value| !value.is_hide_set()).collect();
+    let explained = values.iter().any(|value| value.get_help().is_some());
+    if !values.is_empty() && !explained {
+        let words: Vec<&str> = values.iter().map(|value| value.get_name()).collect();
+        sentence.push_str(&format!(" One of {}.", words.join(", ")));
+    }
     roff.text([roman(sentence)]);
-    let values = arg.get_possible_values();
-    if !arg.get_action().takes_values() || values.is_empty() {
+    if !explained {
         return;
     }
     roff.control("RS", []);
-    for value in values.iter().filter(|value| !value.is_hide_set()) {
+    for value in values {
         roff.control("TP", []);
         roff.text([bold(value.get_name())]);
-        let help = value.get_help().expect("a value is explained");
+        let help = value.get_help().expect("all values are explained, or none");
         roff.text([roman(format!("{help}."))]);
     }
     roff.control("RE", []);

@@ -50,6 +50,22 @@ fn man_has_nothing_to_complain_of() {
 }
 
 #[test]
+fn pages_are_of_this_version_and_of_no_date() {
+    let version = env!("CARGO_PKG_VERSION");
+    for page in all() {
+        let text = fs::read_to_string(&page).expect("text");
+        let title = text.lines().find(|line| line.starts_with(".TH ")).expect("a title");
+        let (name, section) = (page.file_stem(), page.extension());
+        let (Some(name), Some(section)) = (name, section) else { panic!("{page:?}") };
+        let name = name.to_string_lossy().to_uppercase().replace('-', "\\-");
+        let section = section.to_string_lossy();
+        let expected =
+            format!(".TH {name} {section} \"\" \"distmsg {version}\" \"Manual of distmsg\"");
+        assert_eq!(title, expected, "{page:?}");
+    }
+}
+
+#[test]
 fn pages_fit_a_terminal() {
     if !can_run("/usr/bin/man") {
         return;

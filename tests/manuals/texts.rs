@@ -11,6 +11,7 @@ pub(crate) type Entry = (String, String);
 pub(crate) struct Texts {
     pub(crate) description: &'static [&'static str],
     pub(crate) exits: Vec<Entry>,
+    pub(crate) signals: Vec<Entry>,
     pub(crate) environment: Vec<Entry>,
     pub(crate) files: Vec<Entry>,
     pub(crate) see_also: Vec<String>,
@@ -56,13 +57,22 @@ pub(crate) fn ctl(command: &Command) -> Texts {
     ];
     Texts {
         description: &[
-            "A peer is named by its alias, by its full ID, or by the beginning of its ID if only one \
-             peer has it. Results go to standard output, everything else to standard error. An \
+            "A peer is named by its alias, by its full ID, or by the beginning of its ID if only \
+             one peer has it. Results go to standard output, everything else to standard error. An \
              error is one line that says what to do about it; with --json it is an object with the \
              error's stable code (see distmsg-control(7)).",
-            "The daemon is found at the socket that --socket names, else DISTMSG_SOCKET, else the \
-             configuration, else at the user's own, and if there is none, at the system service's. \
-             The status command names the one that was used.",
+            "With --json a result is an object of distmsg-control(7), on one line; of lists and \
+             streams each element is one.",
+            "At the prompt the commands are the same, without the program's name, and exit, quit \
+             or ctrl-D leaves. Messages are shown as they come, and acknowledged by nobody.",
+            "The daemon is found at what --socket or --interface names, else at the socket that \
+             DISTMSG_SOCKET names, else by the interface port that DISTMSG_INTERFACE_ADDR names, \
+             else at the socket of the configuration, else at the user's own, and if there is \
+             none, at the system service's. The status command names the one that was used.",
+            "A daemon's interface port (see distmsg.toml(5)) serves the same commands over TCP. On \
+             this machine that is clear text or TLS; elsewhere it is TLS, and PEER_ID must be the \
+             key that answers, or nothing is sent. The token is what lets one in: it is in the \
+             daemon's state directory, and whoever has it may do what the daemon's user may.",
         ],
         exits: exits(command),
         environment: entries(CTL_VARIABLES),
@@ -78,14 +88,24 @@ pub(crate) fn ctl(command: &Command) -> Texts {
                 "The configuration, of which only what names the way to the daemon is used.",
             ),
             ("$XDG_STATE_HOME/distmsg/history", "What was typed at the prompt."),
+            (
+                "$XDG_STATE_HOME/distmsg/interface-token, /var/lib/distmsg/interface-token",
+                "The token of an interface port of this machine.",
+            ),
         ]),
         see_also: see_also.concat(),
+        ..Texts::default()
     }
 }
 
 /// Variables of distmsgctl.
 pub(crate) const CTL_VARIABLES: &[(&str, &str)] = &[
-    ("DISTMSG_SOCKET", "The daemon's socket, where --socket does not name it."),
+    ("DISTMSG_SOCKET", "The daemon's socket, where neither --socket nor --interface is given."),
+    (
+        "DISTMSG_INTERFACE_ADDR",
+        "The daemon's interface port, where nothing before it is given: [PEER_ID@]HOST:PORT.",
+    ),
+    ("DISTMSG_TOKEN_FILE", "The interface port's token, where --token-file does not name it."),
     (
         "DISTMSG_CONFIG",
         "The configuration file that names the socket, where --config does not name it.",
@@ -124,7 +144,7 @@ pub(crate) fn daemon(command: &Command) -> Texts {
     let see_also = [
         inner(command, "8"),
         pages(&["distmsgctl(1)", "distmsg.toml(5)", "distmsg-control(7)", "distmsg-protocol(7)"]),
-        pages(&["systemd.exec(5)"]),
+        pages(&["systemd.exec(5)", "systemd.socket(5)"]),
     ];
     Texts {
         description: &[
@@ -133,8 +153,22 @@ pub(crate) fn daemon(command: &Command) -> Texts {
              while the daemon is stopped.",
             "A socket that was removed while the daemon runs is made again when the daemon next \
              wakes, within half a minute at most.",
+            "A service manager is told by sd_notify(3) when the node is ready, how many peers are \
+             linked and how many messages wait, that it lives (WatchdogSec=, from the node's own \
+             loop), how a reload went, and that it stops. A control socket that systemd made \
+             before is taken over, and left behind.",
         ],
         exits: exits(command),
+        signals: entries(&[
+            ("SIGTERM, SIGINT", "What is under way is brought to its end, and the daemon ends."),
+            (
+                "SIGHUP",
+                "The configuration is read again. What can change while the daemon runs does, of \
+                 the rest it is said that it waits for the next start (see distmsg.toml(5)). A \
+                 file that is wrong changes nothing: the log, distmsgctl status and the service \
+                 manager are told why.",
+            ),
+        ]),
         environment: entries(DAEMON_VARIABLES),
         files: entries(&[
             (
@@ -145,7 +179,9 @@ pub(crate) fn daemon(command: &Command) -> Texts {
                 "$XDG_STATE_HOME/distmsg, /var/lib/distmsg",
                 "The state directory. In it: identity.pem, the node's key, for its owner only; \
                  network.key, the key of a closed network, likewise; distmsg.db, messages, peers \
-                 and sessions, in SQLite; lock, which keeps a second daemon from the same state.",
+                 and sessions, in SQLite; interface-token, which lets programs in at the interface \
+                 port, made when there is one first; lock, which keeps a second daemon from the \
+                 same state.",
             ),
             (
                 "$XDG_RUNTIME_DIR/distmsg/socket, /run/distmsg/socket",
@@ -167,7 +203,7 @@ pub(crate) const DAEMON_VARIABLES: &[(&str, &str)] = &[
     (
         "CONFIGURATION_DIRECTORY, STATE_DIRECTORY, RUNTIME_DIRECTORY",
         "The directories that systemd made for the service: the first with config.toml if it is \
-         there, the state, and the socket. With a runtime directory the socket is for the group \
+         there, the state, and the socket. Of the system service the socket is for its group \
          too. See systemd.exec(5).",
     ),
     (
@@ -188,6 +224,14 @@ pub(crate) const DAEMON_VARIABLES: &[(&str, &str)] = &[
         "Set by systemd where standard error leads to the journal: then the log goes there with \
          fields of its own.",
     ),
+    (
+        "NOTIFY_SOCKET, WATCHDOG_USEC, WATCHDOG_PID",
+        "Set by a service manager that wants to be told: sd_notify(3), sd_watchdog_enabled(3).",
+    ),
+    (
+        "LISTEN_FDS, LISTEN_PID",
+        "Set by systemd where it hands over the control socket: sd_listen_fds(3).",
+    ),
     ("NO_COLOR", "If it is not empty, the log has no colours. Without a terminal it never has."),
     ("COMPLETE", "As for distmsgctl(1)."),
 ];
@@ -202,10 +246,17 @@ const CODES: &[(&str, &[(&str, &str)])] = &[
         &[
             ("4", "The link is not up in time; the peer is kept and dialled on."),
             ("6", "Another key answers at the address. Nothing was sent to it."),
-            ("7", "The peer refused the link: another network, or another version."),
+            (
+                "7",
+                "The peer refused the link (another network, another version), or too many peers \
+                 are known.",
+            ),
         ],
     ),
-    ("disconnect", &[("8", "There is no such peer, or several.")]),
+    (
+        "disconnect",
+        &[("8", "There is no such peer, or several, or it has no link and none is kept.")],
+    ),
     ("forget", &[("8", "There is no such peer, or several.")]),
     (
         "alias",
@@ -247,6 +298,7 @@ const CODES: &[(&str, &[(&str, &str)])] = &[
     ),
     ("inbox", &[("8", "There is no such peer as --from says, or several.")]),
     ("outbox", &[]),
+    ("log", &[]),
 ];
 
 /// A subcommand of distmsgctl.
@@ -274,6 +326,7 @@ pub(crate) fn ctl_command(name: &str) -> Texts {
         "peers" => &["distmsgctl-alias(1)", "distmsgctl-connect(1)", "distmsgctl-discover(1)"],
         "ping" => &["distmsgctl-routes(1)", "distmsgctl-send(1)"],
         "status" => &["distmsgctl-peers(1)", "distmsgctl-outbox(1)"],
+        "log" => &["distmsg.toml(5)", "journalctl(1)"],
         _ => &[],
     };
     see_also.extend(pages(more));

@@ -40,6 +40,8 @@ fn tables() -> BTreeSet<String> {
 struct Entry {
     default: String,
     bounds: Option<(u64, u64)>,
+    /// A change waits for the next start.
+    waits: bool,
 }
 
 /// The entries of each table, by the table's name; those of none under the empty one.
@@ -63,7 +65,8 @@ fn entries() -> BTreeMap<String, BTreeMap<String, Entry>> {
                 let (least, most) = bounds.split_once(" to ").expect("From N to M.");
                 (least.parse().expect("a number"), most.parse().expect("a number"))
             });
-            let known = of_table.insert(key.to_owned(), Entry { default, bounds });
+            let waits = text.contains("A change takes effect at the next start.");
+            let known = of_table.insert(key.to_owned(), Entry { default, bounds, waits });
             assert!(known.is_none(), "{key} stands there twice");
         }
         entries.insert(table.to_owned(), of_table);
@@ -90,7 +93,7 @@ fn every_key_has_an_entry_and_every_entry_a_key() {
 #[test]
 fn every_default_is_the_default() {
     for (table, of_table) in entries() {
-        for (key, Entry { default, bounds }) in of_table {
+        for (key, Entry { default, bounds, .. }) in of_table {
             let is_value = default.starts_with(['"', '[']) || bounds.is_some();
             if !is_value {
                 // A place or name that is worked out: it is said in words.
@@ -122,6 +125,27 @@ fn every_bound_is_the_bound() {
         }
     }
     assert!(checked >= 18, "only {checked} bounds were found");
+}
+
+#[test]
+fn what_waits_for_the_next_start_is_what_a_reload_does_not_change() {
+    let told: BTreeSet<String> = entries()
+        .remove("")
+        .expect("keys of no table")
+        .into_iter()
+        .filter_map(|(key, entry)| entry.waits.then_some(key))
+        .collect();
+    let in_tables = entries().into_iter().filter(|(table, _)| !table.is_empty());
+    assert!(in_tables.flat_map(|(_, table)| table.into_values()).all(|entry| !entry.waits));
+    // As the daemon has it: pairs of a key and whether the file says something else now.
+    let source = fs::read_to_string(root("src/daemon/reload.rs")).expect("the source");
+    let pairs = source.lines().filter_map(|line| {
+        let (key, rest) = line.trim().strip_prefix("(\"")?.split_once("\", ")?;
+        (rest == format!("before.{key} != config.{key}),")).then(|| key.to_owned())
+    });
+    let known: BTreeSet<String> = pairs.collect();
+    assert!(known.contains("state_dir"), "{known:?}");
+    assert_eq!(told, known);
 }
 
 #[test]

@@ -259,7 +259,7 @@ impl Daemon {
     }
 
     /// A program with this node's surroundings and nothing else.
-    fn command(&self, program: &str) -> Command {
+    pub(crate) fn command(&self, program: &str) -> Command {
         let mut command = Command::new(program);
         command
             .env_clear()

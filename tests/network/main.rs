@@ -26,6 +26,8 @@ mod hostile;
 #[cfg(test)]
 mod import;
 #[cfg(test)]
+mod interface;
+#[cfg(test)]
 mod lifecycle;
 #[cfg(test)]
 mod line;
@@ -58,5 +60,7 @@ mod shells;
 mod siege;
 #[cfg(test)]
 mod silent;
+#[cfg(test)]
+mod terminal;
 #[cfg(test)]
 mod verbs;

@@ -1,7 +1,8 @@
 //! The examples of distmsg-control(7), said to a real daemon: what it answers has the same shape.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader, Lines, Read, Write};
+use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
@@ -19,21 +20,34 @@ enum Line {
     Told(Value),
 }
 
-/// The lines of all examples, in order. Those that go on are put together.
-fn examples() -> Vec<Line> {
+/// Where an example's lines are said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Socket,
+    InterfacePort,
+}
+
+/// The lines of all examples of a place, in order. Those that go on are put together.
+fn examples(place: Place) -> Vec<Line> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("man/distmsg-control.7");
     let page = fs::read_to_string(path).expect("the page is there");
     let (_, section) = page.split_once("\n.SH EXAMPLES\n").expect("a section of examples");
     let section = section.split("\n.SH ").next().expect("a part");
     let mut lines: Vec<String> = Vec::new();
-    for line in section.lines() {
-        if line.starts_with("-> ") || line.starts_with("<- ") {
-            lines.push(line.to_owned());
-        } else if let Some(more) = line.strip_prefix("  ")
-            && let Some(last) = lines.last_mut()
-            && !more.starts_with("nc ")
-        {
-            last.push_str(more);
+    for part in section.split(".SS ") {
+        let is_by_port = part.starts_with("By the interface port\n");
+        if is_by_port != (place == Place::InterfacePort) {
+            continue;
+        }
+        for line in part.lines() {
+            if line.starts_with("-> ") || line.starts_with("<- ") {
+                lines.push(line.to_owned());
+            } else if let Some(more) = line.strip_prefix("  ")
+                && let Some(last) = lines.last_mut()
+                && !more.starts_with("nc ")
+            {
+                last.push_str(more);
+            }
         }
     }
     let line = |line: String| match line.split_at(3) {
@@ -43,6 +57,29 @@ fn examples() -> Vec<Line> {
         }
     };
     lines.into_iter().map(line).collect()
+}
+
+/// Says what a client says, and compares what it is told.
+/// Returns what may still come.
+fn converse<S>(mut writer: S, reader: S, examples: Vec<Line>) -> Lines<BufReader<S>>
+where
+    S: Read + Write,
+{
+    let mut lines = BufReader::new(reader).lines();
+    for line in examples {
+        match line {
+            Line::Said(said) => {
+                writer.write_all(format!("{said}\n").as_bytes()).expect("the daemon reads");
+            }
+            Line::Told(shown) => {
+                let real = lines.next().unwrap_or_else(|| panic!("nothing came for {shown}"));
+                let real = real.unwrap_or_else(|error| panic!("{error} for {shown}"));
+                let real: Value = serde_json::from_str(&real).expect("JSON");
+                compare("", &shown, &real);
+            }
+        }
+    }
+    lines
 }
 
 /// Whether two values are of the same shape: the same members, of the same types, and the same
@@ -103,32 +140,36 @@ fn compare_text(place: &str, shown: &str, real: &str) {
 
 #[test]
 fn the_examples_of_the_manual_are_what_the_daemon_says() {
-    let (cellar, attic) = (Daemon::start("cellar"), Daemon::start("attic"));
+    let (mut cellar, attic) = (Daemon::prepare("cellar"), Daemon::start("attic"));
+    cellar.configure(
+        "name = \"cellar\"\nlisten = [\"127.0.0.1:0\"]\nnetwork = \"open\"\n\n\
+         [links]\nauto = 0\n\n[interface]\naddress = \"127.0.0.1:0\"\n",
+    );
+    cellar.boot();
     cellar.connect(&attic);
     attic.ctl(&["send", &cellar.peer, "hello"]).exits(0);
     until("the link has been pinged", SOON, || {
         let peer = cellar.knows(&attic).expect("linked");
         peer["link"]["rtt_ms"].is_number().then_some(())
     });
-    let mut socket = UnixStream::connect(cellar.socket()).expect("a connection");
+    let by_socket = examples(Place::Socket);
+    let count = |is: fn(&Line) -> bool| by_socket.iter().filter(|line| is(line)).count();
+    assert!(count(|line| matches!(line, Line::Said(_))) >= 12, "{by_socket:?}");
+    assert!(count(|line| matches!(line, Line::Told(_))) >= 12, "{by_socket:?}");
+    let socket = UnixStream::connect(cellar.socket()).expect("a connection");
     socket.set_read_timeout(Some(SOON)).expect("set");
-    let mut lines = BufReader::new(socket.try_clone().expect("a descriptor")).lines();
-    let examples = examples();
-    let count = |is: fn(&Line) -> bool| examples.iter().filter(|line| is(line)).count();
-    assert!(count(|line| matches!(line, Line::Said(_))) >= 12, "{examples:?}");
-    assert!(count(|line| matches!(line, Line::Told(_))) >= 12, "{examples:?}");
-    for line in examples {
-        match line {
-            Line::Said(said) => {
-                socket.write_all(format!("{said}\n").as_bytes()).expect("the daemon reads");
-            }
-            Line::Told(shown) => {
-                let real = lines.next().unwrap_or_else(|| panic!("nothing came for {shown}"));
-                let real = real.unwrap_or_else(|error| panic!("{error} for {shown}"));
-                let real: Value = serde_json::from_str(&real).expect("JSON");
-                compare("", &shown, &real);
-            }
-        }
-    }
-    assert!(lines.next().is_none(), "the last example ends the connection");
+    let mut rest = converse(socket.try_clone().expect("a descriptor"), socket, by_socket);
+    assert!(rest.next().is_none(), "the last example ends the connection");
+
+    let token = fs::read_to_string(cellar.state_dir().join("interface-token")).expect("a token");
+    let mut by_port = examples(Place::InterfacePort);
+    let Some(Line::Said(first)) = by_port.first_mut() else { panic!("{by_port:?}") };
+    let shown = "0123456789abcdef".repeat(4);
+    assert!(first.contains(&shown), "{first}");
+    *first = first.replace(&shown, token.trim());
+    let status = cellar.status();
+    let port = status["interface"][0].as_str().expect("an interface port").to_owned();
+    let stream = TcpStream::connect(port).expect("a connection");
+    stream.set_read_timeout(Some(SOON)).expect("set");
+    converse(stream.try_clone().expect("a descriptor"), stream, by_port);
 }

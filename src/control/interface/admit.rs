@@ -21,7 +21,7 @@ use zeroize::Zeroizing;
 
 use super::super::codec::{Outgoing, RequestId, decode_request, encode_failure, encode_outgoing};
 use super::super::protocol::{Done, ErrorCode, Failure, Reply, Request};
-use super::super::server::Server;
+use super::super::server::{self, Server};
 use super::PROTOCOL;
 use super::gate::{Gate, Noise, Place};
 use crate::crypto::AccessToken;
@@ -83,6 +83,8 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 /// Somebody who showed the token.
 pub(super) struct Admitted {
+    /// Their place among the clients.
+    pub(super) client: server::Place,
     /// What they say from then on.
     pub(super) reader: tokio::io::Chain<Cursor<Vec<u8>>, ReadHalf<Box<dyn Stream>>>,
     pub(super) writer: WriteHalf<Box<dyn Stream>>,
@@ -154,11 +156,19 @@ async fn hear(
     match first {
         First::Right(id) => {
             let mut line = Vec::new();
+            let client = match access.server.place() {
+                Ok(client) => client,
+                Err(failure) => {
+                    encode_failure(Some(&id), &failure, &mut line);
+                    let _ = timeout(LAST_WORD_TIMEOUT, last_word(stream, &line)).await;
+                    return Ok(None);
+                }
+            };
             let result = Ok(Reply::Done(Done {}));
             encode_outgoing(&Outgoing::Reply { id, result }, &mut line);
             timeout(LAST_WORD_TIMEOUT, say(&mut stream, &line)).await.map_err(late)??;
             let (reader, writer) = tokio::io::split(stream);
-            Ok(Some(Admitted { reader: Cursor::new(rest).chain(reader), writer }))
+            Ok(Some(Admitted { client, reader: Cursor::new(rest).chain(reader), writer }))
         }
         First::Wrong(id) => {
             if let Some(unlogged) = access.wrong_tokens.allow() {

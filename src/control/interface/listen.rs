@@ -13,7 +13,7 @@ use tokio::time::sleep;
 use tracing::{debug, warn};
 
 use super::super::server::Server;
-use super::admit::{Access, admit};
+use super::admit::{Access, Admitted, admit};
 use super::tls::server_config;
 use crate::crypto::{AccessToken, Identity};
 use crate::model::Address;
@@ -244,8 +244,8 @@ async fn serve_one(access: Arc<Access>, stream: TcpStream, address: SocketAddr) 
         () = access.stopped() => return,
         admitted = admit(&access, stream, address, place) => admitted,
     };
-    if let Some(client) = admitted {
+    if let Some(Admitted { client, reader, writer }) = admitted {
         debug!(%address, "a client authenticated on the interface port");
-        access.server.serve_until(client.reader, client.writer, access.stopped()).await;
+        access.server.serve_until(client, reader, writer, access.stopped()).await;
     }
 }
