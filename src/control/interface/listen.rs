@@ -1,5 +1,6 @@
 //! Where the interface port is listened on, from start to stop.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -101,10 +102,12 @@ impl InterfaceListener {
         for socket_address in resolved {
             match listen_on(socket_address) {
                 Ok(listener) => listeners.push(listener),
-                Err(error) => problem = error,
+                // Of a name's addresses some may not exist here, such as `::1` without IPv6.
+                Err(error) if is_of_another_machine(&error) => problem = error,
+                // Where somebody else listens, clients would show the token to them.
+                Err(error) => return Err(failed(error)),
             }
         }
-        // Of a name's addresses some may not exist here, such as `::1` without IPv6.
         if listeners.is_empty() {
             return Err(failed(problem));
         }
@@ -170,13 +173,19 @@ async fn resolve(address: &Address) -> Result<Vec<SocketAddr>, InterfaceError> {
     let found = lookup_host((address.host(), address.port())).await;
     let found =
         found.map_err(|error| InterfaceError::Resolve { address: address.clone(), error })?;
-    let found: Vec<SocketAddr> = found.collect();
+    let found: BTreeSet<SocketAddr> = found.collect();
     if address.is_loopback()
         && let Some(other) = found.iter().find(|found| !found.ip().is_loopback())
     {
         return Err(InterfaceError::NotLoopback { address: address.clone(), found: other.ip() });
     }
-    Ok(found)
+    Ok(found.into_iter().collect())
+}
+
+/// Whether an address cannot be listened on because this machine has none of its kind.
+fn is_of_another_machine(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::AddrNotAvailable
+        || error.raw_os_error() == Some(rustix::io::Errno::AFNOSUPPORT.raw_os_error())
 }
 
 fn listen_on(address: SocketAddr) -> io::Result<TcpListener> {
@@ -247,5 +256,35 @@ async fn serve_one(access: Arc<Access>, stream: TcpStream, address: SocketAddr) 
     if let Some(Admitted { client, reader, writer }) = admitted {
         debug!(%address, "a client authenticated on the interface port");
         access.server.serve_until(client, reader, writer, access.stopped()).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_name_is_not_served_by_halves() {
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let port = taken.local_addr().expect("bound").port();
+        let localhost = Address::new("localhost", port).expect("an address");
+        let error = InterfaceListener::bind(&localhost).await.expect_err("taken").to_string();
+        assert!(error.contains("stop what listens there, or choose another port"), "{error}");
+        drop(taken);
+        let listening = InterfaceListener::bind(&localhost).await.expect("free").listening();
+        assert!(listening.contains(&([127, 0, 0, 1], port).into()), "{listening:?}");
+        assert!(listening.iter().all(|at| at.ip().is_loopback() && at.port() == port));
+    }
+
+    #[tokio::test]
+    async fn what_is_no_address_of_this_machine_is_said_to_be_none() {
+        for (host, why) in [
+            ("192.0.2.1", "write an address of this machine under [interface]"),
+            ("name.invalid", "write an IP address of this machine under [interface]"),
+        ] {
+            let address = Address::new(host, 8080).expect("an address");
+            let error = InterfaceListener::bind(&address).await.expect_err(host).to_string();
+            assert!(error.contains(why), "{host}: {error}");
+        }
     }
 }

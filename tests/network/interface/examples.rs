@@ -94,11 +94,11 @@ fn the_example_in_python_sends_and_listens_by_all_three_ways() {
         assert!(refused.contains("(no_such_peer)"), "{refused}");
     }
     // Messages that come while it listens.
-    let args = [&[PYTHON], &by_tls[..], &["listen", "--count", "2", "--name", "late"]].concat();
+    let args = [&[PYTHON], &by_tls[..], &["listen", "--count", "2"]].concat();
     let listening = run(&a, &python, &args, &[]);
     until("it listens", SOON, || {
         let listeners = a.status()["listeners"].as_array().expect("a list").clone();
-        listeners.iter().any(|one| one["name"] == "late" && one["clients"] == 1).then_some(())
+        listeners.iter().any(|one| one["name"] == "client.py" && one["clients"] == 1).then_some(())
     });
     b.ctl(&["send", &a.peer, "one"]).exits(0);
     b.ctl(&["send", &a.peer, "two"]).exits(0);

@@ -46,6 +46,7 @@ fn every_verb(a: &Daemon, b: &Daemon, way: &str) {
     by(&["connect", &b.peer, &b.address, "--alias", "b"]).exits(0);
     by(&["forget", "b"]).exits(0);
     by(&["connect", &b.peer, &b.address, "--alias", "b"]).exits(0);
+    by(&["log", "debug"]).exits(0);
     let script = a.ctl_given(&["--interface", way], b"id\nsend b 'of a script'\n").exits(0);
     assert_eq!(script.lines()[0], a.peer);
     // What a command says when it fails is the daemon's answer all the same.
