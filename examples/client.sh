@@ -12,7 +12,10 @@
 # Exit codes: 0 done, 1 the daemon said no, 2 usage, 3 no way to the daemon.
 set -euo pipefail
 
-socket=${DISTMSG_SOCKET:-${XDG_RUNTIME_DIR:-/run}/distmsg/socket}
+# The user's own daemon, if there is one; else the system's.
+socket=${XDG_RUNTIME_DIR:-/nonexistent}/distmsg/socket
+[ -e "$socket" ] || socket=/run/distmsg/socket
+socket=${DISTMSG_SOCKET:-$socket}
 address=${DISTMSG_INTERFACE_ADDR:-}
 token_file=${DISTMSG_TOKEN_FILE:-${XDG_STATE_HOME:-$HOME/.local/state}/distmsg/interface-token}
 
@@ -24,8 +27,11 @@ fail() {
 # The program that carries lines to the daemon and back. It ends when the daemon does, not before:
 # what was asked last is still to be answered.
 carry() {
+    local host=${address%:*}
     if [ -n "$address" ]; then
-        if command -v nc >/dev/null; then exec nc -N "${address%:*}" "${address##*:}"; fi
+        # An IPv6 address stands in brackets, which nc does not know.
+        host=${host#[} host=${host%]}
+        if command -v nc >/dev/null; then exec nc -N "$host" "${address##*:}"; fi
         exec socat -t 3600 - "TCP:$address"
     fi
     if command -v nc >/dev/null; then exec nc -N -U "$socket"; fi

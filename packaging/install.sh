@@ -11,6 +11,8 @@
 # A configuration that is there stays as it is. 'uninstall' keeps configuration, identity and messages.
 # Nothing is started or enabled; what to say for that is printed.
 set -eu
+# Whatever the administrator's own files are to be: these are for everybody.
+umask 022
 
 source=$(cd "$(dirname "$0")" && pwd)
 mode=system

@@ -46,6 +46,23 @@ pub(super) fn text_of(path: &Path) -> Result<String, Problems> {
     })
 }
 
+/// Refuses what can be read only once, or for which a reader may have to wait: a pipe that has been
+/// emptied would count as a configuration in which nothing is written.
+///
+/// # Errors
+/// When it is neither a file nor a directory. What is not there is another matter.
+pub(super) fn check_lasting(path: &Path) -> Result<(), Problems> {
+    match std::fs::metadata(path) {
+        Ok(found) if !found.is_file() && !found.is_dir() => Err(Problems::of_file(
+            path,
+            "a pipe or device, which cannot be read again; restart the daemon, or start it with a \
+             regular file"
+                .to_owned(),
+        )),
+        _ => Ok(()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -63,5 +80,21 @@ mod tests {
         assert!(message(&path).contains("1 MiB"), "{}", message(&path));
         std::fs::write(&path, vec![b'#'; 1024 * 1024]).expect("written");
         assert!(text_of(&path).is_ok());
+    }
+    #[test]
+    fn what_cannot_be_read_again_is_refused_without_waiting_for_it() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("config.toml");
+        assert!(check_lasting(&path).is_ok(), "who reads it says that it is not there");
+        std::fs::write(&path, "").expect("written");
+        assert!(check_lasting(&path).is_ok());
+        // As from a shell's <(...).
+        let (_writer, reader) = std::os::unix::net::UnixStream::pair().expect("a pair");
+        let descriptor = std::os::fd::AsRawFd::as_raw_fd(&reader);
+        let pipe = std::path::PathBuf::from(format!("/dev/fd/{descriptor}"));
+        for other in [Path::new("/dev/null"), &pipe] {
+            let message = check_lasting(other).expect_err("refused").to_string();
+            assert!(message.contains("cannot be read again; restart"), "{message}");
+        }
     }
 }

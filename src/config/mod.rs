@@ -92,6 +92,15 @@ impl Config {
         Self::parse(&file::text_of(path)?, path)
     }
 
+    /// Reads a configuration file once more.
+    ///
+    /// # Errors
+    /// All that is wrong with it, and when it is of a kind that can be read only once.
+    pub fn load_again(path: &Path) -> Result<Self, Problems> {
+        file::check_lasting(path)?;
+        Self::load(path)
+    }
+
     /// Reads a configuration's text; the path is for the problems.
     ///
     /// # Errors

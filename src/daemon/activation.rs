@@ -4,7 +4,6 @@
 use std::os::unix::net::UnixListener;
 
 use listenfd::ListenFd;
-use tracing::warn;
 
 use super::exit::Stop;
 use crate::config::Environment;
@@ -12,14 +11,23 @@ use crate::config::Environment;
 /// Descriptors that may be handed over: far more than there is use for.
 const HANDED_OVER_MAX: usize = 64;
 
-/// The control socket, if one was handed over to this process. Call it before there are threads:
-/// the variables that tell of it are taken out of the environment.
+/// What was handed over to this process.
+#[derive(Debug, Default)]
+pub(super) struct HandedOver {
+    /// The control socket, if it is among it.
+    pub(super) control_socket: Option<UnixListener>,
+    /// What there is no use for, and why: for the log, which is not there yet.
+    pub(super) others: Vec<String>,
+}
+
+/// Takes what was handed over to this process. Call it before there are threads: the variables that
+/// tell of it are taken out of the environment.
 ///
 /// # Errors
 /// When something was handed over, and no control socket is among it.
-pub(super) fn control_socket(environment: &Environment) -> Result<Option<UnixListener>, Stop> {
+pub(super) fn handed_over(environment: &Environment) -> Result<HandedOver, Stop> {
     if !is_for(std::process::id(), environment) {
-        return Ok(None);
+        return Ok(HandedOver::default());
     }
     if let Some(count) = count(environment)?
         && count > HANDED_OVER_MAX
@@ -47,10 +55,7 @@ pub(super) fn control_socket(environment: &Environment) -> Result<Option<UnixLis
             others.join(", ")
         )));
     }
-    if !others.is_empty() {
-        warn!("not used of what was handed over: {}", others.join(", "));
-    }
-    Ok(found)
+    Ok(HandedOver { control_socket: found, others })
 }
 
 /// The first descriptor that is handed over.
@@ -87,7 +92,8 @@ mod tests {
         assert!(is_for(42, &environment(&[("LISTEN_PID", "42"), ("LISTEN_FDS", "1")])));
         for other in [&[("LISTEN_PID", "41")][..], &[("LISTEN_PID", "x")], &[("LISTEN_FDS", "1")]] {
             assert!(!is_for(42, &environment(other)), "{other:?}");
-            assert!(control_socket(&environment(other)).is_ok_and(|found| found.is_none()));
+            let found = handed_over(&environment(other)).expect("nothing was handed over");
+            assert!(found.control_socket.is_none() && found.others.is_empty());
         }
     }
 
@@ -96,7 +102,7 @@ mod tests {
         let pid = std::process::id().to_string();
         for wrong in ["x", "-1", "65", "4000000000"] {
             let environment = environment(&[("LISTEN_PID", &pid), ("LISTEN_FDS", wrong)]);
-            let stop = control_socket(&environment).expect_err(wrong);
+            let stop = handed_over(&environment).expect_err(wrong);
             assert!(stop.message.contains("LISTEN_FDS"), "{wrong}: {stop}");
         }
     }

@@ -116,7 +116,7 @@ fn read(
     started: &Started,
 ) -> Result<(Config, Vec<String>), Stop> {
     let config = match super::files::exists(&file.path) || file.explicit {
-        true => Config::load(&file.path)?,
+        true => Config::load_again(&file.path)?,
         // As at the start.
         false => Config::default(),
     };

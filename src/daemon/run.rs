@@ -56,13 +56,16 @@ pub fn run(
              open it, or leave out --print",
         ));
     }
-    let handed_over = activation::control_socket(environment)?;
+    let handed_over = activation::handed_over(environment)?;
     let logging = logging::start(config.log, environment)?;
+    if !handed_over.others.is_empty() {
+        warn!("not used of what was handed over: {}", handed_over.others.join(", "));
+    }
     allow_many_files();
     let state_dir = environment.state_dir(&config)?;
     let _lock = StateLock::acquire(&state_dir)?;
     let (node, made) = node_config(&config, &file.path, environment, &state_dir)?;
-    let socket = match handed_over {
+    let socket = match handed_over.control_socket {
         Some(listener) => {
             if let Some(named) = &config.socket
                 && !is_at(&listener, named)

@@ -191,6 +191,47 @@ fn debians_changelog_is_that_of_the_project() {
     }
 }
 
+/// The daemon runs as another user than whoever installs it, and reads its configuration.
+#[test]
+fn what_the_script_installs_is_for_everybody_whatever_the_umask() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let dir = tempfile::tempdir().expect("a directory");
+    let (built, out, machine) =
+        (dir.path().join("built"), dir.path().join("out"), dir.path().join("machine"));
+    fs::create_dir(&built).expect("made");
+    for program in ["distmsg", "distmsgctl"] {
+        fs::write(built.join(program), "a program").expect("written");
+    }
+    let make = root().join("packaging/make-tarball.sh");
+    let made = Command::new("sh").arg(make).arg(&built).arg(&out).output().expect("sh runs");
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let tarball = String::from_utf8(made.stdout).expect("a path");
+    let install = "umask 077; tar -xzf \"$1\" -C \"$2\" && \"$2\"/distmsg-*/install.sh";
+    let installed = Command::new("sh")
+        .args(["-c", install, "sh", tarball.trim_end()])
+        .arg(dir.path())
+        .env("DESTDIR", &machine)
+        .output()
+        .expect("sh runs");
+    assert!(installed.status.success(), "{}", String::from_utf8_lossy(&installed.stderr));
+    let mut folders = vec![machine.clone()];
+    let mut found = 0;
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            let mode = fs::metadata(&path).expect("there").permissions().mode() & 0o777;
+            let wanted = if path.is_dir() { 0o755 } else { 0o444 };
+            assert_eq!(mode & wanted, wanted, "{}: {mode:o}", path.display());
+            found += 1;
+            if path.is_dir() {
+                folders.push(path);
+            }
+        }
+    }
+    assert!(found > 40 && machine.join("etc/distmsg/config.toml").exists(), "{found}");
+}
+
 /// A script that a merge or a slip broke is noticed before the day it is needed.
 #[test]
 fn every_script_can_be_read_by_its_shell() {

@@ -207,6 +207,7 @@ fn of_what_is_handed_over_the_control_socket_is_taken_by_what_it_is() {
     a.launch_activated(OwnedFd::from(other).into(), Some(handed_over(&socket)));
     a.answer();
     assert_eq!(mode(&a), 0o640);
+    assert!(a.log().contains("not used of what was handed over: fd 3"), "{}", a.log());
     assert!(a.terminate().success());
     assert!(a.socket().exists());
 }
@@ -331,6 +332,21 @@ fn a_broken_file_changes_nothing_and_is_told_with_its_remedy_until_it_is_mended(
     assert_eq!(reload(&a, &mut manager), "linked with 0 peers, outbox empty");
     assert_eq!(a.status()["name"], "new");
     assert!(!a.status()["warnings"].to_string().contains("old configuration"));
+}
+
+#[test]
+fn a_configuration_that_became_a_pipe_is_refused_and_nobody_waits_for_it() {
+    let (mut a, mut manager) = managed("a");
+    let text = fs::read_to_string(a.config()).expect("its configuration");
+    fs::remove_file(a.config()).expect("removed");
+    let made = std::process::Command::new("mkfifo").arg(a.config()).status().expect("mkfifo runs");
+    assert!(made.success());
+    let status = reload(&a, &mut manager);
+    assert!(status.contains("cannot be read again"), "{status}");
+    fs::remove_file(a.config()).expect("removed");
+    a.configure(&text);
+    assert!(!reload(&a, &mut manager).contains("refused"));
+    assert!(a.terminate().success());
 }
 
 #[test]

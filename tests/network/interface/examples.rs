@@ -177,4 +177,12 @@ fn the_example_in_shell_sends_and_listens_by_the_socket_and_by_tcp() {
     assert!(refused.contains("(unauthorized)"), "{refused}");
     let nobody = [("DISTMSG_SOCKET", "/nonexistent/socket")];
     run(&a, SHELL, &["status"], &nobody).finish().exits(3);
+    if std::net::TcpListener::bind("[::1]:0").is_err() {
+        return cannot("client.sh over IPv6", "this machine has no IPv6");
+    }
+    let c = with_interface("c", "[::1]:0");
+    let by_ipv6 = interface_of(&c);
+    let vars = [("DISTMSG_INTERFACE_ADDR", &*by_ipv6)];
+    let status = run(&c, SHELL, &["status"], &vars).finish().exits(0).text();
+    assert!(status.contains(&c.peer), "{status}");
 }
