@@ -122,7 +122,7 @@ pub(super) async fn admit(
     let admitted = tokio::select! {
         biased;
         () = place.given_up.notified() => Err(Refusal::Other("others want to be heard")),
-        admitted = hear(access, stream, address) => admitted,
+        admitted = hear(access, stream, address, &place) => admitted,
     };
     match admitted {
         Ok(admitted) => return admitted,
@@ -144,10 +144,11 @@ async fn hear(
     access: &Access,
     stream: TcpStream,
     address: SocketAddr,
+    place: &Place,
 ) -> Result<Option<Admitted>, Refusal> {
     let deadline = Instant::now() + FIRST_LINE_TIMEOUT;
     let first = async {
-        let mut stream = open(access, stream).await?;
+        let mut stream = open(access, stream, place).await?;
         let (line, rest) = first_line(&mut stream).await?;
         Ok::<_, Refusal>((stream, first_of(&access.token, &line)?, rest))
     };
@@ -185,18 +186,29 @@ async fn hear(
 }
 
 /// Clear text where that is allowed, or TLS with the right protocol.
-async fn open(access: &Access, stream: TcpStream) -> Result<Box<dyn Stream>, Refusal> {
+async fn open(
+    access: &Access,
+    stream: TcpStream,
+    place: &Place,
+) -> Result<Box<dyn Stream>, Refusal> {
     let mut first = [0];
     match (stream.peek(&mut first).await?, first) {
         (0, _) => Err(Refusal::Other("it said nothing")),
-        (_, [TLS_HANDSHAKE]) => secure(access, stream).await,
-        (_, [b'{']) if access.clear => Ok(Box::new(stream)),
+        (_, [TLS_HANDSHAKE]) => secure(access, stream, place).await,
+        (_, [b'{']) if access.clear => {
+            place.speaks();
+            Ok(Box::new(stream))
+        }
         (_, [b'{']) => Err(Refusal::Other("it speaks clear text, and only TLS is taken here")),
         _ => Err(Refusal::Other("it does not speak the protocol")),
     }
 }
 
-async fn secure(access: &Access, stream: TcpStream) -> Result<Box<dyn Stream>, Refusal> {
+async fn secure(
+    access: &Access,
+    stream: TcpStream,
+    place: &Place,
+) -> Result<Box<dyn Stream>, Refusal> {
     let mute = Mute { stream, mute: true };
     let mut hello = LazyConfigAcceptor::new(Acceptor::default(), mute).await?;
     let offered = hello.client_hello().alpn().is_some_and(|mut all| all.any(|one| one == PROTOCOL));
@@ -205,6 +217,7 @@ async fn secure(access: &Access, stream: TcpStream) -> Result<Box<dyn Stream>, R
     }
     // It knows of us: from here on it is told what is wrong.
     hello.io.mute = false;
+    place.speaks();
     let roomy = |tls: &mut rustls::ServerConnection| tls.set_buffer_limit(Some(RECORDS_BYTES_MAX));
     Ok(Box::new(hello.into_stream_with(Arc::clone(&access.tls), roomy).await?))
 }

@@ -10,10 +10,11 @@ use tokio::sync::Notify;
 
 use crate::model::{Bucket, Monotonic};
 
-/// Connections that have not authenticated, in all.
-pub(super) const WAITING_MAX: usize = 64;
+/// Connections that have not authenticated, in all. One source can open thousands in a second, and
+/// a place must last until what a client says at once has come.
+pub(super) const WAITING_MAX: usize = 256;
 /// The same, of one source.
-pub(super) const WAITING_PER_SOURCE_MAX: usize = 16;
+pub(super) const WAITING_PER_SOURCE_MAX: usize = 64;
 
 /// Refusals of one kind that are logged at once, and in a second.
 const LOGGED_BURST: u32 = 20;
@@ -21,8 +22,9 @@ const LOGGED_PER_SECOND: u32 = 1;
 
 /// The places of those who have not authenticated. A newcomer always gets one: if there is none,
 /// whoever has waited the longest gives it up, of its own source if that has its part, else of the
-/// source that has the most. Who means well needs a place for milliseconds, so that connections
-/// which say nothing, however many, keep nobody out.
+/// source that has the most. Whoever began to speak the protocol goes after those who did not. Who
+/// means well speaks at once and needs a place for milliseconds, so that connections which say
+/// nothing, however many and however fast, keep nobody out.
 #[derive(Debug, Default)]
 pub(super) struct Gate(Mutex<Inside>);
 
@@ -37,6 +39,8 @@ struct Inside {
 struct Seat {
     number: u64,
     source: IpAddr,
+    /// It began to speak the protocol.
+    speaks: bool,
     given_up: Arc<Notify>,
 }
 
@@ -65,7 +69,9 @@ impl Inside {
         } else {
             return None;
         };
-        self.seats.iter().position(|seat| seat.source == crowded)
+        let of_them = |seat: &Seat| seat.source == crowded;
+        let silent = self.seats.iter().position(|seat| of_them(seat) && !seat.speaks);
+        silent.or_else(|| self.seats.iter().position(of_them))
     }
 }
 
@@ -81,12 +87,22 @@ impl Gate {
         }
         inside.last += 1;
         let (number, given_up) = (inside.last, Arc::new(Notify::new()));
-        inside.seats.push_back(Seat { number, source, given_up: Arc::clone(&given_up) });
+        inside.seats.push_back(Seat { number, source, speaks: false, given_up: given_up.clone() });
         Place { gate: Arc::clone(self), number, given_up }
     }
 
     fn inside(&self) -> MutexGuard<'_, Inside> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Place {
+    /// Whoever has it began to speak the protocol.
+    pub(super) fn speaks(&self) {
+        let mut inside = self.gate.inside();
+        if let Some(seat) = inside.seats.iter_mut().find(|seat| seat.number == self.number) {
+            seat.speaks = true;
+        }
     }
 }
 
@@ -159,6 +175,20 @@ mod tests {
         assert_eq!(gate.inside().seats.len(), WAITING_PER_SOURCE_MAX + 1);
         drop((many, other));
         assert!(gate.inside().seats.is_empty());
+    }
+
+    #[test]
+    fn whoever_speaks_goes_after_all_who_say_nothing() {
+        let gate = Arc::new(Gate::default());
+        let speaking = gate.enter(ip("127.0.0.1"));
+        speaking.speaks();
+        let storm: Vec<Place> = (0..1_000).map(|_| gate.enter(ip("127.0.0.1"))).collect();
+        assert!(!is_given_up(&speaking));
+        assert_eq!(storm.iter().filter(|place| is_given_up(place)).count(), 1_001 - WAITING_PER_SOURCE_MAX);
+        // Of those who speak it is as of those who do not: nobody has a place for ever.
+        storm.iter().for_each(Place::speaks);
+        let newcomer = gate.enter(ip("127.0.0.1"));
+        assert!(is_given_up(&speaking) && !is_given_up(&newcomer));
     }
 
     #[test]

@@ -18,7 +18,7 @@ const DEADLINE: Duration = Duration::from_secs(5);
 /// Longer than this, and others notice.
 const NOTICED: Duration = Duration::from_secs(5);
 /// Connections that have not authenticated, of one address.
-const WAITING_PER_SOURCE_MAX: usize = 16;
+const WAITING_PER_SOURCE_MAX: usize = 64;
 
 #[track_caller]
 fn is_served(daemon: &Daemon) {
