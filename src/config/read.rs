@@ -205,12 +205,11 @@ impl Reader<'_> {
             let message = "address under [interface] says the same; take one of them out";
             self.problem(span, INTERFACE_PORT, message);
         } else if let Some(address) = &config.interface
-            && address.port() != 0
-            && config.listen.contains(address)
+            && let Some(taken) = config.listen.iter().find(|at| at.collides_with(address))
             && let Some(span) = said.interface_port.as_ref().or(said.interface_address.as_ref())
         {
             let key = said.interface_port.as_ref().map_or("interface.address", |_| INTERFACE_PORT);
-            let message = format!("{address} stands under listen, too; choose another port");
+            let message = format!("{taken} stands under listen, too; choose another port");
             self.problem(span, key, &message);
         }
         self.sizes(config, said);

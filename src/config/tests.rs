@@ -135,6 +135,10 @@ fn each_mistake_is_named_with_its_line_its_key_and_its_remedy() {
             "interface_port = 3000",
             "c.toml:1: interface_port: 127.0.0.1:3000 stands under listen, too; choose another",
         ),
+        (
+            "network = \"closed\"\nlisten = [\"0.0.0.0:3000\"]\ninterface_port = 3000",
+            "c.toml:3: interface_port: 0.0.0.0:3000 stands under listen, too; choose another",
+        ),
         ("address = \"127.0.0.1:1\"", "c.toml:1: address: this key belongs under [interface]"),
         ("listen = [\"0.0.0.0:1\"]", "c.toml:1: listen: 0.0.0.0:1 can be reached from other"),
         ("network_key_file = \"/k\"", "c.toml:1: network_key_file: an open network has no key"),

@@ -93,17 +93,35 @@ impl InterfacePort {
 
     /// Gets ready to have it at another address than before, or nowhere. Until that is settled the
     /// one before goes on, unless its own port is in the way of the new one: the same on more
-    /// addresses, or on fewer.
+    /// addresses, or on fewer; or unless the node is to listen there for peers.
     ///
     /// # Errors
     /// When it cannot be there. Then it is where it was before.
-    pub async fn prepare(&mut self, wanted: Option<&Address>) -> Result<Prepared, Stop> {
-        let keep = |to| Ok(Prepared { to, closed: None });
+    pub async fn prepare(
+        &mut self,
+        wanted: Option<&Address>,
+        for_peers: &[Address],
+    ) -> Result<Prepared, Stop> {
         let wanted = match wanted {
-            wanted if self.wanted() == wanted => return keep(To::Stay(self.listening())),
-            None => return keep(To::Close),
-            Some(wanted) => wanted,
+            wanted if self.wanted() == wanted => {
+                return Ok(Prepared { to: To::Stay(self.listening()), closed: None });
+            }
+            wanted => wanted,
         };
+        let to = match wanted {
+            None => To::Close,
+            Some(wanted) => match self.prepare_to_move(wanted).await? {
+                Prepared { to, closed: None } => to,
+                prepared => return Ok(prepared),
+            },
+        };
+        let is_ours = |at: &Address| self.listening().iter().any(|own| own.port() == at.port());
+        let closed = if for_peers.iter().any(is_ours) { self.close().await } else { None };
+        Ok(Prepared { to, closed })
+    }
+
+    async fn prepare_to_move(&mut self, wanted: &Address) -> Result<Prepared, Stop> {
+        let keep = |to| Ok(Prepared { to, closed: None });
         match Bound::at(wanted, &self.state_dir).await {
             Ok(bound) => keep(To::Move(bound)),
             Err(stop) if !self.listening().iter().any(|at| at.port() == wanted.port()) => Err(stop),
@@ -225,7 +243,7 @@ mod tests {
             |address: &Address| TcpStream::connect((address.host(), address.port())).is_ok();
         let first = free("127.0.0.1");
         let apply = async |port: &mut InterfacePort, to: Option<&Address>| {
-            let prepared = port.prepare(to).await?;
+            let prepared = port.prepare(to, &[]).await?;
             let listening = prepared.listening();
             port.settle(prepared).await?;
             assert_eq!(port.listening(), listening);
@@ -238,7 +256,7 @@ mod tests {
 
         // The same port on all addresses: the one before is in its way.
         let all = Address::new("0.0.0.0", first.port()).expect("an address");
-        let prepared = port.prepare(Some(&all)).await.expect("free again");
+        let prepared = port.prepare(Some(&all), &[]).await.expect("free again");
         port.abandon(prepared).await;
         assert_eq!(port.listening(), std::slice::from_ref(&first), "as before");
         apply(&mut port, Some(&all)).await.expect("free again");
@@ -246,7 +264,7 @@ mod tests {
 
         let other = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
         let taken = Address::from(other.local_addr().expect("bound"));
-        let stop = port.prepare(Some(&taken)).await.expect_err("taken");
+        let stop = port.prepare(Some(&taken), &[]).await.expect_err("taken");
         assert!(stop.message.contains("stop what listens there"), "{stop}");
         assert_eq!(port.listening(), [all], "as before");
         assert!(answers(&first));
@@ -254,11 +272,18 @@ mod tests {
         let any = Address::new("127.0.0.1", 0).expect("an address");
         apply(&mut port, Some(&any)).await.expect("free");
         let at = port.listening();
-        port.prepare(Some(&taken)).await.expect_err("taken");
+        port.prepare(Some(&taken), &[]).await.expect_err("taken");
         let same = Address::new("0.0.0.0", at[0].port()).expect("an address");
-        let prepared = port.prepare(Some(&same)).await.expect("free");
+        let prepared = port.prepare(Some(&same), &[]).await.expect("free");
         port.abandon(prepared).await;
         assert_eq!((port.listening(), port.wanted()), (at, Some(&any)));
+
+        // Peers are to be listened to where it is: it goes at once, and comes back if that fails.
+        let own = port.listening();
+        let prepared = port.prepare(None, &own).await.expect("closed");
+        assert!(!answers(&own[0]));
+        port.abandon(prepared).await;
+        assert!(answers(&own[0]), "as before");
 
         drop(other);
         apply(&mut port, None).await.expect("closed");

@@ -15,7 +15,7 @@ use super::secrets::{self, SecretError};
 use crate::config::{Config, ConfigPath, Environment, Network};
 use crate::crypto::NetworkKey;
 use crate::link::Membership;
-use crate::model::PeerId;
+use crate::model::{Address, PeerId};
 use crate::node::Order;
 
 /// Reads the configuration again when it is told to.
@@ -25,6 +25,8 @@ pub(super) struct Reload {
     environment: Environment,
     /// What the daemon was started with, and still is.
     started: Started,
+    /// Where it listens for peers, as it is written.
+    listen: Vec<Address>,
     verbosity: Verbosity,
     /// To the service manager, if there is one.
     line: Option<Line>,
@@ -48,7 +50,8 @@ impl Reload {
         verbosity: Verbosity,
         line: Option<Line>,
     ) -> Self {
-        Self { file, environment, started, verbosity, line, interface: None }
+        let listen = started.config.listen.clone();
+        Self { file, environment, started, listen, verbosity, line, interface: None }
     }
 
     /// Reads the file and has the node take it on. What comes of it is told to the log, to `status`
@@ -88,7 +91,8 @@ impl Reload {
         // Of what can fail, first what can be undone. It is there before a signal is obeyed.
         let Some(interface) = &self.interface else { return Ok(()) };
         let mut interface = interface.lock().await;
-        let prepared = interface.prepare(config.interface.as_ref()).await?;
+        let prepared = interface.prepare(config.interface.as_ref(), &config.listen).await;
+        let prepared = prepared.map_err(|stop| self.in_its_own_way(&config, stop))?;
         settings.interface = prepared.listening();
         let (done, is_done) = oneshot::channel();
         if orders.send(Order::Adjust(Box::new(settings), done)).await.is_err() {
@@ -104,8 +108,22 @@ impl Reload {
                 return Err(Config::problem_with(&self.file.path, "listen", error).into());
             }
         }
+        self.listen = config.listen;
         self.verbosity.begin_again(config.log);
         Ok(())
+    }
+
+    /// Why the interface port cannot be where it is wanted: where the daemon itself listens, nobody
+    /// else is to be stopped.
+    fn in_its_own_way(&self, config: &Config, stop: Stop) -> Stop {
+        let wanted = config.interface.as_ref();
+        match wanted.filter(|wanted| self.listen.iter().any(|at| at.collides_with(wanted))) {
+            Some(wanted) => Stop::failure(format_args!(
+                "{wanted} under [interface] is where this daemon still listens for peers; restart \
+                 it, or choose another port"
+            )),
+            None => stop,
+        }
     }
 }
 

@@ -68,6 +68,19 @@ impl Address {
             None => &*self.host == "localhost",
         }
     }
+
+    /// Whether this and another cannot both be listened on: the same port of the same host, or of
+    /// all addresses of a kind and one among them. On port 0 there is always room.
+    pub fn collides_with(&self, other: &Self) -> bool {
+        let hosts_collide = match (self.ip(), other.ip()) {
+            (Some(a), Some(b)) => {
+                let any = a.is_unspecified() || b.is_unspecified();
+                a == b || (any && a.is_ipv4() == b.is_ipv4())
+            }
+            _ => self.host == other.host,
+        };
+        self.port != 0 && self.port == other.port && hosts_collide
+    }
 }
 
 impl From<SocketAddr> for Address {
@@ -237,6 +250,23 @@ mod tests {
             ("[::]:1", false),
         ] {
             assert_eq!(text.parse::<Address>().map(|a| a.is_loopback()), Ok(loopback), "{text}");
+        }
+    }
+    #[test]
+    fn addresses_collide_that_cannot_both_be_listened_on() {
+        for (a, b, collide) in [
+            ("127.0.0.1:1", "127.0.0.1:1", true),
+            ("127.0.0.1:1", "127.0.0.1:2", false),
+            ("127.0.0.1:1", "127.0.0.2:1", false),
+            ("127.0.0.1:1", "0.0.0.0:1", true),
+            ("[::1]:1", "[::]:1", true),
+            ("127.0.0.1:1", "[::]:1", false),
+            ("localhost:1", "localhost:1", true),
+            ("localhost:0", "localhost:0", false),
+            ("127.0.0.1:0", "0.0.0.0:0", false),
+        ] {
+            let [x, y]: [Address; 2] = [a, b].map(|text| text.parse().expect(text));
+            assert_eq!((x.collides_with(&y), y.collides_with(&x)), (collide, collide), "{a} {b}");
         }
     }
 }

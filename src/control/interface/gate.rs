@@ -184,7 +184,10 @@ mod tests {
         speaking.speaks();
         let storm: Vec<Place> = (0..1_000).map(|_| gate.enter(ip("127.0.0.1"))).collect();
         assert!(!is_given_up(&speaking));
-        assert_eq!(storm.iter().filter(|place| is_given_up(place)).count(), 1_001 - WAITING_PER_SOURCE_MAX);
+        assert_eq!(
+            storm.iter().filter(|place| is_given_up(place)).count(),
+            1_001 - WAITING_PER_SOURCE_MAX
+        );
         // Of those who speak it is as of those who do not: nobody has a place for ever.
         storm.iter().for_each(Place::speaks);
         let newcomer = gate.enter(ip("127.0.0.1"));

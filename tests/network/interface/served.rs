@@ -275,6 +275,15 @@ fn a_reload_moves_the_interface_port_and_ends_the_clients_that_came_by_it() {
     let back = now().expect("as before");
     assert!(back.starts_with("127.0.0.3:"), "{back}");
     a.ctl(&["--interface", &back, "id"]).exits(0);
-    reload(&config.replace("address = ", "# address = "), &|| now().is_none());
+    // Where the daemon listens for peers itself until it is told otherwise, nobody else is blamed.
+    let elsewhere = |to: &str| config.replace(&format!("\"{}\"", a.address), &format!("\"{to}\""));
+    let swapped = elsewhere("127.0.0.5:0").replace("127.0.0.2:0", &a.address);
+    let told = || a.status()["warnings"].to_string().contains("still listens for peers; restart");
+    reload(&swapped, &told);
+    assert_eq!(now().as_deref(), Some(&*back), "as before");
+    // Where the interface port was, peers can be listened to at once.
+    let instead = elsewhere(&back).replace("address = ", "# address = ");
+    reload(&instead, &|| a.status()["listen"][0] == *back);
+    assert_eq!(now(), None);
     a.ctl(&["--interface", &back, "id"]).exits(3);
 }
