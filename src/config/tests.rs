@@ -159,8 +159,8 @@ fn the_interface_port_is_off_unless_somebody_wants_it_and_a_mere_port_is_on_loop
     }
     let shown = |text| parse(text).expect("right").interface.map(|address| address.to_string());
     assert_eq!(shown("interface_port = 8080").as_deref(), Some("127.0.0.1:8080"));
-    let any = "[interface]\naddress = \"0.0.0.0:3000\"";
-    assert_eq!(shown(any).as_deref(), Some("0.0.0.0:3000"));
+    let any = "[interface]\naddress = \"0.0.0.0:8080\"";
+    assert_eq!(shown(any).as_deref(), Some("0.0.0.0:8080"));
 }
 
 #[test]
