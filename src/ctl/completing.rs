@@ -147,7 +147,57 @@ async fn known_listeners(client: Client, learned: Learned<String>) {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    /// Words of command lines, right and wrong ones.
+    const WORDS: &[&str] = &[
+        "",
+        "-",
+        "--",
+        "---",
+        "=",
+        "send",
+        "listen",
+        "log",
+        "connect",
+        "help",
+        "bogus",
+        "bob",
+        "é",
+        "--json",
+        "--wait",
+        "--wait=",
+        "--wait=q",
+        "--from",
+        "--since",
+        "-1",
+        "--timeout=",
+        "-V",
+        "--file",
+        "--file=x",
+        "-xyz",
+        "--bogus",
+        "--bogus=",
+        "--socket",
+        "--interface",
+        "-h",
+    ];
+
+    proptest! {
+        #[test]
+        fn no_line_is_too_strange_to_be_completed(
+            mut words in proptest::collection::vec(proptest::sample::select(WORDS), 0..8),
+        ) {
+            words.insert(0, "distmsgctl");
+            let words: Vec<OsString> = words.into_iter().map(Into::into).collect();
+            // Nobody is asked: the grammar is that without the daemon's part.
+            let _ = global(&words);
+            let index = words.len() - 1;
+            let _ = clap_complete::engine::complete(&mut Cli::command(), words, index, None);
+        }
+    }
 
     #[test]
     fn options_of_all_commands_are_found_in_a_line_that_is_not_finished() {

@@ -4,6 +4,7 @@ use std::fmt;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
+use super::logging;
 use crate::config::{PathError, Problems};
 use crate::model::escaped;
 
@@ -47,9 +48,11 @@ impl Stop {
 pub fn report(result: Result<(), Stop>) -> ExitCode {
     let Err(stop) = result else { return ExitCode::SUCCESS };
     let prefix = if stop.code == CONFIG { "" } else { "distmsg: " };
+    // By this the journal tells how serious a line is: sd-daemon(3).
+    let level = if logging::stderr_is_journal() { "<3>" } else { "" };
     for line in stop.message.lines() {
         // When standard error is gone, the exit code still tells.
-        let _ = writeln!(io::stderr(), "{prefix}{}", safe(line));
+        let _ = writeln!(io::stderr(), "{level}{prefix}{}", safe(line));
     }
     ExitCode::from(stop.code)
 }

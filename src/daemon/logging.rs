@@ -17,6 +17,7 @@ use crate::config::Environment;
 use crate::model::Level;
 
 const LOG_VARIABLE: &str = "DISTMSG_LOG";
+const STREAM_VARIABLE: &str = "JOURNAL_STREAM";
 /// Bytes of a filter in the variable.
 const FILTER_BYTES_MAX: usize = 4 * 1024;
 
@@ -133,7 +134,7 @@ impl Drop for Logging {
 pub fn start(level: Level, environment: &Environment) -> Result<Logging, LoggingError> {
     let variable = environment.var(LOG_VARIABLE).map(|filter| filter.as_os_str());
     let filter = filter(level, variable)?;
-    let stream = environment.var("JOURNAL_STREAM").map(|stream| stream.as_os_str());
+    let stream = environment.var(STREAM_VARIABLE).map(|stream| stream.as_os_str());
     // Where there is no journal to connect with, standard error leads to it without the fields.
     let journal = is_journal(stream, stderr_file()).then(Journal::start).and_then(Result::ok);
     let (layer, way): (Box<dyn Layer<Registry> + Send + Sync>, _) = match journal {
@@ -167,6 +168,11 @@ fn filter(level: Level, variable: Option<&OsStr>) -> Result<EnvFilter, LoggingEr
         Err(_) if !text.contains('=') => Err(LoggingError::Filter("unknown level".to_owned())),
         Err(_) => EnvFilter::try_new(text).map_err(|error| LoggingError::Filter(error.to_string())),
     }
+}
+
+/// Whether standard error leads to the journal.
+pub fn stderr_is_journal() -> bool {
+    is_journal(std::env::var_os(STREAM_VARIABLE).as_deref(), stderr_file())
 }
 
 /// Device and inode of standard error.

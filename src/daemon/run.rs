@@ -63,7 +63,15 @@ pub fn run(
     let _lock = StateLock::acquire(&state_dir)?;
     let (node, made) = node_config(&config, &file.path, environment, &state_dir)?;
     let socket = match handed_over {
-        Some(listener) => Socket::HandedOver(listener),
+        Some(listener) => {
+            if let Some(named) = &config.socket
+                && !is_at(&listener, named)
+            {
+                let named = named.display();
+                warn!("clients look for us at {named}, as configured, but another socket is used");
+            }
+            Socket::HandedOver(listener)
+        }
         None => Socket::Ours(own_socket(&config, environment)?),
     };
     let manager = Manager::from(environment, logging.verbosity.clone()).map_err(Stop::failure)?;
@@ -100,6 +108,10 @@ enum Socket {
 struct SocketPlace {
     path: PathBuf,
     mode: u32,
+}
+
+fn is_at(listener: &UnixListener, path: &Path) -> bool {
+    listener.local_addr().is_ok_and(|address| address.as_pathname() == Some(path))
 }
 
 fn own_socket(config: &Config, environment: &Environment) -> Result<SocketPlace, Stop> {

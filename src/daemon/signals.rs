@@ -1,5 +1,7 @@
 //! What the daemon is asked from outside by signals, or by the end of its standard input.
 
+use std::io::IsTerminal as _;
+
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tracing::info;
@@ -40,8 +42,12 @@ impl Signals {
         mut reload: Reload,
         exit_with_stdin: bool,
     ) {
-        let reloads = async {
+        let terminal = Terminal::of_stdin();
+        let hangs_up = async {
             while self.hangup.recv().await.is_some() {
+                if terminal.is_some_and(|terminal| terminal.is_gone()) {
+                    return;
+                }
                 info!("SIGHUP: reading the configuration again");
                 reload.reload(&orders).await;
             }
@@ -50,11 +56,25 @@ impl Signals {
             _ = self.terminate.recv() => info!("SIGTERM: stopping"),
             _ = self.interrupt.recv() => info!("SIGINT: stopping"),
             () = end_of_stdin(), if exit_with_stdin => info!("end of input: stopping"),
-            // It has no end.
-            () = reloads => {}
+            () = hangs_up => info!("the terminal is gone: stopping"),
         }
         // A loop that has ended needs no order.
         let _ = orders.send(Order::Stop).await;
+    }
+}
+
+/// The terminal that we run on. Who closes it expects that we end, as without a handler for SIGHUP.
+#[derive(Debug, Clone, Copy)]
+struct Terminal;
+
+impl Terminal {
+    fn of_stdin() -> Option<Self> {
+        std::io::stdin().is_terminal().then_some(Self)
+    }
+
+    /// A terminal that was hung up answers nothing any more: termios(3), EIO.
+    fn is_gone(self) -> bool {
+        rustix::termios::tcgetattr(std::io::stdin()).is_err()
     }
 }
 

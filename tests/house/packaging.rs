@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use distmsg::config::{Config, Environment};
 
@@ -187,5 +188,41 @@ fn debians_changelog_is_that_of_the_project() {
     for item in items {
         let there = debian.contains(&plain(item));
         assert!(there, "run packaging/debian/make-changelog: not there is '{item}'");
+    }
+}
+
+/// A script that a merge or a slip broke is noticed before the day it is needed.
+#[test]
+fn every_script_can_be_read_by_its_shell() {
+    let mut scripts = Vec::new();
+    for folder in [".ci", "packaging", "tests", "examples"] {
+        scripts_in(&root().join(folder), &mut scripts);
+    }
+    assert!(scripts.len() > 10, "{scripts:?}");
+    for (script, shell) in scripts {
+        let output = Command::new(shell).arg("-n").arg(&script).output();
+        let output = output.unwrap_or_else(|error| panic!("{shell}: {error}"));
+        let why = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{}: {why}", script.display());
+    }
+}
+
+/// Scripts below a folder, each with the shell that its first line names.
+fn scripts_in(folder: &Path, found: &mut Vec<(PathBuf, &'static str)>) {
+    let Ok(entries) = fs::read_dir(folder) else { return };
+    for entry in entries {
+        let path = entry.expect("a readable folder").path();
+        if path.is_dir() {
+            scripts_in(&path, found);
+            continue;
+        }
+        // What is not text is no script.
+        let Ok(text) = fs::read_to_string(&path) else { continue };
+        let first = text.lines().next().filter(|line| line.starts_with("#!")).unwrap_or_default();
+        match first.rsplit(['/', ' ']).next() {
+            Some("bash") => found.push((path, "bash")),
+            Some("sh") => found.push((path, "sh")),
+            _ => {}
+        }
     }
 }

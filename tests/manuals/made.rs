@@ -77,6 +77,23 @@ fn exit_codes_of_commands_are_those_of_the_programs() {
     }
 }
 
+#[test]
+fn exit_codes_of_the_readme_are_those_of_the_program() {
+    let readme = fs::read_to_string(root("README.md")).expect("the README");
+    let (_, part) = readme.split_once("### Exit codes of distmsgctl\n").expect("a table");
+    let part = part.split("\n### ").next().expect("its end");
+    let codes = part.lines().filter_map(|line| {
+        let code = line.strip_prefix("| ")?.split(" |").next()?;
+        code.parse::<u8>().ok()
+    });
+    let told: BTreeSet<u8> = codes.collect();
+    let all = texts::exits(&distmsg::ctl::command());
+    let all = all.iter().map(|(code, _)| code.parse::<u8>().expect("a number"));
+    // What a shell makes of signals is known to who reads a README.
+    let known: BTreeSet<u8> = all.filter(|code| *code < 128).collect();
+    assert_eq!(told, known);
+}
+
 /// Variables that libraries read: home and temporary directories, the time zone, the watchdog's.
 const OF_LIBRARIES: &[&str] = &["HOME", "TMPDIR", "TZ", "WATCHDOG_USEC", "WATCHDOG_PID"];
 

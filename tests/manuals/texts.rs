@@ -144,7 +144,7 @@ pub(crate) fn daemon(command: &Command) -> Texts {
     let see_also = [
         inner(command, "8"),
         pages(&["distmsgctl(1)", "distmsg.toml(5)", "distmsg-control(7)", "distmsg-protocol(7)"]),
-        pages(&["systemd.exec(5)", "systemd.socket(5)"]),
+        pages(&["journalctl(1)", "systemd.exec(5)", "systemd.socket(5)"]),
     ];
     Texts {
         description: &[
@@ -222,7 +222,9 @@ pub(crate) const DAEMON_VARIABLES: &[(&str, &str)] = &[
     (
         "JOURNAL_STREAM",
         "Set by systemd where standard error leads to the journal: then the log goes there with \
-         fields of its own.",
+         fields of its own, so that 'journalctl DISTMSG_PEER=ID' finds all that concerns a peer, \
+         and DISTMSG_ADDRESS= an address. Neither bodies, subjects nor keys are logged at any \
+         level.",
     ),
     (
         "NOTIFY_SOCKET, WATCHDOG_USEC, WATCHDOG_PID",

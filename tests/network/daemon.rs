@@ -152,9 +152,7 @@ impl Daemon {
     /// journal by all that it can tell: in a mount namespace of its own.
     pub(crate) fn launch_beside_journal(&mut self, journal: &Path) {
         let log = self.append("log");
-        let file = log.metadata().expect("its metadata");
-        self.vars.retain(|(name, _)| *name != "JOURNAL_STREAM");
-        self.vars.push(("JOURNAL_STREAM", format!("{}:{}", file.dev(), file.ino())));
+        self.claim_journal();
         let script = format!(
             "mount -t tmpfs none /run && mkdir -p /run/systemd/journal && \
              mount --bind '{}' /run/systemd/journal && exec '{DISTMSG}'",
@@ -163,6 +161,20 @@ impl Daemon {
         let mut command = self.command("unshare");
         command.args(["--user", "--map-root-user", "--mount", "/bin/sh", "-c", &script]);
         self.spawn(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log));
+    }
+
+    /// Has it believe that its log leads to the journal.
+    pub(crate) fn claim_journal(&mut self) {
+        let file = self.append("log").metadata().expect("its metadata");
+        self.vars.retain(|(name, _)| *name != "JOURNAL_STREAM");
+        self.vars.push(("JOURNAL_STREAM", format!("{}:{}", file.dev(), file.ino())));
+    }
+
+    /// Starts it with this standard input.
+    pub(crate) fn launch_on(&mut self, stdin: Stdio) {
+        let mut command = self.command(DISTMSG);
+        command.arg("--no-print").stdin(stdin).stdout(Stdio::null()).stderr(self.append("log"));
+        self.spawn(&mut command);
     }
 
     /// Waits until it ended by itself.

@@ -461,3 +461,48 @@ fn identity_and_network_key_may_be_given_as_credentials() {
     until("it was read again", SOON, || a.log().contains("was read again").then_some(()));
     assert!(!a.log().contains("next start"), "they are the same: {}", a.log());
 }
+
+#[test]
+fn a_daemon_ends_with_its_terminal_and_reads_its_configuration_again_on_one() {
+    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+    let ours =
+        openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).expect("a terminal");
+    grantpt(&ours).expect("granted");
+    unlockpt(&ours).expect("unlocked");
+    let name = ptsname(&ours, Vec::new()).expect("its name");
+    let flags = rustix::fs::OFlags::RDWR | rustix::fs::OFlags::NOCTTY | rustix::fs::OFlags::CLOEXEC;
+    let theirs = rustix::fs::open(name, flags, rustix::fs::Mode::empty()).expect("its other end");
+    let mut a = Daemon::prepare("a");
+    a.launch_on(theirs.into());
+    a.answer();
+    write(&a, "name", "\"new\"");
+    a.signal(Signal::HUP);
+    until("it was read again", SOON, || (a.status()["name"] == "new").then_some(()));
+    drop(ours);
+    // Without a session of its own the kernel does not send it.
+    a.signal(Signal::HUP);
+    assert_eq!(a.ended().code(), Some(0));
+    assert!(a.log().contains("the terminal is gone"), "{}", a.log());
+}
+
+#[test]
+fn what_ends_a_start_is_an_error_for_the_journal_too() {
+    let mut a = Daemon::prepare("a");
+    a.configure("log = 7");
+    a.claim_journal();
+    a.launch(&[]);
+    assert_eq!(a.ended().code(), Some(78));
+    let log = a.log();
+    let line = log.lines().next_back().expect("a line");
+    assert!(line.starts_with(&format!("<3>{}:1: log:", a.config().display())), "{line}");
+}
+
+#[test]
+fn a_socket_that_is_not_where_the_configuration_has_it_is_told_of() {
+    let mut a = Daemon::prepare("a");
+    let socket = made_before(&a);
+    write(&a, "socket", "\"/elsewhere/socket\"");
+    a.launch_activated(handed_over(&socket), None);
+    let told = "clients look for us at /elsewhere/socket";
+    until("it is told", SOON, || a.log().contains(told).then_some(()));
+}
