@@ -85,8 +85,7 @@ impl Reload {
         let (config, waiting) = read.await.map_err(Stop::failure)??;
         let mut settings = adjustable(&config);
         settings.warnings.extend(waiting);
-        // Of what can fail, first what can be undone. It is there before the first signal is
-        // obeyed.
+        // Of what can fail, first what can be undone. It is there before a signal is obeyed.
         let Some(interface) = &self.interface else { return Ok(()) };
         let mut interface = interface.lock().await;
         let prepared = interface.prepare(config.interface.as_ref()).await?;
