@@ -29,6 +29,7 @@ from typing import Any, Dict, Iterator, Optional, Tuple
 PROTOCOL = "distmsg-control/1"  # ALPN: without it, the interface port says nothing at all.
 CHARSET = "qpzry9x8gf2tvdw0s3jn54khce6mua7l"
 BECH32M = 0x2BC830A3
+GENERATORS = (0x3B6A57B2, 0x26508E6D, 0x1EA119FA, 0x3D4233DD, 0x2A1462B3)
 SPKI_HEAD = bytes.fromhex("302a300506032b6570032100")  # Ed25519, RFC 8410; the key follows.
 
 
@@ -54,7 +55,7 @@ def key_of_peer(peer: str) -> bytes:
     # The prefix goes in as the upper bits of its letters, a zero, and their lower bits.
     for value in [ord(c) >> 5 for c in "dm"] + [0] + [ord(c) & 31 for c in "dm"] + values:
         top, checksum = checksum >> 25, (checksum & 0x1FFFFFF) << 5 ^ value
-        for bit, generator in enumerate((0x3B6A57B2, 0x26508E6D, 0x1EA119FA, 0x3D4233DD, 0x2A1462B3)):
+        for bit, generator in enumerate(GENERATORS):
             checksum ^= generator if top >> bit & 1 else 0
     if checksum != BECH32M:
         raise ValueError(f"{peer!r} is mistyped: its checksum does not match")

@@ -35,7 +35,7 @@ fn notes() -> String {
          A message is acknowledged once its line is written, and a pipe holds many lines that \
          nobody may\n  \
          ever read: write 'distmsgctl listen --count 1', not 'distmsgctl listen | head -1'.\n\n\
-         On another machine:\n  \
+         By the TCP interface port:\n  \
          distmsgctl --interface dm1...ID...@cellar:8080 --token-file ~/cellar.token status\n  \
          export DISTMSG_INTERFACE_ADDR=127.0.0.1:8080     use the interface port of this \
          machine\n\n\

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
-use super::seen::Digest16;
+use super::seen::{Digest16, Seen};
 use super::shares::Shares;
 use crate::model::limits::FRAME_BYTES_MAX;
 use crate::model::{Monotonic, Occupancy, PeerId, SessionId, Span};
@@ -23,6 +23,9 @@ pub(super) const PATIENCE: Span = Span::from_secs(5);
 pub(super) const FLIGHTS_PER_COMMITMENT_MAX: usize = 16;
 /// Flights of others with one commitment in all: each further one is compared with all of them.
 pub(super) const FLIGHTS_OF_OTHERS_MAX: usize = 64;
+/// Attempts of which nothing else is known than that they were here: those that were let go for others
+/// with the same commitment. Whoever alters what passes makes any number of them.
+pub(super) const FORGOTTEN_MAX: usize = 16_384;
 /// Neighbours that brought the same attempt and get its receipt.
 const ARRIVALS_MAX: usize = 4;
 
@@ -124,7 +127,7 @@ impl Flight {
 }
 
 /// The table.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Flights {
     /// By number, in order of their beginning.
     flights: BTreeMap<u64, Flight>,
@@ -143,11 +146,24 @@ pub(super) struct Flights {
     /// Bytes of all frames held.
     held_bytes: usize,
     held_bytes_max: usize,
+    /// Attempts that were let go, so that none passes twice.
+    forgotten: Seen,
 }
 
 impl Flights {
     pub(super) fn new(held_bytes_max: usize) -> Self {
-        Self { held_bytes_max, ..Self::default() }
+        Self {
+            flights: BTreeMap::new(),
+            last: 0,
+            by_commitment: BTreeSet::new(),
+            by_hop: BTreeSet::new(),
+            shares: Shares::default(),
+            due: BTreeSet::new(),
+            held: BTreeMap::new(),
+            held_bytes: 0,
+            held_bytes_max,
+            forgotten: Seen::new(FORGOTTEN_MAX, FLIGHT_LIFETIME),
+        }
     }
 
     pub(super) fn get(&self, id: u64) -> Option<&Flight> {
@@ -224,6 +240,11 @@ impl Flights {
         self.range_of(commitment).find(is_copy)
     }
 
+    /// Whether a frame was here and was let go for others with its commitment.
+    pub(super) fn is_forgotten(&self, digest: &Digest16) -> bool {
+        self.forgotten.contains(digest)
+    }
+
     /// The receipt of a commitment, if it came.
     pub(super) fn preimage(&self, commitment: &[u8; 32]) -> Option<[u8; 32]> {
         self.range_of(commitment).find_map(|id| self.get(id)?.preimage)
@@ -250,6 +271,7 @@ impl Flights {
 
     /// A flight whose stage is over; one whose time is over is taken out and not returned.
     pub(super) fn take_due(&mut self, now: Monotonic) -> Option<u64> {
+        self.forgotten.sweep(now);
         while let Some((_, id)) = self.due.first().copied().filter(|(at, _)| *at <= now) {
             if self.get(id).is_some_and(|flight| flight.expires > now) {
                 return Some(id);
@@ -259,10 +281,11 @@ impl Flights {
         None
     }
 
-    pub(super) fn occupancy(&self) -> [Occupancy; 6] {
+    pub(super) fn occupancy(&self) -> [Occupancy; 7] {
         let flights = self.flights.len();
         [
             Occupancy::new("relayed flights", flights, FLIGHTS_MAX),
+            Occupancy::new("flights forgotten", self.forgotten.len(), FORGOTTEN_MAX),
             Occupancy::new("flights by commitment", self.by_commitment.len(), flights),
             Occupancy::new("flights by next hop", self.by_hop.len(), flights),
             Occupancy::new("flights by deadline", self.due.len(), flights),
@@ -346,6 +369,10 @@ impl Flights {
     /// greediest owner can spare most.
     fn make_room(&mut self, new: &Flight) {
         while let Some(id) = self.spared_for(new) {
+            if let Some(flight) = self.get(id) {
+                let digest = flight.digest;
+                self.forgotten.insert(new.sent, digest);
+            }
             self.remove(id);
         }
         while self.flights.len() >= FLIGHTS_MAX {

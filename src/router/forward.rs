@@ -55,7 +55,8 @@ impl Router {
             self.send_control(&from, &Frame::Receipt { preimage });
             return;
         }
-        if header.source == self.me {
+        let is_relayed = header.destination != self.me;
+        if header.source == self.me || (is_relayed && self.flights.is_forgotten(&digest)) {
             return self.send_back(&[from], &header, key, RejectReason::Loop, length);
         }
         let avoid = self.tried_before(&header.commitment, &from);

@@ -65,7 +65,6 @@ impl Seen {
     }
 
     /// How many are remembered.
-    #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.digests.len()
     }

@@ -165,6 +165,29 @@ fn many_forged_copies_do_not_make_a_relay_forget_the_true_one() {
 }
 
 #[test]
+fn an_attempt_that_was_let_go_for_altered_copies_does_not_pass_again() {
+    let mut net = found(Net::linked(4, [(0, 1), (3, 1), (1, 2)]), 0, 2);
+    net.reveals = false;
+    let envelope = net.envelope(0, 2, 1, 10);
+    net.inject(3, 1, &Frame::Envelope(envelope.clone()));
+    for n in 0..50 {
+        net.inject(3, 1, &Frame::Envelope(Envelope::new(envelope.header, 1, &[n; 10])));
+    }
+    let passed = |net: &Net| {
+        let true_one = Frame::Envelope(envelope.clone());
+        net.count(|from, to, frame| (from, to) == (1, 2) && *frame == true_one)
+    };
+    assert_eq!(passed(&net), 1);
+    let rejects = |net: &Net| {
+        net.count(|from, to, frame| (from, to) == (1, 3) && matches!(frame, Frame::Reject { .. }))
+    };
+    let before = rejects(&net);
+    net.inject(3, 1, &Frame::Envelope(envelope.clone()));
+    assert_eq!(passed(&net), 1, "an attempt crosses a link once");
+    assert_eq!(rejects(&net), before + 1, "whoever brings it again hears that at once");
+}
+
+#[test]
 fn the_same_attempt_is_delivered_once_and_receipted_every_way_it_came() {
     let mut net = found(Net::ring(4), 0, 2);
     net.reveals = false;

@@ -1,16 +1,22 @@
 //! A client speaks with the peer it was told, and with nobody else.
 
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 
 use distmsg::control::interface::PROTOCOL;
 use distmsg::crypto::{Identity, Random};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
-use rustls::{ServerConfig, ServerConnection};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::aws_lc_rs::kx_group;
+use rustls::crypto::{CryptoProvider, SupportedKxGroup};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
+use rustls::{
+    ClientConfig, ClientConnection, DigitallySignedStruct, NamedGroup, ServerConfig,
+    ServerConnection, SignatureScheme,
+};
 
-use super::{pinned, token_of, with_interface};
+use super::{authenticate, connect, pinned, token_of, with_interface};
 use crate::daemon::{Daemon, SOON};
 use crate::running::Output;
 
@@ -140,4 +146,86 @@ fn what_answers_and_is_no_interface_port_is_said_to_be_none() {
     drop(nobody);
     let refused = a.ctl(&["--interface", &address, "id"]).exits(3).stderr;
     assert!(refused.contains("nobody answers there; check that the daemon runs"), "{refused}");
+}
+
+/// Takes any certificate: what is looked at here is the handshake.
+#[derive(Debug)]
+struct AnyCertificate(rustls::crypto::WebPkiSupportedAlgorithms);
+
+impl ServerCertVerifier for AnyCertificate {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        panic!("nobody here speaks TLS 1.2")
+    }
+
+    /// As every TLS library does it: by the certificate, which must be one for that.
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls13_signature(message, certificate, signed, &self.0)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_schemes()
+    }
+}
+
+/// Shakes hands with a daemon as a client with these key exchanges, and shows the token. The one
+/// that was agreed on, and how many tickets came for the next time.
+fn shake_hands(
+    a: &Daemon,
+    key_exchanges: &[&'static dyn SupportedKxGroup],
+) -> std::io::Result<(NamedGroup, u32)> {
+    let provider = rustls::crypto::aws_lc_rs::default_provider();
+    let provider = CryptoProvider { kx_groups: key_exchanges.to_vec(), ..provider };
+    let verifier = AnyCertificate(provider.signature_verification_algorithms);
+    let mut config = ClientConfig::builder_with_provider(Arc::new(provider))
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .expect("a version")
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier))
+        .with_no_client_auth();
+    config.alpn_protocols = vec![PROTOCOL.to_vec()];
+    let name = ServerName::try_from("localhost").expect("a name");
+    let tls = ClientConnection::new(Arc::new(config), name).expect("a client");
+    let mut tls = rustls::StreamOwned::new(tls, connect(a));
+    tls.write_all(format!("{}\n", authenticate(&token_of(a))).as_bytes())?;
+    let mut reply = String::new();
+    BufReader::new(&mut tls).read_line(&mut reply)?;
+    assert!(reply.contains("result"), "{reply}");
+    let group = tls.conn.negotiated_key_exchange_group().expect("agreed on");
+    Ok((group.name(), tls.conn.tls13_tickets_received()))
+}
+
+#[test]
+fn keys_are_agreed_on_with_the_hybrid_where_a_client_knows_it_and_nothing_is_resumed() {
+    let a = with_interface("a", "127.0.0.2:0");
+    let (hybrid, x25519) = (kx_group::X25519MLKEM768, kx_group::X25519);
+    for (offered, agreed) in [
+        (&[hybrid][..], NamedGroup::X25519MLKEM768),
+        (&[hybrid, x25519], NamedGroup::X25519MLKEM768),
+        (&[x25519], NamedGroup::X25519),
+    ] {
+        assert_eq!(shake_hands(&a, offered).expect("a handshake"), (agreed, 0));
+    }
+    assert!(shake_hands(&a, &[kx_group::SECP256R1]).is_err(), "no other is taken");
+    a.ctl(&["--interface", &pinned(&a), "id"]).exits(0);
 }
