@@ -23,8 +23,8 @@ pub(super) const PATIENCE: Span = Span::from_secs(5);
 pub(super) const FLIGHTS_PER_COMMITMENT_MAX: usize = 16;
 /// Flights of others with one commitment in all: each further one is compared with all of them.
 pub(super) const FLIGHTS_OF_OTHERS_MAX: usize = 64;
-/// Attempts of which nothing else is known than that they were here: those that were let go for others
-/// with the same commitment. Whoever alters what passes makes any number of them.
+/// Attempts of which nothing else is known than that they were here: those that were let go for
+/// others with the same commitment. Whoever alters what passes makes any number of them.
 pub(super) const FORGOTTEN_MAX: usize = 16_384;
 /// Neighbours that brought the same attempt and get its receipt.
 const ARRIVALS_MAX: usize = 4;
