@@ -91,6 +91,10 @@ listen() {
             message)
                 # What comes beyond the count is not ours to acknowledge: it will come again.
                 [ "$left" -ne 0 ] || continue
+                # What does not fit in a line would have to be fetched with `read`, as client.py does.
+                jq -e '.params.message | has("body") or has("body_base64")' <<<"$line" >/dev/null ||
+                    fail 1 "message $(jq .params.message.cursor <<<"$line") is too large for this\
+ example, and stays unread; 'distmsgctl listen --name client.sh' takes it"
                 jq -c .params.message <<<"$line"
                 last=$((last + 1)) left=$((left - 1))
                 request "$last" ack "$(jq -c --argjson subscription "$subscription" \

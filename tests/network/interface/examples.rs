@@ -165,6 +165,12 @@ fn the_example_in_shell_sends_and_listens_by_the_socket_and_by_tcp() {
         };
         assert_eq!(bodies("2"), ["one", "two"]);
         assert_eq!(bodies("1"), ["three"], "the others were acknowledged");
+        let large = "large ".repeat(40_000);
+        b.ctl_given(&["send", &a.peer], large.as_bytes()).exits(0);
+        let refused = client(&["listen", "1"]).exits(1).stderr;
+        assert!(refused.contains("is too large for this example, and stays unread"), "{refused}");
+        let listen = ["listen", "--name", "client.sh", "--count", "1", "--timeout", "20s", "--raw"];
+        assert!(a.ctl(&listen).exits(0).text() == large, "it was not acknowledged");
         let refused = client(&["send", "nobody", "x"]).exits(1).stderr;
         assert!(refused.contains("(no_such_peer)"), "{refused}");
         client(&["send"]).exits(2);
