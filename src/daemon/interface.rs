@@ -102,12 +102,9 @@ impl InterfacePort {
         wanted: Option<&Address>,
         for_peers: &[Address],
     ) -> Result<Prepared, Stop> {
-        let wanted = match wanted {
-            wanted if self.wanted() == wanted => {
-                return Ok(Prepared { to: To::Stay(self.listening()), closed: None });
-            }
-            wanted => wanted,
-        };
+        if self.wanted() == wanted {
+            return Ok(Prepared { to: To::Stay(self.listening()), closed: None });
+        }
         let to = match wanted {
             None => To::Close,
             Some(wanted) => match self.prepare_to_move(wanted).await? {

@@ -20,7 +20,7 @@ use super::handshake::{Failure, describe_loss, greet_dialler};
 use super::run::{Established, run};
 use super::socket::Socket;
 use super::tls::is_of_tls;
-use crate::model::{PeerId, escaped};
+use crate::model::{PeerId, escaped, is_of_one_connection, source_of};
 use crate::wire::CloseReason;
 
 /// How long we wait when no connection can be accepted, at first and at most.
@@ -64,15 +64,6 @@ pub(super) async fn listen(context: Arc<Context>, listener: TcpListener) {
             }
         }
     }
-}
-
-fn is_of_one_connection(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::ConnectionAborted
-            | io::ErrorKind::ConnectionReset
-            | io::ErrorKind::Interrupted
-    )
 }
 
 /// Begins a handshake if there is room for one more; closes the connection at once if not.
@@ -267,17 +258,6 @@ impl Gate {
 impl Drop for Place {
     fn drop(&mut self) {
         self.gate.inside().remove(&self.source, self.number);
-    }
-}
-
-/// Who counts as one: an IPv4 address, or the IPv6 network of 64 bits that one customer has.
-fn source_of(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(ip) => {
-            let network = u128::from(ip) >> 64 << 64;
-            IpAddr::V6(network.into())
-        }
-        v4 => v4,
     }
 }
 

@@ -39,5 +39,5 @@ pub use stored::{
     Cursor, GivenUp, HeldRow, Incoming, IncomingChunk, Outgoing, PartialRow, PrekeyRow,
     ReceivedKey, Row, SessionRow, WhyGivenUp, WindowRow,
 };
-pub use system::plainly;
+pub use system::{is_of_one_connection, plainly, source_of};
 pub use time::{Monotonic, Now, Span, Timestamp};

@@ -1,6 +1,7 @@
-//! What the system says, for people.
+//! What the system says, of errors and of those who connect.
 
 use std::io;
+use std::net::IpAddr;
 
 /// An error of the system as part of a sentence: in lower case, and without its number, which says
 /// nothing to people.
@@ -17,6 +18,25 @@ pub fn plainly(error: &io::Error) -> String {
             first.to_lowercase().chain(rest).collect()
         }
         _ => told.to_owned(),
+    }
+}
+
+/// Whether accepting failed because the connection was gone before it was taken: that is its own
+/// problem, and the next one may be well.
+pub fn is_of_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::Interrupted
+    )
+}
+
+/// Who counts as one: an IPv4 address, or the IPv6 network of 64 bits that one customer has.
+pub fn source_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(ip) => IpAddr::V6((u128::from(ip) >> 64 << 64).into()),
+        v4 => v4,
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use tokio::sync::Notify;
 
-use crate::model::{Bucket, Monotonic};
+use crate::model::{Bucket, Monotonic, source_of};
 
 /// Connections that have not authenticated, in all. One source can open thousands in a second, and
 /// a place must last until what a client says at once has come.
@@ -109,14 +109,6 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         self.gate.inside().seats.retain(|seat| seat.number != self.number);
-    }
-}
-
-/// Who counts as one: an IPv4 address, or the IPv6 network of 64 bits that one customer has.
-fn source_of(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(ip) => IpAddr::V6((u128::from(ip) >> 64 << 64).into()),
-        v4 => v4,
     }
 }
 

@@ -17,7 +17,7 @@ use super::super::server::Server;
 use super::admit::{Access, Admitted, admit};
 use super::tls::server_config;
 use crate::crypto::{AccessToken, Identity};
-use crate::model::Address;
+use crate::model::{Address, is_of_one_connection};
 
 /// Connections that the kernel may hold for us before we accept them.
 const BACKLOG: u32 = 256;
@@ -224,15 +224,6 @@ async fn accept_all(listener: TcpListener, access: Arc<Access>) {
             }
         }
     }
-}
-
-fn is_of_one_connection(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::ConnectionAborted
-            | io::ErrorKind::ConnectionReset
-            | io::ErrorKind::Interrupted
-    )
 }
 
 /// Options of a connection, at either end. One that refuses them still works.
