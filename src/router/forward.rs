@@ -57,7 +57,7 @@ impl Router {
         }
         let is_relayed = header.destination != self.me;
         if header.source == self.me || (is_relayed && self.flights.is_forgotten(&digest)) {
-            return self.send_back(&[from], &header, key, RejectReason::Loop, length);
+            return self.send_back(from, &header, key, RejectReason::Loop, length);
         }
         let avoid = self.tried_before(&header.commitment, &from);
         let mut flight = Flight::new(header, key.attempt, digest, from, self.now.mono);
@@ -100,7 +100,7 @@ impl Router {
         let is_done = flight.stage == Stage::Settled;
         let reason = if is_done && !is_other { RejectReason::NoRoute } else { RejectReason::Loop };
         if is_other || is_done || header.source == self.me {
-            self.send_back(&[from], &header, key, reason, length);
+            self.send_back(from, &header, key, reason, length);
         }
     }
 
@@ -168,7 +168,11 @@ impl Router {
         if flight.preimage.is_some() || flight.quiet {
             return self.flights.settle(id);
         }
-        match self.send_on(id, &[]) {
+        let another = match self.flights.has_alternative(id) {
+            true => self.send_on(id, &[]),
+            false => Err(reason),
+        };
+        match another {
             Ok(hop) => {
                 let action = match previous {
                     None => Action::Originated,
@@ -185,29 +189,25 @@ impl Router {
     fn give_up(&mut self, id: u64, reason: RejectReason, length: usize) {
         let Some(flight) = self.flights.get(id) else { return };
         let (header, key) = (flight.header, flight.key());
-        if flight.arrivals().is_empty() {
+        let Some(first) = flight.arrivals().first().copied() else {
             self.flights.settle(id);
             let (commitment, attempt) = (header.commitment, key.attempt);
             return self.output(Output::Rejected { commitment, attempt, reason });
-        }
-        let arrivals = flight.arrivals().to_vec();
+        };
         self.flights.settle(id);
-        self.send_back(&arrivals, &header, key, reason, length);
+        self.send_back(first, &header, key, reason, length);
     }
 
     fn send_back(
         &mut self,
-        to: &[PeerId],
+        to: PeerId,
         header: &Header,
         key: EnvelopeKey,
         reason: RejectReason,
         length: usize,
     ) {
-        for neighbour in to {
-            self.send_control(neighbour, &Frame::Reject { key, reason });
-        }
-        let previous = to.first().copied();
-        self.observe(Action::Rejected, header, key.attempt, previous, &[], length);
+        self.send_control(&to, &Frame::Reject { key, reason });
+        self.observe(Action::Rejected, header, key.attempt, Some(to), &[], length);
     }
 
     /// Patience with some flights ends: their next hops missed.

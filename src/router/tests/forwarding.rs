@@ -187,6 +187,56 @@ fn an_attempt_that_was_let_go_for_altered_copies_does_not_pass_again() {
     assert_eq!(rejects(&net), before + 1, "whoever brings it again hears that at once");
 }
 
+/// Has every next hop that node 1 sent an envelope to reject it, until it sends no more; how many
+/// it sent in all.
+fn reject_all(net: &mut Net, envelope: &Envelope) -> usize {
+    let mut rejected = 0;
+    loop {
+        let sent = net.frames.iter().filter(|(from, to, f)| *from == 1 && is_envelope(1, *to, f));
+        let Some(to) = sent.map(|(_, to, _)| *to).nth(rejected) else { return rejected };
+        rejected += 1;
+        let (key, reason) = (envelope.key(), RejectReason::NoRoute);
+        net.inject(to, 1, &Frame::Reject { key, reason });
+    }
+}
+
+#[test]
+fn altered_copies_of_an_attempt_share_its_next_hops() {
+    let links = [(0, 1), (1, 2), (1, 3), (1, 4), (2, 5), (3, 5), (4, 5)];
+    let mut net = found(Net::linked(6, links), 1, 5);
+    net.loss = Box::new(|_, to, frame| to == 5 && is_envelope(0, 0, frame));
+    let envelope = net.envelope(0, 5, 1, 10);
+    net.inject(0, 1, &Frame::Envelope(envelope.clone()));
+    assert_eq!(reject_all(&mut net, &envelope), 3, "the only copy has all ways");
+    // Many, so that the first are let go for the last.
+    for n in 0..50 {
+        net.inject(0, 1, &Frame::Envelope(Envelope::new(envelope.header, 1, &[n; 11])));
+    }
+    let sent = reject_all(&mut net, &envelope);
+    assert_eq!(sent, 3 + 50 + 1, "each has its first, and all together three more");
+    net.forget();
+    let later = envelope.with_attempt(2);
+    net.inject(0, 1, &Frame::Envelope(later.clone()));
+    assert_eq!(reject_all(&mut net, &later), 3, "another attempt has its own");
+}
+
+#[test]
+fn an_envelope_that_is_given_up_goes_back_once_to_each_that_brought_it() {
+    let mut net = found(Net::linked(4, [(0, 1), (3, 1), (1, 2)]), 0, 2);
+    net.reveals = false;
+    let envelope = net.envelope(0, 2, 1, 10);
+    net.inject(0, 1, &Frame::Envelope(envelope.clone()));
+    net.inject(3, 1, &Frame::Envelope(envelope.clone()));
+    let told = |net: &Net| {
+        let to = |node| net.count(|_, to, f| to == node && matches!(f, Frame::Reject { .. }));
+        (to(0), to(3))
+    };
+    assert_eq!(told(&net), (0, 1), "whoever comes second hears that at once");
+    let (key, reason) = (envelope.key(), RejectReason::NoRoute);
+    net.inject(2, 1, &Frame::Reject { key, reason });
+    assert_eq!(told(&net), (1, 1));
+}
+
 #[test]
 fn the_same_attempt_is_delivered_once_and_receipted_every_way_it_came() {
     let mut net = found(Net::ring(4), 0, 2);
