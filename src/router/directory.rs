@@ -37,8 +37,11 @@ pub(super) struct Directory {
 #[derive(Debug)]
 struct Entry {
     record: SignedRecord,
-    /// The neighbour that first brought it.
+    /// The neighbour that first brought a record of this peer: whose share it is.
     bringer: PeerId,
+    /// The neighbour that brought this one. It had it before we did, and so on: whoever these are,
+    /// following them leads to the peer, unless one of them lies or is gone.
+    teller: PeerId,
     /// Never evicted: a neighbour, or one the operator or a receipt made known.
     kept: bool,
 }
@@ -107,6 +110,11 @@ impl Directory {
         self.entries.get(peer).map(|entry| &entry.record)
     }
 
+    /// Who told us what we know of a peer.
+    pub(super) fn teller(&self, peer: &PeerId) -> Option<PeerId> {
+        self.entries.get(peer).map(|entry| entry.teller)
+    }
+
     pub(super) fn len(&self) -> usize {
         self.entries.len()
     }
@@ -166,11 +174,11 @@ impl Directory {
     pub(super) fn insert(
         &mut self,
         record: SignedRecord,
-        bringer: PeerId,
+        teller: PeerId,
         kept: bool,
     ) -> Option<PeerId> {
         let peer = record.record.peer;
-        let bringer = self.entries.get(&peer).map_or(bringer, |entry| entry.bringer);
+        let bringer = self.entries.get(&peer).map_or(teller, |entry| entry.bringer);
         self.remove(&peer);
         let mut evicted = None;
         if self.entries.len() >= self.records_max {
@@ -183,7 +191,7 @@ impl Directory {
         if !kept {
             self.shares.insert(bringer, (record.record.expires, peer));
         }
-        self.entries.insert(peer, Entry { record, bringer, kept });
+        self.entries.insert(peer, Entry { record, bringer, teller, kept });
         evicted
     }
 

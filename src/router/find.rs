@@ -54,6 +54,7 @@ struct Recent {
     sent: Monotonic,
     origin: PeerId,
     nonce: u64,
+    target: PeerId,
     frame: Bytes,
 }
 
@@ -205,19 +206,20 @@ impl Router {
         self.seen.insert(now, find_digest(&signed));
         self.finds.remember(self.me, (nonce, target, direct), None);
         self.finds.note(now, (self.me, nonce));
-        self.spread(None, (self.me, nonce), Find::encode(&signed, &signature, 0));
+        let (origin, frame) = (self.me, Find::encode(&signed, &signature, 0));
+        self.spread(None, Recent { sent: now, origin, nonce, target, frame });
         self.timers.set_by(Timer::Finds, now + FIND_PATIENCE);
     }
 
     /// Sends a find to all neighbours but one, and to those that come soon.
-    fn spread(&mut self, except: Option<PeerId>, (origin, nonce): (PeerId, u64), frame: Bytes) {
-        let rank = except.map_or(Rank::Own, |from| self.rank_of(&origin, from));
-        self.flood_to_all(except, rank, &frame);
+    fn spread(&mut self, except: Option<PeerId>, find: Recent) {
+        let rank = except.map_or(Rank::Own, |from| self.rank_of(&find.origin, from));
+        self.flood_to_all(except, rank, &find.target, &find.frame);
         let recent = &mut self.finds.recent;
         while recent.len() >= RECENT_MAX {
             recent.pop_front();
         }
-        recent.push_back(Recent { sent: self.now.mono, origin, nonce, frame });
+        recent.push_back(find);
     }
 
     /// A new neighbour hears the finds that are still waiting for an answer.
@@ -235,11 +237,11 @@ impl Router {
             })
         };
         let recent = finds.recent.iter().filter(waits);
-        let recent: Vec<(PeerId, Bytes)> =
-            recent.map(|find| (find.origin, find.frame.clone())).collect();
-        for (origin, frame) in recent {
+        let recent: Vec<_> =
+            recent.map(|find| (find.origin, find.target, find.frame.clone())).collect();
+        for (origin, target, frame) in recent {
             let rank = if origin == me { Rank::Own } else { self.rank_of(&origin, origin) };
-            self.flood_to(&neighbour, rank, frame);
+            self.flood_to(&neighbour, rank, &target, frame);
         }
     }
 
@@ -309,7 +311,8 @@ impl Router {
         } else if find.direct || !self.answer_for_another(from, origin, find) {
             let hops = find.hops.saturating_add(1);
             let frame = Find::encode(&find.signed, &find.signature, hops);
-            self.spread(Some(from), (origin, find.nonce), frame);
+            let (sent, nonce, target) = (self.now.mono, find.nonce, find.target);
+            self.spread(Some(from), Recent { sent, origin, nonce, target, frame });
         }
     }
 

@@ -406,7 +406,8 @@ impl Router {
         self.flood_log.insert(header, self.now.mono);
         if header.destination != self.me {
             let rank = self.rank_of(&header.source, from);
-            let next = self.flood_to_all(Some(from), rank, &flood.encoded);
+            let to = &header.destination;
+            let next = self.flood_to_all(Some(from), rank, to, &flood.encoded);
             let bytes = flood.encoded.len();
             self.observe(Action::Flooded, &header, flood.attempt, Some(from), &next, bytes);
             return;
@@ -495,7 +496,8 @@ impl Router {
         let Some(signed) = own.signed.get(index) else { return true };
         let signature = self.identity.sign(Domain::Flood, &[signed]);
         let frame = Flood::encode(signed, &signature);
-        let next = self.flood_to_all(None, Rank::Own, &frame);
+        let destination = own.envelope.header.destination;
+        let next = self.flood_to_all(None, Rank::Own, &destination, &frame);
         if next.is_empty() {
             self.own_floods.queue.push_front(own);
             return false;

@@ -2,8 +2,10 @@
 //!
 //! A neighbour drops floods above its limit without looking at them. Whoever passes everything on
 //! as it comes lets others' floods, invented perhaps, push out those that matter. So we keep to the
-//! pace ourselves, and choose: our own first, then those of origins that are known, then the rest;
-//! among each, in turn by the neighbour that brought them.
+//! pace ourselves, and choose: our own first, then those of origins that are known, then those that
+//! this neighbour may be the way for, then the rest; among each, in turn by the neighbour that
+//! brought them. Somebody unknown is one of any number of invented origins; but few of these look
+//! for somebody who is there, and one who is lies behind few of our links.
 
 use std::collections::VecDeque;
 
@@ -16,8 +18,8 @@ use crate::model::{Bucket, Limits, Monotonic, Occupancy, PeerId};
 
 /// Frames that wait to be flooded to one neighbour: some seconds of its pace.
 const WAITING_MAX: usize = 128;
-/// Of so many frames of others one is of an origin that is not known, though known ones wait.
-const UNKNOWN_EVERY: u32 = 8;
+/// Of so many frames one is of those that matter less, though others wait.
+const LESSER_EVERY: u32 = 8;
 
 /// How much a flood matters to us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,8 +28,19 @@ pub(super) enum Rank {
     Own,
     /// Its origin is known; and who brought it.
     Known(PeerId),
+    /// Its origin is not known, but the neighbour it goes to is where we would look for whom it is
+    /// for; and who brought it.
+    Toward(PeerId),
     /// Its origin is not known; and who brought it.
     Unknown(PeerId),
+}
+
+/// Floods of others that matter equally.
+#[derive(Debug, Default)]
+struct Class {
+    lanes: Lanes<Bytes>,
+    /// How many were taken in a row while lesser ones may have waited.
+    in_a_row: u32,
 }
 
 /// Floods to one neighbour.
@@ -37,12 +50,11 @@ pub(super) struct Outflow {
     /// they left are not too many for it.
     bucket: Bucket,
     own: VecDeque<Bytes>,
-    known: Lanes<Bytes>,
-    unknown: Lanes<Bytes>,
+    known: Class,
+    toward: Class,
+    unknown: Class,
     /// How many wait in all.
     waiting: usize,
-    /// How many were taken from the known ones in a row.
-    known_in_a_row: u32,
 }
 
 impl Outflow {
@@ -51,10 +63,10 @@ impl Outflow {
         Self {
             bucket: Self::budget(limits, now),
             own: VecDeque::new(),
-            known: Lanes::default(),
-            unknown: Lanes::default(),
+            known: Class::default(),
+            toward: Class::default(),
+            unknown: Class::default(),
             waiting: 0,
-            known_in_a_row: 0,
         }
     }
 
@@ -81,44 +93,63 @@ impl Outflow {
         self.waiting += 1;
         match rank {
             Rank::Own => self.own.push_back(frame),
-            Rank::Known(from) => self.known.push(from, frame),
-            Rank::Unknown(from) => self.unknown.push(from, frame),
+            Rank::Known(from) => self.known.lanes.push(from, frame),
+            Rank::Toward(from) => self.toward.lanes.push(from, frame),
+            Rank::Unknown(from) => self.unknown.lanes.push(from, frame),
         }
         true
     }
 
-    /// Drops the newest frame that matters least, of the neighbour that brought most.
+    /// Drops the newest frame that matters least, of the neighbour that brought most; nothing that
+    /// matters more than the one that comes, nor, if it matters as much, of who brought no more.
     fn make_room(&mut self, rank: Rank) -> bool {
-        let (lanes, of) = match rank {
-            _ if !self.unknown.is_empty() => (&mut self.unknown, None),
-            Rank::Own if !self.known.is_empty() => (&mut self.known, None),
-            Rank::Known(from) => (&mut self.known, Some(from)),
-            _ => return false,
+        let (matters, from) = match rank {
+            Rank::Unknown(from) => (0, Some(from)),
+            Rank::Toward(from) => (1, Some(from)),
+            Rank::Known(from) => (2, Some(from)),
+            Rank::Own => (3, None),
         };
-        let of = if let Rank::Unknown(from) = rank { Some(from) } else { of };
+        let classes = [&mut self.unknown, &mut self.toward, &mut self.known];
+        let least = classes.into_iter().enumerate().find(|(_, class)| !class.lanes.is_empty());
+        let Some((least, Class { lanes, .. })) = least.filter(|(least, _)| *least <= matters)
+        else {
+            return false;
+        };
         let Some((longest, count)) = lanes.longest() else { return false };
-        let is_worth_it = of.is_none_or(|from| lanes.count(&from) < count);
+        let is_worth_it = least < matters || from.is_some_and(|from| lanes.count(&from) < count);
         let dropped = is_worth_it && lanes.drop_newest(&longest);
         self.waiting -= usize::from(dropped);
         dropped
     }
 
     fn pop(&mut self) -> Option<Bytes> {
-        let frame = self.own.pop_front().or_else(|| {
-            let unknown_turn = self.known_in_a_row + 1 >= UNKNOWN_EVERY && !self.unknown.is_empty();
-            if !unknown_turn && let Some((_, frame)) = self.known.pop() {
-                self.known_in_a_row = self.known_in_a_row.saturating_add(1);
-                return Some(frame);
-            }
-            self.known_in_a_row = 0;
-            self.unknown.pop().map(|(_, frame)| frame)
-        })?;
+        let frame = self.own.pop_front().or_else(|| self.pop_of_others())?;
         self.waiting -= 1;
         Some(frame)
     }
 
+    fn pop_of_others(&mut self) -> Option<Bytes> {
+        let lesser = [
+            !self.toward.lanes.is_empty() || !self.unknown.lanes.is_empty(),
+            !self.unknown.lanes.is_empty(),
+            false,
+        ];
+        let classes = [&mut self.known, &mut self.toward, &mut self.unknown];
+        for (class, lesser_waits) in classes.into_iter().zip(lesser) {
+            let is_turn = !lesser_waits || class.in_a_row + 1 < LESSER_EVERY;
+            if is_turn && let Some((_, frame)) = class.lanes.pop() {
+                class.in_a_row = class.in_a_row.saturating_add(1);
+                return Some(frame);
+            }
+            class.in_a_row = 0;
+        }
+        None
+    }
+
     pub(super) fn occupancy(&self) -> Occupancy {
-        let waiting = self.own.len() + self.known.len() + self.unknown.len();
+        let of_others = [&self.known, &self.toward, &self.unknown];
+        let of_others = of_others.iter().map(|class| class.lanes.len()).sum::<usize>();
+        let waiting = self.own.len() + of_others;
         Occupancy::new("floods to a neighbour", waiting, WAITING_MAX)
     }
 
@@ -129,21 +160,32 @@ impl Outflow {
 }
 
 impl Router {
-    /// Floods a frame to all neighbours but one; to whom it goes.
+    /// Floods a frame, for somebody, to all neighbours but one; to whom it goes.
     pub(super) fn flood_to_all(
         &mut self,
         except: Option<PeerId>,
         rank: Rank,
+        destination: &PeerId,
         frame: &Bytes,
     ) -> Vec<PeerId> {
         let mut to: Vec<PeerId> = self.neighbours.keys().copied().collect();
-        to.retain(|id| Some(*id) != except && self.flood_to(id, rank, frame.clone()));
+        to.retain(|id| Some(*id) != except && self.flood_to(id, rank, destination, frame.clone()));
         to
     }
 
-    /// Floods a frame to one neighbour, now or in a while; false if it is lost.
-    pub(super) fn flood_to(&mut self, to: &PeerId, rank: Rank, frame: Bytes) -> bool {
+    /// Floods a frame, for somebody, to one neighbour, now or in a while; false if it is lost.
+    pub(super) fn flood_to(
+        &mut self,
+        to: &PeerId,
+        rank: Rank,
+        destination: &PeerId,
+        frame: Bytes,
+    ) -> bool {
         let now = self.now.mono;
+        let rank = match rank {
+            Rank::Unknown(from) if self.may_lead_to(destination, to) => Rank::Toward(from),
+            rank => rank,
+        };
         let Some(neighbour) = self.neighbours.get_mut(to) else { return false };
         if neighbour.outflow.may_go(now) {
             return self.send_traffic(to, frame);
@@ -156,6 +198,14 @@ impl Router {
     /// The rank of a flood of this origin that a neighbour brought.
     pub(super) fn rank_of(&self, origin: &PeerId, from: PeerId) -> Rank {
         if self.is_kept(origin) { Rank::Known(from) } else { Rank::Unknown(from) }
+    }
+
+    /// Whether a neighbour is where we would look for somebody: it is that peer, a way to it, or
+    /// told us of it.
+    fn may_lead_to(&self, destination: &PeerId, neighbour: &PeerId) -> bool {
+        destination == neighbour
+            || self.directory.teller(destination) == Some(*neighbour)
+            || self.routes.has(destination, neighbour)
     }
 
     /// Lets go what waits, as far as the pace of each neighbour allows.
@@ -212,6 +262,24 @@ mod tests {
         let order = popped(&mut outflow);
         assert_eq!(order, [40, 20, 21, 22, 23, 24, 25, 26, 0, 27, 28, 29, 10, 1, 2]);
         assert_eq!(outflow.waiting(), 0);
+    }
+
+    #[test]
+    fn what_goes_toward_its_destination_is_before_the_rest() {
+        let mut outflow = outflow();
+        (0..100).for_each(|n| assert!(outflow.push(Rank::Unknown(peer(1)), frame(n))));
+        (100..110).for_each(|n| assert!(outflow.push(Rank::Toward(peer(1)), frame(n))));
+        (120..124).for_each(|n| assert!(outflow.push(Rank::Known(peer(1)), frame(n))));
+        let order = popped(&mut outflow);
+        let expected = [120, 121, 122, 123, 100, 101, 102, 103, 104, 105, 106, 0, 107, 108, 109, 1];
+        assert_eq!(order[..16], expected);
+        (0..=255).for_each(|n| _ = outflow.push(Rank::Unknown(peer(1)), frame(n)));
+        (0..=255).for_each(|n| _ = outflow.push(Rank::Toward(peer(1)), frame(n)));
+        assert_eq!(outflow.waiting(), WAITING_MAX);
+        assert!(!outflow.push(Rank::Unknown(peer(2)), frame(1)), "nothing that matters less");
+        assert!(outflow.push(Rank::Toward(peer(2)), frame(2)), "it has brought less");
+        assert!(outflow.push(Rank::Known(peer(1)), frame(3)));
+        assert_eq!(outflow.waiting(), WAITING_MAX);
     }
 
     #[test]

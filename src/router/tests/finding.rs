@@ -1,6 +1,6 @@
 //! Finding the way to a peer.
 
-use super::net::{BEGIN, Net, record_of};
+use super::net::{BEGIN, Net, identity, record_of};
 use crate::crypto::Domain;
 use crate::model::limits::FLOOD_LIFETIME;
 use crate::model::{Record, Span};
@@ -261,4 +261,39 @@ fn a_peer_that_becomes_a_neighbour_is_located() {
     assert_eq!(net.located(0, 2), 1);
     net.input(0, Input::Forget(net.ids[2]));
     assert!(net.routers[0].record(&net.ids[2]).is_none());
+}
+
+#[test]
+fn a_stranger_is_found_though_invented_ones_fill_every_link() {
+    // 1 and 2 are linked to somebody who invents identities.
+    let mut net = Net::linked(6, [(0, 1), (1, 2), (2, 3), (3, 4), (5, 1), (5, 2)]);
+    let mut invented = 1_000;
+    let mut seconds = 0;
+    let mut invent = |net: &mut Net| {
+        for to in [1, 2] {
+            for _ in 0..4 {
+                invented += 1;
+                let origin = identity(invented);
+                let record = record_of(&origin, BEGIN).bytes;
+                let target = identity(invented + 1_000_000).peer();
+                let expires = net.now.wall + FLOOD_LIFETIME;
+                let signed = Find::to_sign(false, invented, &target, expires, &record);
+                let signature = origin.sign(Domain::Find, &[&signed]);
+                let frame = Find::encode(&signed, &signature, 0);
+                net.inject(5, to, &Frame::decode(frame).expect("a find"));
+            }
+        }
+        net.run(Span::from_millis(200));
+    };
+    // Until what may go at once is used up, and what waits on each link is as much as may.
+    let from_2 = |net: &Net| net.routers[2].neighbours[&net.ids[3]].outflow.waiting();
+    while from_2(&net) < 120 {
+        invent(&mut net);
+        seconds += 1;
+        assert!(seconds < 1_000, "the links do not fill");
+    }
+    net.forget();
+    net.locate(0, 4, true);
+    (0..15).for_each(|_| invent(&mut net));
+    assert_eq!(net.located(0, 4), 1);
 }
