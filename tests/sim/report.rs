@@ -18,6 +18,7 @@ pub(crate) struct Report {
     faults: usize,
     counts: Counts,
     shortest: u64,
+    delivered: usize,
     attempts: Vec<u64>,
     attempts_late: Vec<u64>,
     latencies_ms: Vec<u64>,
@@ -47,6 +48,7 @@ impl Report {
         self.counts.breaks += outcome.counts.breaks;
         self.counts.failures += outcome.counts.failures;
         self.counts.torn += outcome.counts.torn;
+        self.delivered += outcome.delivered;
         self.attempts.extend(outcome.attempts);
         self.attempts_late.extend(outcome.attempts_late);
         self.latencies_ms.extend(outcome.latencies_ms);
@@ -83,7 +85,7 @@ impl Report {
             "| {commit} | {asked} | {cryptography} | {seeds} | {} | {} | {} | {} | {} | {} s |",
             self.seeds,
             self.violations.len(),
-            self.attempts.len(),
+            self.delivered,
             of(&self.attempts),
             of(&self.attempts_late),
             took.as_secs()
@@ -112,7 +114,8 @@ impl Report {
             ("wall time", format!("{:.1} s", took.as_secs_f64())),
             ("cryptography", distmsg::crypto::SUITE.to_owned()),
             ("simulated time", format!("{} s", self.simulated_ms / 1000)),
-            ("messages delivered", self.attempts.len().to_string()),
+            ("messages delivered", self.delivered.to_string()),
+            ("of pairs joined honestly", attempts.len().to_string()),
             ("steps that went wrong", self.faults.to_string()),
             ("crashes, broken links", format!("{}, {}", self.counts.crashes, self.counts.breaks)),
             (

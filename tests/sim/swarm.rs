@@ -34,7 +34,10 @@ pub(crate) struct Outcome {
     /// Whether all that went wrong is that the network was cut in two.
     pub(crate) only_partitioned: bool,
     pub(crate) faults: usize,
-    /// Of each message that arrived: attempts, and how long it took.
+    /// Messages that arrived.
+    pub(crate) delivered: usize,
+    /// Of each that arrived, and whose sender and recipient are joined by a way that only honest
+    /// nodes are on: attempts, and how long it took. Others depend on what the hostile are up to.
     pub(crate) attempts: Vec<u64>,
     /// The same of those that went after twenty others from the same sender to the same recipient.
     pub(crate) attempts_late: Vec<u64>,
@@ -222,9 +225,12 @@ fn outcome(
     let referee = world.referee.as_ref().expect("a referee");
     let distance = |number: &u64| {
         let handed = &referee.handed()[number];
-        plan.honest_distance(handed.from, handed.to).unwrap_or(0)
+        plan.honest_distance(handed.from, handed.to)
     };
-    let late = referee.arrived().values().filter(|arrived| arrived.turn >= LATE);
+    let arrived = referee.arrived().iter();
+    let joined = arrived.filter_map(|(number, arrived)| Some((distance(number)?, *arrived)));
+    let joined: Vec<_> = joined.collect();
+    let late = joined.iter().filter(|(_, arrived)| arrived.turn >= LATE);
     Outcome {
         trace: world.trace(),
         counts: world.counts,
@@ -232,10 +238,11 @@ fn outcome(
         recovered_ms: recovered_after.as_millis(),
         only_partitioned: faults > 0 && plan.is_only_partitioned(),
         faults,
-        attempts_late: late.map(|arrived| arrived.attempts).collect(),
-        attempts: referee.arrived().values().map(|arrived| arrived.attempts).collect(),
-        latencies_ms: referee.arrived().values().map(|arrived| arrived.after.as_millis()).collect(),
-        shortest: referee.arrived().keys().map(distance).sum(),
+        delivered: referee.arrived().len(),
+        attempts_late: late.map(|(_, arrived)| arrived.attempts).collect(),
+        attempts: joined.iter().map(|(_, arrived)| arrived.attempts).collect(),
+        latencies_ms: joined.iter().map(|(_, arrived)| arrived.after.as_millis()).collect(),
+        shortest: joined.iter().map(|(distance, _)| distance).sum(),
     }
 }
 
