@@ -54,9 +54,9 @@ pub(super) struct Flight {
     arrivals: Vec<PeerId>,
     /// The next hops it was sent to, in order. The last is where it is.
     pub(super) tried: Vec<PeerId>,
-    /// How many next hops were tried after the first, for this frame or another that says to be the
-    /// same attempt of the same envelope: at least all but one of them are altered copies.
-    alternatives: usize,
+    /// How often this frame or another that says to be the same attempt of the same envelope was
+    /// sent to a next hop. All but one of these frames are altered copies.
+    departures: usize,
     /// The frame, while another next hop may be tried.
     pub(super) frame: Option<Bytes>,
     pub(super) stage: Stage,
@@ -90,7 +90,7 @@ impl Flight {
             owner,
             arrivals: Vec::new(),
             tried: Vec::new(),
-            alternatives: 0,
+            departures: 0,
             frame: None,
             stage: Stage::Lapsed,
             sent: now,
@@ -182,7 +182,7 @@ impl Flights {
     /// Takes a new flight, with its frame if there may be a next hop to try.
     pub(super) fn insert(&mut self, mut flight: Flight, frame: Option<&Bytes>) -> u64 {
         let copies = self.copies(&flight.header.commitment, flight.attempt);
-        flight.alternatives = copies.map(|(_, copy)| copy.alternatives).max().unwrap_or(0);
+        flight.departures = copies.map(|(_, copy)| copy.departures).max().unwrap_or(0);
         self.make_room(&flight);
         self.last += 1;
         let id = self.last;
@@ -211,17 +211,15 @@ impl Flights {
     pub(super) fn depart(&mut self, id: u64, hop: PeerId, now: Monotonic) {
         let Some(flight) = self.flights.get_mut(&id) else { return };
         flight.sent = now;
-        if !flight.tried.is_empty() {
-            self.count_alternative(id);
-        }
+        self.count_departure(id);
         self.change_stage(id, Stage::Flying, now + PATIENCE, Some(hop));
     }
 
     /// Whether it may be sent to another next hop than the first. An attempt has as many as there
-    /// are ways, and its altered copies share them: each of these is new to everybody, so that they
-    /// would multiply wherever they come by somebody who alters them again.
+    /// may be ways, and its altered copies, though each has its first, take of them: each is new to
+    /// everybody, so that they would multiply wherever they come by somebody who alters them again.
     pub(super) fn has_alternative(&self, id: u64) -> bool {
-        self.get(id).is_some_and(|flight| flight.alternatives < NEXT_HOPS_MAX)
+        self.get(id).is_some_and(|flight| flight.departures <= NEXT_HOPS_MAX)
     }
 
     /// Nothing more is to be done for it but to answer late copies and receipts.
@@ -324,14 +322,14 @@ impl Flights {
         (self.flights.len(), self.held_bytes)
     }
 
-    /// Counts another next hop for a flight, and for all that say to be the same attempt.
-    fn count_alternative(&mut self, id: u64) {
+    /// Counts a next hop for a flight, and for all that say to be the same attempt.
+    fn count_departure(&mut self, id: u64) {
         let Some(flight) = self.get(id) else { return };
         let (commitment, attempt) = (flight.header.commitment, flight.attempt);
         let copies: Vec<u64> = self.copies(&commitment, attempt).map(|(id, _)| id).collect();
         for copy in copies {
             if let Some(flight) = self.flights.get_mut(&copy) {
-                flight.alternatives += 1;
+                flight.departures += 1;
             }
         }
     }
