@@ -14,7 +14,7 @@ use tracing_journald::{Priority, PriorityMappings};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::{Context, SubscriberExt as _};
 
-use super::outlet::{Outlet, one_line};
+use super::outlet::{LOGGED_WAITING_MAX, Outlet, one_line};
 
 /// What fields begin with: `peer` is `DISTMSG_PEER` in the journal.
 const PREFIX: &str = "DISTMSG";
@@ -55,7 +55,7 @@ impl Journal {
         // that nothing is prepared for being logged on this way's behalf.
         let registry = tracing_subscriber::registry().with(journal).with(LevelFilter::OFF);
         let dispatch = Dispatch::new(registry);
-        let outlet = Outlet::start("journal", move |said: Said, lost| {
+        let outlet = Outlet::start("journal", LOGGED_WAITING_MAX, move |said: Said, lost| {
             if lost > 0 {
                 warn!(lost, "events were lost: the journal did not read them");
             }

@@ -6,8 +6,6 @@
 
 use std::fmt::Write as _;
 use std::io;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use sd_notify::NotifyState;
@@ -15,6 +13,7 @@ use tokio::task::AbortHandle;
 use tracing::{info, warn};
 
 use super::logging::Verbosity;
+use super::outlet::Outlet;
 use crate::config::Environment;
 use crate::model::Level;
 use crate::node::{Caretaker, Stopped, Vitals};
@@ -24,8 +23,6 @@ const STATUS_INTERVAL: Duration = Duration::from_secs(5);
 
 /// What waits to be told at most. A service manager that does not read for so long misses some.
 const WAITING_MAX: usize = 64;
-/// How long the last words may take at the end.
-const FAREWELL: Duration = Duration::from_millis(500);
 
 /// Tells the service manager how the node does, if there is one.
 #[derive(Debug)]
@@ -61,7 +58,7 @@ impl Manager {
     /// Waits until all is told, but not for long.
     pub(super) fn finish(self) {
         if let Some((line, _)) = self.told {
-            line.finish();
+            line.0.finish();
         }
     }
 }
@@ -102,30 +99,32 @@ impl Caretaker for Manager {
     }
 }
 
-/// The way to the service manager. A thread is at its other end, so that one that does not read
-/// holds up nobody; what it passes on is only what it was given.
+/// The way to the service manager. What it passes on is only what it was given, all of one time
+/// together.
 #[derive(Debug, Clone)]
-pub(super) struct Line(SyncSender<Said>);
-
-#[derive(Debug)]
-enum Said {
-    /// All in one.
-    Notices(Vec<Notice>),
-    /// Everything before it was told: say so.
-    Mark(SyncSender<()>),
-}
+pub(super) struct Line(Outlet<Vec<Notice>>);
 
 impl Line {
     fn start() -> io::Result<Self> {
-        let (said, to_tell) = sync_channel(WAITING_MAX);
-        thread::Builder::new().name("notify".to_owned()).spawn(move || pass_on(&to_tell))?;
-        Ok(Self(said))
+        let mut has_failed = false;
+        // Where nobody reads, nobody misses what is lost.
+        let outlet = Outlet::start("notify", WAITING_MAX, move |notices: Vec<Notice>, _lost| {
+            let states: Vec<NotifyState<'_>> = notices.iter().flat_map(Notice::states).collect();
+            match sd_notify::notify(&states) {
+                Ok(()) => has_failed = false,
+                Err(error) if !has_failed => {
+                    has_failed = true;
+                    warn!(%error, "cannot tell the service manager: NOTIFY_SOCKET leads to nobody");
+                }
+                Err(_) => {}
+            }
+        })?;
+        Ok(Self(outlet))
     }
 
     fn tell(&self, notices: Vec<Notice>) {
         if !notices.is_empty() {
-            // Where nobody reads, nobody misses it.
-            let _ = self.0.try_send(Said::Notices(notices));
+            self.0.say(notices);
         }
     }
 
@@ -134,35 +133,6 @@ impl Line {
         // systemd tells by the time which beginning and end belong together: sd_notify(3).
         if let Ok(NotifyState::MonotonicUsec(time)) = NotifyState::monotonic_usec_now() {
             self.tell(vec![Notice::Reloading(time)]);
-        }
-    }
-
-    fn finish(&self) {
-        let (done, is_done) = sync_channel(1);
-        if self.0.try_send(Said::Mark(done)).is_ok() {
-            let _ = is_done.recv_timeout(FAREWELL);
-        }
-    }
-}
-
-fn pass_on(to_tell: &Receiver<Said>) {
-    let mut has_failed = false;
-    for said in to_tell {
-        let notices = match said {
-            Said::Notices(notices) => notices,
-            Said::Mark(done) => {
-                let _ = done.send(());
-                continue;
-            }
-        };
-        let states: Vec<NotifyState<'_>> = notices.iter().flat_map(Notice::states).collect();
-        match sd_notify::notify(&states) {
-            Ok(()) => has_failed = false,
-            Err(error) if !has_failed => {
-                has_failed = true;
-                warn!(%error, "cannot tell the service manager: NOTIFY_SOCKET leads to nobody");
-            }
-            Err(_) => {}
         }
     }
 }
@@ -364,14 +334,6 @@ mod tests {
         let text = "linked with 0 peers, outbox empty".to_owned();
         let mended = notices.on_reloaded(start, None);
         assert_eq!(mended, [Notice::Status(text), Notice::Ready]);
-    }
-
-    #[test]
-    fn a_manager_that_does_not_read_holds_up_nobody() {
-        let (said, _nobody) = sync_channel(1);
-        let line = Line(said);
-        (0..3).for_each(|_| line.tell(vec![Notice::Watchdog]));
-        line.finish();
     }
 
     #[test]

@@ -8,8 +8,8 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread;
 use std::time::Duration;
 
-/// What waits to be written.
-const WAITING_MAX: usize = 1_024;
+/// What is logged and waits to be written.
+pub(super) const LOGGED_WAITING_MAX: usize = 1_024;
 /// How long the last of it may take at the end.
 const FAREWELL: Duration = Duration::from_millis(500);
 
@@ -35,15 +35,16 @@ impl<T> Clone for Outlet<T> {
 
 impl<T: Send + 'static> Outlet<T> {
     /// Starts a thread of this name that passes on what is said, each with how much was lost before
-    /// it.
+    /// it: what comes while `waiting_max` wait.
     ///
     /// # Errors
     /// When the system has no thread left.
     pub(super) fn start(
         name: &str,
+        waiting_max: usize,
         mut pass_on: impl FnMut(T, u64) + Send + 'static,
     ) -> io::Result<Self> {
-        let (said, to_pass_on) = sync_channel(WAITING_MAX);
+        let (said, to_pass_on) = sync_channel(waiting_max);
         let lost = Arc::new(AtomicU64::new(0));
         let counted = Arc::clone(&lost);
         thread::Builder::new().name(name.to_owned()).spawn(move || {
@@ -80,7 +81,7 @@ impl Outlet<Vec<u8>> {
     /// # Errors
     /// When the system has no thread left.
     pub(super) fn of_lines(mut to: impl Write + Send + 'static) -> io::Result<Self> {
-        Self::start("log", move |line: Vec<u8>, lost| {
+        Self::start("log", LOGGED_WAITING_MAX, move |line: Vec<u8>, lost| {
             let note = match lost {
                 0 => Ok(()),
                 lost => writeln!(to, "({lost} lines of the log were lost: nobody read them)"),
@@ -124,7 +125,7 @@ mod tests {
         let outlet = Outlet::of_lines(Gate(gate, sender)).expect("a thread");
         outlet.say(b"first\n".to_vec());
         // The thread has that one in its hands at most; the rest waits or is lost.
-        for _ in 0..2 * WAITING_MAX {
+        for _ in 0..2 * LOGGED_WAITING_MAX {
             outlet.say(b"more\n".to_vec());
         }
         // It is full: not even the mark goes in, and nobody waits for it.
