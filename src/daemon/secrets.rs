@@ -171,11 +171,7 @@ pub fn identity(
             load_or_create(&state_dir.join(IDENTITY_FILE), || Identity::generate(random).to_pem())?
         }
     };
-    let Kept { secret, path, made } = kept;
-    match Identity::from_pem(&secret) {
-        Ok(secret) => Ok(Kept { secret, path, made }),
-        Err(error) => Err(SecretError::Identity { path, error }),
-    }
+    identity_of(kept)
 }
 
 /// Whose identity key is there, if there is one.
@@ -186,16 +182,11 @@ pub fn identity_there(
     state_dir: &Path,
     credentials_dir: Option<&Path>,
 ) -> Result<Option<PeerId>, SecretError> {
-    let path = state_dir.join(IDENTITY_FILE);
-    let secret = match credential(credentials_dir, IDENTITY_FILE)? {
-        Some(kept) => Some(kept.secret),
-        None => load(&path, Guard::Mode)?,
+    let kept = match credential(credentials_dir, IDENTITY_FILE)? {
+        Some(kept) => Some(kept),
+        None => there(state_dir.join(IDENTITY_FILE), Guard::Mode)?,
     };
-    let Some(secret) = secret else { return Ok(None) };
-    match Identity::from_pem(&secret) {
-        Ok(identity) => Ok(Some(identity.peer())),
-        Err(error) => Err(SecretError::Identity { path, error }),
-    }
+    kept.map(|kept| identity_of(kept).map(|kept| kept.secret.peer())).transpose()
 }
 
 /// A closed network's key as [`network_key`] finds it; none, if it would be made.
@@ -210,11 +201,7 @@ pub fn network_key_there(
     let kept = match (credential(credentials_dir, NETWORK_KEY_FILE)?, file) {
         (Some(kept), _) => Some(kept),
         (None, Some(file)) => return network_key_in(file).map(|kept| Some(kept.secret)),
-        (None, None) => {
-            let path = state_dir.join(NETWORK_KEY_FILE);
-            let secret = load(&path, Guard::Mode)?;
-            secret.map(|secret| Kept { secret, path, made: false })
-        }
+        (None, None) => there(state_dir.join(NETWORK_KEY_FILE), Guard::Mode)?,
     };
     kept.map(|kept| network_key_of(kept).map(|kept| kept.secret)).transpose()
 }
@@ -286,6 +273,14 @@ pub fn network_key_in(file: &Path) -> Result<Kept<NetworkKey>, SecretError> {
     network_key_of(Kept { secret, path: file.to_owned(), made: false })
 }
 
+fn identity_of(kept: Kept<Zeroizing<String>>) -> Result<Kept<Identity>, SecretError> {
+    let Kept { secret, path, made } = kept;
+    match Identity::from_pem(&secret) {
+        Ok(secret) => Ok(Kept { secret, path, made }),
+        Err(error) => Err(SecretError::Identity { path, error }),
+    }
+}
+
 fn network_key_of(kept: Kept<Zeroizing<String>>) -> Result<Kept<NetworkKey>, SecretError> {
     let Kept { secret, path, made } = kept;
     let bytes = STANDARD.decode(secret.trim_ascii()).map(Zeroizing::new).ok();
@@ -300,8 +295,13 @@ fn credential(
     directory: Option<&Path>,
     name: &str,
 ) -> Result<Option<Kept<Zeroizing<String>>>, SecretError> {
-    let Some(path) = directory.map(|directory| directory.join(name)) else { return Ok(None) };
-    let secret = load(&path, Guard::Credentials)?;
+    let Some(directory) = directory else { return Ok(None) };
+    there(directory.join(name), Guard::Credentials)
+}
+
+/// A secret, if its file is there.
+fn there(path: PathBuf, guard: Guard) -> Result<Option<Kept<Zeroizing<String>>>, SecretError> {
+    let secret = load(&path, guard)?;
     Ok(secret.map(|secret| Kept { secret, path, made: false }))
 }
 
@@ -400,6 +400,10 @@ mod tests {
         let found = network_key(&state, Some(dir.path()), file, &mut random(3)).expect("found");
         assert_eq!(found.secret.as_bytes(), named.secret.as_bytes());
         assert!(!state.exists(), "nothing was made");
+        fs::set_permissions(&from.path, Permissions::from_mode(0o600)).expect("set");
+        fs::write(&from.path, "no key").expect("written");
+        let error = identity_there(&state, Some(&credentials)).expect_err("no key");
+        assert_eq!(error.path(), from.path, "it names the file that is wrong: {error}");
         let missing = dir.path().join("none");
         let error = network_key(&state, None, Some(&missing), &mut random(3)).expect_err("missing");
         assert!(matches!(error, SecretError::Missing(_)), "{error}");
