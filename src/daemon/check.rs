@@ -76,7 +76,7 @@ fn check_key(path: &Path, file: &Path, chatter: &mut dyn Write) -> Result<(), St
         Err(SecretError::Io { error, .. }) if error.kind() == io::ErrorKind::PermissionDenied => {
             Ok(writeln!(chatter, "{}: may not be read by you, so not checked", shown(file))?)
         }
-        Err(error) => Err(Config::problem_with(path, "network_key_file", error).into()),
+        Err(error) => Err(error.with_network_key_file(path, Some(file))),
     }
 }
 

@@ -138,14 +138,9 @@ fn read(
         // As at the start.
         false => Config::default(),
     };
-    let now = SecretsNow::read(&config, environment).map_err(|error| {
-        match (&config.network_key_file, &error) {
-            (Some(named), error) if named == error.path() => {
-                Stop::from(Config::problem_with(&file.path, "network_key_file", error))
-            }
-            _ => Stop::config(error),
-        }
-    })?;
+    let named = config.network_key_file.as_deref();
+    let now = SecretsNow::read(&config, environment)
+        .map_err(|error| error.with_network_key_file(&file.path, named))?;
     let mut waiting = Vec::new();
     let before = &started.config;
     let key_differs = match (&started.membership, &now.key) {

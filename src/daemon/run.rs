@@ -225,14 +225,8 @@ fn node_config(
         Network::Open => Membership::Open,
         Network::Closed => {
             let file = config.network_key_file.as_deref();
-            let key = secrets::network_key(state_dir, credentials, file, &mut random).map_err(
-                |error| match file {
-                    Some(file) if file == error.path() => {
-                        Config::problem_with(config_file, "network_key_file", error).into()
-                    }
-                    _ => Stop::from(error),
-                },
-            )?;
+            let key = secrets::network_key(state_dir, credentials, file, &mut random)
+                .map_err(|error| error.with_network_key_file(config_file, file))?;
             if key.made {
                 info!(path = %key.path.display(), "made a new network key; other members need it");
             }

@@ -17,7 +17,7 @@ use zeroize::Zeroizing;
 
 use super::exit::Stop;
 use super::files;
-use crate::config::TOKEN_FILE;
+use crate::config::{Config, TOKEN_FILE};
 use crate::crypto::{AccessToken, Identity, KeyError, NetworkKey, Random};
 use crate::model::{PeerId, plainly};
 
@@ -117,6 +117,16 @@ impl SecretError {
             | Self::NotPrivate { path, .. }
             | Self::Identity { path, .. }
             | Self::Io { path, .. } => path,
+        }
+    }
+
+    /// The same as the configuration's own problem, if that names the file as the network's key.
+    pub(super) fn with_network_key_file(self, config: &Path, named: Option<&Path>) -> Stop {
+        match named {
+            Some(named) if named == self.path() => {
+                Config::problem_with(config, "network_key_file", self).into()
+            }
+            _ => self.into(),
         }
     }
 }

@@ -1,5 +1,7 @@
 //! `status`: what the daemon is and how it does.
 
+use std::collections::BTreeMap;
+
 use clap::Args;
 use serde::Serialize;
 
@@ -21,10 +23,9 @@ pub(crate) struct Status {}
 /// The daemon's answer, and by which way it came.
 #[derive(Serialize)]
 struct Answer<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    socket: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    endpoint: Option<&'a str>,
+    /// `socket` or `endpoint`.
+    #[serde(flatten)]
+    way: BTreeMap<&'static str, &'a str>,
     #[serde(flatten)]
     status: &'a protocol::Status,
 }
@@ -36,11 +37,8 @@ pub(crate) async fn run(_: Status, context: &mut Context) -> Result<Exit, Stop> 
         Endpoint::Interface(interface) => (interface.address.to_string(), "endpoint"),
     };
     if context.json {
-        let (socket, endpoint) = match &context.endpoint {
-            Endpoint::Socket(_) => (Some(&*way), None),
-            Endpoint::Interface(_) => (None, Some(&*way)),
-        };
-        context.out.object(&Answer { socket, endpoint, status: &status });
+        let way = BTreeMap::from([(label, &*way)]);
+        context.out.object(&Answer { way, status: &status });
     } else {
         for (label, value) in lines((label, way), &status) {
             context.out.line(&format!("{label:<10} {}", escaped(&value)));
