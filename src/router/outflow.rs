@@ -5,7 +5,8 @@
 //! pace ourselves, and choose: our own first, then those of origins that are known, then those that
 //! this neighbour may be the way for, then the rest; among each, in turn by the neighbour that
 //! brought them. Somebody unknown is one of any number of invented origins; but few of these look
-//! for somebody who is there, and one who is lies behind few of our links.
+//! for somebody who is there, and one who is lies behind few of our links;
+//! who aims at somebody there competes on those as an equal.
 
 use std::collections::VecDeque;
 
@@ -20,6 +21,8 @@ use crate::model::{Bucket, Limits, Monotonic, Occupancy, PeerId};
 const WAITING_MAX: usize = 128;
 /// Of so many frames one is of those that matter less, though others wait.
 const LESSER_EVERY: u32 = 8;
+/// So many of each sort may wait whatever else comes: a turn is worth nothing to who may not wait.
+const RESERVED: usize = WAITING_MAX / LESSER_EVERY as usize;
 
 /// How much a flood matters to us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,8 +103,9 @@ impl Outflow {
         true
     }
 
-    /// Drops the newest frame that matters least, of the neighbour that brought most; nothing that
-    /// matters more than the one that comes, nor, if it matters as much, of who brought no more.
+    /// Drops the newest frame that matters least, of the neighbour that brought most; none of those
+    /// that have a place whatever comes. Nothing goes that matters more than the one that comes,
+    /// unless that has such a place; nor, if it matters as much, of who brought no more.
     fn make_room(&mut self, rank: Rank) -> bool {
         let (matters, from) = match rank {
             Rank::Unknown(from) => (0, Some(from)),
@@ -110,13 +114,16 @@ impl Outflow {
             Rank::Own => (3, None),
         };
         let classes = [&mut self.unknown, &mut self.toward, &mut self.known];
-        let least = classes.into_iter().enumerate().find(|(_, class)| !class.lanes.is_empty());
-        let Some((least, Class { lanes, .. })) = least.filter(|(least, _)| *least <= matters)
-        else {
-            return false;
+        let has_place = classes.get(matters).is_some_and(|class| class.lanes.len() < RESERVED);
+        let may_go = |(sort, class): &(usize, &mut Class)| match *sort {
+            _ if from.is_none() => !class.lanes.is_empty(),
+            sort if sort == matters => !has_place,
+            sort => (sort < matters || has_place) && class.lanes.len() > RESERVED,
         };
+        let least = classes.into_iter().enumerate().find(may_go);
+        let Some((sort, Class { lanes, .. })) = least else { return false };
         let Some((longest, count)) = lanes.longest() else { return false };
-        let is_worth_it = least < matters || from.is_some_and(|from| lanes.count(&from) < count);
+        let is_worth_it = sort != matters || from.is_some_and(|from| lanes.count(&from) < count);
         let dropped = is_worth_it && lanes.drop_newest(&longest);
         self.waiting -= usize::from(dropped);
         dropped
@@ -276,10 +283,25 @@ mod tests {
         (0..=255).for_each(|n| _ = outflow.push(Rank::Unknown(peer(1)), frame(n)));
         (0..=255).for_each(|n| _ = outflow.push(Rank::Toward(peer(1)), frame(n)));
         assert_eq!(outflow.waiting(), WAITING_MAX);
-        assert!(!outflow.push(Rank::Unknown(peer(2)), frame(1)), "nothing that matters less");
+        assert_eq!(outflow.unknown.lanes.len(), RESERVED, "they keep their places");
+        assert!(outflow.push(Rank::Unknown(peer(2)), frame(1)), "in turn with who brought more");
+        assert!(!outflow.push(Rank::Unknown(peer(1)), frame(1)));
         assert!(outflow.push(Rank::Toward(peer(2)), frame(2)), "it has brought less");
         assert!(outflow.push(Rank::Known(peer(1)), frame(3)));
         assert_eq!(outflow.waiting(), WAITING_MAX);
+    }
+
+    #[test]
+    fn the_rest_still_goes_while_twice_as_much_comes_that_goes_before_it() {
+        let mut outflow = outflow();
+        let mut unknown = 0;
+        for _ in 0..1_000 {
+            outflow.push(Rank::Toward(peer(1)), frame(0));
+            outflow.push(Rank::Toward(peer(2)), frame(0));
+            outflow.push(Rank::Unknown(peer(3)), frame(1));
+            unknown += outflow.pop().map_or(0, |frame| u32::from(frame[0]));
+        }
+        assert_eq!(unknown, 1_000 / LESSER_EVERY);
     }
 
     #[test]
@@ -300,12 +322,13 @@ mod tests {
     }
 
     #[test]
-    fn a_full_queue_of_known_ones_takes_no_unknown_ones() {
+    fn a_full_queue_of_known_ones_takes_few_unknown_ones() {
         let mut outflow = outflow();
         for n in 0..=255 {
             outflow.push(Rank::Known(peer(1)), frame(n));
         }
-        assert!(!outflow.push(Rank::Unknown(peer(2)), frame(1)));
+        let few = (0..100).filter(|n| outflow.push(Rank::Unknown(peer(2)), frame(*n))).count();
+        assert_eq!(few, RESERVED);
         assert!(outflow.push(Rank::Known(peer(2)), frame(2)));
         assert!(outflow.push(Rank::Own, frame(3)));
         assert_eq!(outflow.waiting(), WAITING_MAX);
