@@ -182,7 +182,8 @@ impl Flights {
     /// Takes a new flight, with its frame if there may be a next hop to try.
     pub(super) fn insert(&mut self, mut flight: Flight, frame: Option<&Bytes>) -> u64 {
         let copies = self.copies(&flight.header.commitment, flight.attempt);
-        flight.departures = copies.map(|(_, copy)| copy.departures).max().unwrap_or(0);
+        let departures = copies.map(|(_, copy)| copy.departures).max().unwrap_or(0);
+        flight.departures = if flight.arrivals.is_empty() { 0 } else { departures };
         self.make_room(&flight);
         self.last += 1;
         let id = self.last;
@@ -326,7 +327,10 @@ impl Flights {
     fn count_departure(&mut self, id: u64) {
         let Some(flight) = self.get(id) else { return };
         let (commitment, attempt) = (flight.header.commitment, flight.attempt);
-        let copies: Vec<u64> = self.copies(&commitment, attempt).map(|(id, _)| id).collect();
+        let copies: Vec<u64> = match flight.arrivals.is_empty() {
+            true => vec![id],
+            false => self.copies(&commitment, attempt).map(|(id, _)| id).collect(),
+        };
         for copy in copies {
             if let Some(flight) = self.flights.get_mut(&copy) {
                 flight.departures += 1;
@@ -334,10 +338,11 @@ impl Flights {
         }
     }
 
-    /// All flights that say to be this attempt of the envelope with this commitment.
+    /// All flights of others that say to be this attempt of the envelope with this commitment. Of
+    /// ours we know which is the true one, and nobody else's take anything of it.
     fn copies(&self, commitment: &[u8; 32], attempt: u16) -> impl Iterator<Item = (u64, &Flight)> {
         let flights = self.range_of(commitment).filter_map(|id| Some((id, self.get(id)?)));
-        flights.filter(move |(_, flight)| flight.attempt == attempt)
+        flights.filter(move |(_, flight)| flight.attempt == attempt && !flight.arrivals.is_empty())
     }
 
     fn range_of(&self, commitment: &[u8; 32]) -> impl Iterator<Item = u64> {

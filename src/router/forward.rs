@@ -92,8 +92,10 @@ impl Router {
             return;
         }
         let (header, key) = (flight.header, flight.key());
-        // Ours came back; else whoever brought it gets the receipt too.
-        let is_other = header.source != self.me && flight.arrive(from);
+        // Ours came back; else whoever brought it gets the receipt too. Only who brought it first
+        // waits for what becomes of it: others hear at once, each time.
+        let is_other = header.source != self.me
+            && (flight.arrive(from) || flight.arrivals().first() != Some(&from));
         if header.destination == self.me {
             return;
         }

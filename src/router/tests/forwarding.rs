@@ -6,7 +6,7 @@ use crate::model::limits::{PING_INTERVAL, SEALED_BYTES_MAX};
 use crate::model::{Limits, Span};
 use crate::router::flights::FLIGHTS_PER_COMMITMENT_MAX;
 use crate::router::{Action, Input, Output};
-use crate::wire::{Envelope, Frame, NoticeKind, RejectReason};
+use crate::wire::{Envelope, Frame, Header, NoticeKind, RejectReason};
 
 const SECOND: Span = Span::from_secs(1);
 
@@ -232,9 +232,26 @@ fn an_envelope_that_is_given_up_goes_back_once_to_each_that_brought_it() {
         (to(0), to(3))
     };
     assert_eq!(told(&net), (0, 1), "whoever comes second hears that at once");
+    net.inject(3, 1, &Frame::Envelope(envelope.clone()));
+    assert_eq!(told(&net), (0, 2), "and again, if it lost it meanwhile");
     let (key, reason) = (envelope.key(), RejectReason::NoRoute);
     net.inject(2, 1, &Frame::Reject { key, reason });
-    assert_eq!(told(&net), (1, 1));
+    assert_eq!(told(&net), (1, 2));
+}
+
+#[test]
+fn copies_by_others_take_nothing_of_our_own_attempt() {
+    let links = [(1, 0), (1, 2), (1, 3), (2, 4), (3, 4)];
+    let mut net = found(Net::linked(5, links), 1, 4);
+    net.loss = Box::new(|_, to, frame| to == 4 && is_envelope(0, 0, frame));
+    let envelope = net.envelope(1, 4, 1, 10);
+    for n in 0..5 {
+        let header = Header { source: net.ids[0], ..envelope.header };
+        net.inject(0, 1, &Frame::Envelope(Envelope::new(header, 1, &[n; 10])));
+    }
+    net.forget();
+    net.send_envelope(1, &envelope);
+    assert_eq!(reject_all(&mut net, &envelope), 2, "both ways");
 }
 
 #[test]
