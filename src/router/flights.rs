@@ -181,9 +181,11 @@ impl Flights {
 
     /// Takes a new flight, with its frame if there may be a next hop to try.
     pub(super) fn insert(&mut self, mut flight: Flight, frame: Option<&Bytes>) -> u64 {
-        let copies = self.copies(&flight.header.commitment, flight.attempt);
-        let departures = copies.map(|(_, copy)| copy.departures).max().unwrap_or(0);
-        flight.departures = if flight.arrivals.is_empty() { 0 } else { departures };
+        if !flight.arrivals.is_empty() {
+            let mut copies = self.copies(&flight.header.commitment, flight.attempt);
+            // They all have counted the same.
+            flight.departures = copies.next().map_or(0, |(_, copy)| copy.departures);
+        }
         self.make_room(&flight);
         self.last += 1;
         let id = self.last;
@@ -325,12 +327,15 @@ impl Flights {
 
     /// Counts a next hop for a flight, and for all that say to be the same attempt.
     fn count_departure(&mut self, id: u64) {
-        let Some(flight) = self.get(id) else { return };
+        let Some(flight) = self.flights.get_mut(&id) else { return };
+        flight.departures += 1;
+        if flight.arrivals.is_empty() {
+            return;
+        }
         let (commitment, attempt) = (flight.header.commitment, flight.attempt);
-        let copies: Vec<u64> = match flight.arrivals.is_empty() {
-            true => vec![id],
-            false => self.copies(&commitment, attempt).map(|(id, _)| id).collect(),
-        };
+        // There are none but where somebody alters.
+        let copies = self.copies(&commitment, attempt).map(|(copy, _)| copy);
+        let copies: Vec<u64> = copies.filter(|copy| *copy != id).collect();
         for copy in copies {
             if let Some(flight) = self.flights.get_mut(&copy) {
                 flight.departures += 1;

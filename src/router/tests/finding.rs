@@ -1,9 +1,9 @@
 //! Finding the way to a peer.
 
 use super::net::{BEGIN, Net, identity, record_of};
-use crate::crypto::Domain;
+use crate::crypto::{Domain, Identity};
 use crate::model::limits::FLOOD_LIFETIME;
-use crate::model::{Record, Span};
+use crate::model::{PeerId, Record, Span};
 use crate::router::{Input, Output};
 use crate::wire::{Find, Found, Frame};
 
@@ -144,10 +144,16 @@ fn a_peer_that_seeks_us_is_found_by_that() {
 
 /// A find of node `origin` for `target`, signed by `signer`.
 fn find(net: &Net, origin: usize, signer: usize, target: usize, nonce: u64) -> Frame {
-    let record = record_of(&net.identities[origin], BEGIN).bytes;
+    let [origin, signer] = [origin, signer].map(|node| &*net.identities[node]);
+    find_of(net, origin, signer, &net.ids[target], nonce)
+}
+
+/// The same for anybody.
+fn find_of(net: &Net, origin: &Identity, signer: &Identity, target: &PeerId, nonce: u64) -> Frame {
+    let record = record_of(origin, BEGIN).bytes;
     let expires = net.now.wall + FLOOD_LIFETIME;
-    let signed = Find::to_sign(false, nonce, &net.ids[target], expires, &record);
-    let signature = net.identities[signer].sign(Domain::Find, &[&signed]);
+    let signed = Find::to_sign(false, nonce, target, expires, &record);
+    let signature = signer.sign(Domain::Find, &[&signed]);
     Frame::decode(Find::encode(&signed, &signature, 0)).expect("a find")
 }
 
@@ -268,19 +274,15 @@ fn a_stranger_is_found_though_invented_ones_fill_every_link() {
     // 1 and 2 are linked to somebody who invents identities.
     let mut net = Net::linked(6, [(0, 1), (1, 2), (2, 3), (3, 4), (5, 1), (5, 2)]);
     let mut invented = 1_000;
-    let mut seconds = 0;
+    let mut rounds = 0;
     let mut invent = |net: &mut Net| {
         for to in [1, 2] {
             for _ in 0..4 {
                 invented += 1;
                 let origin = identity(invented);
-                let record = record_of(&origin, BEGIN).bytes;
                 let target = identity(invented + 1_000_000).peer();
-                let expires = net.now.wall + FLOOD_LIFETIME;
-                let signed = Find::to_sign(false, invented, &target, expires, &record);
-                let signature = origin.sign(Domain::Find, &[&signed]);
-                let frame = Find::encode(&signed, &signature, 0);
-                net.inject(5, to, &Frame::decode(frame).expect("a find"));
+                let find = find_of(net, &origin, &origin, &target, invented);
+                net.inject(5, to, &find);
             }
         }
         net.run(Span::from_millis(200));
@@ -289,8 +291,8 @@ fn a_stranger_is_found_though_invented_ones_fill_every_link() {
     let from_2 = |net: &Net| net.routers[2].neighbours[&net.ids[3]].outflow.waiting();
     while from_2(&net) < 120 {
         invent(&mut net);
-        seconds += 1;
-        assert!(seconds < 1_000, "the links do not fill");
+        rounds += 1;
+        assert!(rounds < 1_000, "the links do not fill");
     }
     net.forget();
     net.locate(0, 4, true);
