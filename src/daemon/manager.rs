@@ -282,6 +282,8 @@ fn one_line(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc;
+
     use super::*;
 
     const QUIET: Vitals = Vitals { links: 0, outbox_messages: 0, outbox_bytes: 0, is_full: false };
@@ -334,6 +336,16 @@ mod tests {
         let text = "linked with 0 peers, outbox empty".to_owned();
         let mended = notices.on_reloaded(start, None);
         assert_eq!(mended, [Notice::Status(text), Notice::Ready]);
+    }
+
+    #[test]
+    fn a_manager_that_does_not_read_holds_up_nobody() {
+        let (open, gate) = mpsc::channel::<()>();
+        let outlet = Outlet::start("notify", 1, move |_, _| _ = gate.recv()).expect("a thread");
+        let line = Line(outlet);
+        (0..3).for_each(|_| line.tell(vec![Notice::Watchdog]));
+        line.0.finish();
+        drop(open);
     }
 
     #[test]
