@@ -137,6 +137,40 @@ impl<T> Lanes<T> {
     }
 }
 
+/// Lanes of what matters equally, beside others that matter more or less.
+#[derive(Debug)]
+pub(super) struct Class<T> {
+    pub(super) lanes: Lanes<T>,
+    /// How many were taken in a row, while lesser ones may have waited.
+    in_a_row: u32,
+}
+
+impl<T> Default for Class<T> {
+    fn default() -> Self {
+        Self { lanes: Lanes::default(), in_a_row: 0 }
+    }
+}
+
+/// Takes the next of classes that matter less and less. What matters more goes first, but one of
+/// each `lesser_every` goes to those that matter less, if any waits.
+pub(super) fn next_of<T, const N: usize>(
+    mut classes: [&mut Class<T>; N],
+    lesser_every: u32,
+) -> Option<(PeerId, T)> {
+    let mut rest = &mut classes[..];
+    while let Some((class, lesser)) = rest.split_first_mut() {
+        let is_turn = class.in_a_row.saturating_add(1) < lesser_every
+            || lesser.iter().all(|lesser| lesser.lanes.is_empty());
+        if is_turn && let Some(next) = class.lanes.pop() {
+            class.in_a_row = class.in_a_row.saturating_add(1);
+            return Some(next);
+        }
+        class.in_a_row = 0;
+        rest = lesser;
+    }
+    None
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -154,6 +188,18 @@ mod tests {
         lanes.push(b, 10);
         let served: Vec<_> = std::iter::from_fn(|| lanes.pop()).collect();
         assert_eq!(served, [(a, 0), (b, 10), (a, 1), (a, 2)]);
+    }
+
+    #[test]
+    fn what_matters_less_gets_one_in_so_many() {
+        let from = PeerId::from_bytes([1; 32]);
+        let mut classes: [Class<u8>; 3] = std::array::from_fn(|_| Class::default());
+        for (n, class) in (0..).zip(&mut classes) {
+            (0..4).for_each(|_| class.lanes.push(from, n));
+        }
+        let next = || next_of(classes.each_mut(), 3).map(|(_, item)| item);
+        let served: Vec<u8> = std::iter::from_fn(next).collect();
+        assert_eq!(served, [0, 0, 1, 0, 0, 1, 2, 1, 1, 2, 2, 2]);
     }
 
     #[test]

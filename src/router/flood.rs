@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 
-use super::budget::Lanes;
+use super::budget::{Class, next_of};
 use super::directory::{Compared, is_signed};
 use super::outflow::Rank;
 use super::seen::Digest16;
@@ -88,11 +88,9 @@ pub(super) struct Verifier {
     /// Verifications that could not wait: they are paid for before the next one that can.
     owed: u32,
     /// Floods whose claimed origin is known by receipts, to the operator, or a neighbour.
-    known: Lanes<Admitted>,
+    known: Class<Admitted>,
     /// All others.
-    unknown: Lanes<Admitted>,
-    /// How many were taken from the known ones in a row.
-    known_in_a_row: u32,
+    unknown: Class<Admitted>,
 }
 
 impl Verifier {
@@ -100,9 +98,8 @@ impl Verifier {
         Self {
             budget: Self::budget(limits, now),
             owed: 0,
-            known: Lanes::default(),
-            unknown: Lanes::default(),
-            known_in_a_row: 0,
+            known: Class::default(),
+            unknown: Class::default(),
         }
     }
 
@@ -135,43 +132,38 @@ impl Verifier {
 
     /// Forgets what a neighbour sent.
     pub(super) fn remove(&mut self, neighbour: &PeerId) {
-        self.known.remove(neighbour);
-        self.unknown.remove(neighbour);
+        self.known.lanes.remove(neighbour);
+        self.unknown.lanes.remove(neighbour);
     }
 
     fn push(&mut self, from: PeerId, admitted: Admitted, known: bool) {
-        if self.known.count(&from) + self.unknown.count(&from) >= WAITING_PER_LINK_MAX
-            && (!known || self.unknown.pop_of(&from).is_none())
+        if self.waiting(&from) >= WAITING_PER_LINK_MAX
+            && (!known || self.unknown.lanes.pop_of(&from).is_none())
         {
             return;
         }
-        let lane = if known { &mut self.known } else { &mut self.unknown };
-        lane.push(from, admitted);
+        let class = if known { &mut self.known } else { &mut self.unknown };
+        class.lanes.push(from, admitted);
     }
 
     fn pop(&mut self) -> Option<(PeerId, Admitted)> {
-        let unknown_turn = self.known_in_a_row + 1 >= UNKNOWN_EVERY && !self.unknown.is_empty();
-        if !unknown_turn && let Some(next) = self.known.pop() {
-            self.known_in_a_row = self.known_in_a_row.saturating_add(1);
-            return Some(next);
-        }
-        self.known_in_a_row = 0;
-        self.unknown.pop()
+        next_of([&mut self.known, &mut self.unknown], UNKNOWN_EVERY)
     }
 
     fn is_empty(&self) -> bool {
-        self.known.is_empty() && self.unknown.is_empty()
+        self.known.lanes.is_empty() && self.unknown.lanes.is_empty()
     }
 
     /// With so many links at most.
     pub(super) fn occupancy(&self, links_max: usize) -> Occupancy {
         let limit = links_max.saturating_mul(WAITING_PER_LINK_MAX);
-        Occupancy::new("floods to verify", self.known.len() + self.unknown.len(), limit)
+        let waiting = self.known.lanes.len() + self.unknown.lanes.len();
+        Occupancy::new("floods to verify", waiting, limit)
     }
 
-    #[cfg(test)]
+    /// How many of a neighbour wait.
     pub(super) fn waiting(&self, neighbour: &PeerId) -> usize {
-        self.known.count(neighbour) + self.unknown.count(neighbour)
+        self.known.lanes.count(neighbour) + self.unknown.lanes.count(neighbour)
     }
 }
 

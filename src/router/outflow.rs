@@ -13,7 +13,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 
 use super::Router;
-use super::budget::Lanes;
+use super::budget::{Class, next_of};
 use super::timers::Timer;
 use crate::model::{Bucket, Limits, Monotonic, Occupancy, PeerId};
 
@@ -38,14 +38,6 @@ pub(super) enum Rank {
     Unknown(PeerId),
 }
 
-/// Floods of others that matter equally.
-#[derive(Debug, Default)]
-struct Class {
-    lanes: Lanes<Bytes>,
-    /// How many were taken in a row while lesser ones may have waited.
-    in_a_row: u32,
-}
-
 /// Floods to one neighbour.
 #[derive(Debug)]
 pub(super) struct Outflow {
@@ -53,9 +45,9 @@ pub(super) struct Outflow {
     /// they left are not too many for it.
     bucket: Bucket,
     own: VecDeque<Bytes>,
-    known: Class,
-    toward: Class,
-    unknown: Class,
+    known: Class<Bytes>,
+    toward: Class<Bytes>,
+    unknown: Class<Bytes>,
     /// How many wait in all.
     waiting: usize,
 }
@@ -115,7 +107,7 @@ impl Outflow {
         };
         let classes = [&mut self.unknown, &mut self.toward, &mut self.known];
         let has_place = classes.get(matters).is_some_and(|class| class.lanes.len() < RESERVED);
-        let may_go = |(sort, class): &(usize, &mut Class)| match *sort {
+        let may_go = |(sort, class): &(usize, &mut Class<Bytes>)| match *sort {
             _ if from.is_none() => !class.lanes.is_empty(),
             sort if sort == matters => !has_place,
             sort => (sort < matters || has_place) && class.lanes.len() > RESERVED,
@@ -130,27 +122,11 @@ impl Outflow {
     }
 
     fn pop(&mut self) -> Option<Bytes> {
-        let frame = self.own.pop_front().or_else(|| self.pop_of_others())?;
+        let of_others = [&mut self.known, &mut self.toward, &mut self.unknown];
+        let next = || next_of(of_others, LESSER_EVERY).map(|(_, frame)| frame);
+        let frame = self.own.pop_front().or_else(next)?;
         self.waiting -= 1;
         Some(frame)
-    }
-
-    fn pop_of_others(&mut self) -> Option<Bytes> {
-        let lesser = [
-            !self.toward.lanes.is_empty() || !self.unknown.lanes.is_empty(),
-            !self.unknown.lanes.is_empty(),
-            false,
-        ];
-        let classes = [&mut self.known, &mut self.toward, &mut self.unknown];
-        for (class, lesser_waits) in classes.into_iter().zip(lesser) {
-            let is_turn = !lesser_waits || class.in_a_row + 1 < LESSER_EVERY;
-            if is_turn && let Some((_, frame)) = class.lanes.pop() {
-                class.in_a_row = class.in_a_row.saturating_add(1);
-                return Some(frame);
-            }
-            class.in_a_row = 0;
-        }
-        None
     }
 
     pub(super) fn occupancy(&self) -> Occupancy {
@@ -212,7 +188,7 @@ impl Router {
     fn may_lead_to(&self, destination: &PeerId, neighbour: &PeerId) -> bool {
         destination == neighbour
             || self.directory.teller(destination) == Some(*neighbour)
-            || self.routes.has(destination, neighbour)
+            || self.routes.is_good(destination, neighbour, self.now.mono)
     }
 
     /// Lets go what waits, as far as the pace of each neighbour allows.

@@ -162,6 +162,11 @@ impl Routes {
         route.is_some_and(|route| route.hops.iter().any(|hop| hop.via == *via))
     }
 
+    /// Whether this way is among those known, and does not fail.
+    pub(super) fn is_good(&self, destination: &PeerId, via: &PeerId, now: Monotonic) -> bool {
+        self.hops(destination, now).any(|hop| hop.via == *via && !hop.is_bad())
+    }
+
     /// A verified receipt came back this way.
     pub(super) fn credit(&mut self, destination: &PeerId, via: &PeerId, now: Monotonic) {
         self.change(destination, via, |hop| {
@@ -346,7 +351,9 @@ mod tests {
     fn repeated_misses_make_a_way_bad_until_it_is_learned_again() {
         let mut routes = Routes::new(10);
         routes.learn(peer(100), peer(1), 1, at(0), |_| true);
+        assert!(routes.is_good(&peer(100), &peer(1), at(0)));
         (0..4).for_each(|_| routes.miss(&peer(100), &peer(1)));
+        assert!(!routes.is_good(&peer(100), &peer(1), at(0)));
         assert!(routes.hops(&peer(100), at(0)).all(Hop::is_bad));
         routes.doubt(&peer(100));
         routes.learn(peer(100), peer(1), 1, at(1), |_| true);
