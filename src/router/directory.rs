@@ -39,8 +39,9 @@ struct Entry {
     record: SignedRecord,
     /// The neighbour that first brought a record of this peer: whose share it is.
     bringer: PeerId,
-    /// The neighbour that brought this one. It had it before we did, and so on: whoever these are,
-    /// following them leads to the peer, unless one of them lies or is gone.
+    /// The neighbour that brought this one; we, if it was stored and no neighbour had it yet. It
+    /// had it before we did, and so on: whoever these are, following them leads to the peer, unless
+    /// one of them lies or is gone.
     teller: PeerId,
     /// Never evicted: a neighbour, or one the operator or a receipt made known.
     kept: bool,
@@ -113,6 +114,17 @@ impl Directory {
     /// Who told us what we know of a peer.
     pub(super) fn teller(&self, peer: &PeerId) -> Option<PeerId> {
         self.entries.get(peer).map(|entry| entry.teller)
+    }
+
+    /// A neighbour has the record of a peer. If nobody told us what we have (we stored it), that
+    /// one might have.
+    pub(super) fn hear(&mut self, digest: &Digest, from: PeerId, me: PeerId) {
+        if let Some(entry) = self.entries.get_mut(&digest.peer)
+            && entry.teller == me
+            && entry.record.record.sequence <= digest.sequence
+        {
+            entry.teller = from;
+        }
     }
 
     pub(super) fn len(&self) -> usize {

@@ -347,6 +347,9 @@ impl Router {
         more: bool,
         digests: &[Digest],
     ) {
+        for digest in digests {
+            self.directory.hear(digest, from, self.me);
+        }
         let wanted: Vec<&Digest> =
             digests.iter().filter(|digest| self.is_wanted(digest, &from)).collect();
         let pages_max = self.limits.records_max / DIGESTS_MAX + PAGES_EXTRA_MAX;

@@ -181,11 +181,9 @@ impl Flights {
 
     /// Takes a new flight, with its frame if there may be a next hop to try.
     pub(super) fn insert(&mut self, mut flight: Flight, frame: Option<&Bytes>) -> u64 {
-        if !flight.arrivals.is_empty() {
-            let mut copies = self.copies(&flight.header.commitment, flight.attempt);
-            // They all have counted the same.
-            flight.departures = copies.next().map_or(0, |(_, copy)| copy.departures);
-        }
+        // They all have counted the same.
+        let departures = self.copies(&flight).next().map_or(0, |(_, copy)| copy.departures);
+        flight.departures = departures;
         self.make_room(&flight);
         self.last += 1;
         let id = self.last;
@@ -214,15 +212,19 @@ impl Flights {
     pub(super) fn depart(&mut self, id: u64, hop: PeerId, now: Monotonic) {
         let Some(flight) = self.flights.get_mut(&id) else { return };
         flight.sent = now;
-        self.count_departure(id);
         self.change_stage(id, Stage::Flying, now + PATIENCE, Some(hop));
+        self.count_departure(id);
     }
 
     /// Whether it may be sent to another next hop than the first. An attempt has as many as there
     /// may be ways, and its altered copies, though each has its first, take of them: each is new to
     /// everybody, so that they would multiply wherever they come by somebody who alters them again.
+    /// Of one without copies, who takes it decides alone.
     pub(super) fn has_alternative(&self, id: u64) -> bool {
-        self.get(id).is_some_and(|flight| flight.departures <= NEXT_HOPS_MAX)
+        let is_left = |flight: &Flight| {
+            flight.departures <= NEXT_HOPS_MAX || flight.departures == flight.tried.len()
+        };
+        self.get(id).is_some_and(is_left)
     }
 
     /// Nothing more is to be done for it but to answer late copies and receipts.
@@ -325,29 +327,34 @@ impl Flights {
         (self.flights.len(), self.held_bytes)
     }
 
-    /// Counts a next hop for a flight, and for all that say to be the same attempt.
+    /// Counts a next hop for a flight and its copies, and lets the frames go that may go nowhere
+    /// any more.
     fn count_departure(&mut self, id: u64) {
-        let Some(flight) = self.flights.get_mut(&id) else { return };
-        flight.departures += 1;
-        if flight.arrivals.is_empty() {
-            return;
-        }
-        let (commitment, attempt) = (flight.header.commitment, flight.attempt);
-        // There are none but where somebody alters.
-        let copies = self.copies(&commitment, attempt).map(|(copy, _)| copy);
-        let copies: Vec<u64> = copies.filter(|copy| *copy != id).collect();
-        for copy in copies {
+        let Some(flight) = self.get(id) else { return };
+        // There are no others but where somebody alters, and an empty list costs nothing.
+        let others = self.copies(flight).map(|(copy, _)| copy).filter(|copy| *copy != id);
+        let others: Vec<u64> = others.collect();
+        for copy in others.into_iter().chain([id]) {
             if let Some(flight) = self.flights.get_mut(&copy) {
                 flight.departures += 1;
+            }
+            if !self.has_alternative(copy) {
+                self.release(copy);
             }
         }
     }
 
-    /// All flights of others that say to be this attempt of the envelope with this commitment. Of
-    /// ours we know which is the true one, and nobody else's take anything of it.
-    fn copies(&self, commitment: &[u8; 32], attempt: u16) -> impl Iterator<Item = (u64, &Flight)> {
-        let flights = self.range_of(commitment).filter_map(|id| Some((id, self.get(id)?)));
-        flights.filter(move |(_, flight)| flight.attempt == attempt && !flight.arrivals.is_empty())
+    /// All flights that say to be this attempt of the envelope with this commitment, itself
+    /// included once it is in the table. Of ours we know that it is the true one: nobody else's
+    /// take anything of it. Others share whoever brought them: if each neighbour's had ways of
+    /// their own, they would still multiply where many alter.
+    fn copies(&self, of: &Flight) -> impl Iterator<Item = (u64, &Flight)> {
+        let (is_ours, attempt) = (of.arrivals.is_empty(), of.attempt);
+        let flights = self.range_of(&of.header.commitment);
+        let flights = flights.filter_map(|id| Some((id, self.get(id)?)));
+        flights.filter(move |(_, flight)| {
+            flight.attempt == attempt && flight.arrivals.is_empty() == is_ours
+        })
     }
 
     fn range_of(&self, commitment: &[u8; 32]) -> impl Iterator<Item = u64> {

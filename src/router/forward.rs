@@ -59,7 +59,7 @@ impl Router {
         if header.source == self.me || (is_relayed && self.flights.is_forgotten(&digest)) {
             return self.send_back(from, &header, key, RejectReason::Loop, length);
         }
-        let avoid = self.tried_before(&header.commitment, &from);
+        let avoid = self.tried_before(&header.commitment, key.attempt, &from);
         let mut flight = Flight::new(header, key.attempt, digest, from, self.now.mono);
         flight.arrive(from);
         if header.destination == self.me {
@@ -77,11 +77,14 @@ impl Router {
     }
 
     /// Where earlier attempts of an envelope that the same neighbour brought were sent: its source
-    /// tries again because they were to no avail, whatever else those next hops achieve.
-    fn tried_before(&self, commitment: &[u8; 32], from: &PeerId) -> Vec<PeerId> {
+    /// tries again because they were to no avail, whatever else those next hops achieve. Altered
+    /// copies of the same attempt say nothing of that.
+    fn tried_before(&self, commitment: &[u8; 32], attempt: u16, from: &PeerId) -> Vec<PeerId> {
         let before = self.flights.of_commitment(commitment);
         let before = before.iter().filter_map(|id| self.flights.get(*id));
-        before.filter(|flight| flight.arrivals().contains(from)).filter_map(Flight::hop).collect()
+        let is_before =
+            |flight: &&Flight| flight.attempt < attempt && flight.arrivals().contains(from);
+        before.filter(is_before).filter_map(Flight::hop).collect()
     }
 
     /// An attempt that was here before came again.
@@ -172,7 +175,8 @@ impl Router {
         }
         let another = match self.flights.has_alternative(id) {
             true => self.send_on(id, &[]),
-            false => Err(reason),
+            // There may be a way for the true one: our neighbour need not think less of us.
+            false => Err(RejectReason::Loop),
         };
         match another {
             Ok(hop) => {
@@ -182,8 +186,9 @@ impl Router {
                 };
                 self.observe(action, &header, attempt, previous, &[hop], length);
             }
-            Err(RejectReason::Congested) => self.give_up(id, RejectReason::Congested, length),
-            Err(_) => self.give_up(id, reason, length),
+            // None is left: it is as the last one said.
+            Err(RejectReason::NoRoute) => self.give_up(id, reason, length),
+            Err(ours) => self.give_up(id, ours, length),
         }
     }
 

@@ -98,6 +98,26 @@ fn several_neighbours_with_the_same_table_share_the_work() {
 }
 
 #[test]
+fn whoever_has_what_was_stored_may_lead_to_it() {
+    let mut net = Net::new(3);
+    let record = &strangers(1)[0];
+    for node in 0..2 {
+        net.input(node, Input::StoredRecord(record.clone()));
+    }
+    let teller = |net: &Net| net.routers[0].directory.teller(&record.record.peer);
+    net.link(0, 2);
+    net.run(SECOND);
+    assert_eq!(teller(&net), Some(net.ids[0]), "no neighbour had it before");
+    net.unlink(0, 2);
+    net.link(0, 1);
+    net.run(SECOND);
+    assert_eq!(teller(&net), Some(net.ids[1]));
+    net.link(0, 2);
+    net.run(SECOND);
+    assert_eq!(teller(&net), Some(net.ids[1]), "the first, whoever says so later");
+}
+
+#[test]
 fn a_discover_without_links_ends_at_once_and_one_with_a_mute_neighbour_soon() {
     let mut net = Net::new(3);
     net.input(0, Input::Discover);

@@ -208,12 +208,21 @@ fn altered_copies_of_an_attempt_take_of_its_next_hops() {
     let envelope = net.envelope(0, 5, 1, 10);
     net.inject(0, 1, &Frame::Envelope(envelope.clone()));
     assert_eq!(reject_all(&mut net, &envelope), 3, "the only copy has all ways");
+    net.forget();
     // Many, so that the first are let go for the last.
     for n in 0..50 {
         net.inject(0, 1, &Frame::Envelope(Envelope::new(envelope.header, 1, &[n; 11])));
     }
+    assert_eq!(net.routers[1].flights.size().1, 0, "what may go nowhere else is not held");
     let sent = reject_all(&mut net, &envelope);
-    assert_eq!(sent, 3 + 50, "each has its first, and that was one too many for another");
+    assert_eq!(sent, 50, "each had its first, and that was one too many for another");
+    let back = net.count(|_, to, f| to == 0 && matches!(f, Frame::Reject { .. }));
+    let loops = rejects(&net, RejectReason::Loop);
+    assert_eq!(
+        (back, loops),
+        (16, 16),
+        "of those still known; there may be a way for the true one"
+    );
     net.forget();
     let later = envelope.with_attempt(2);
     net.inject(0, 1, &Frame::Envelope(later.clone()));
@@ -252,6 +261,24 @@ fn copies_by_others_take_nothing_of_our_own_attempt() {
     net.forget();
     net.send_envelope(1, &envelope);
     assert_eq!(reject_all(&mut net, &envelope), 2, "both ways");
+}
+
+#[test]
+fn an_altered_copy_does_not_make_the_best_way_the_last() {
+    let links = [(0, 1), (1, 2), (1, 3), (2, 4), (3, 4)];
+    let mut net = found(Net::linked(5, links), 1, 4);
+    net.reveals = false;
+    let best = net.ways(1, 4)[0].0;
+    let sent = |net: &Net| {
+        let sent = net.frames.iter().filter(|(from, to, f)| *from == 1 && is_envelope(1, *to, f));
+        sent.map(|(_, to, _)| *to).collect::<Vec<_>>()
+    };
+    let envelope = net.envelope(0, 4, 1, 10);
+    net.inject(0, 1, &Frame::Envelope(Envelope::new(envelope.header, 1, &[1; 11])));
+    net.inject(0, 1, &Frame::Envelope(envelope.clone()));
+    assert_eq!(sent(&net), [best, best]);
+    net.inject(0, 1, &Frame::Envelope(envelope.with_attempt(2)));
+    assert_eq!(sent(&net), [best, best, 5 - best], "another attempt, another way");
 }
 
 #[test]
