@@ -221,11 +221,13 @@ fn peak_kib() -> u64 {
 fn replay(args: &Args, seed: u64) -> ExitCode {
     let plan = Plan::draw(seed, &args.options(seed));
     let part = args.part(&plan);
-    let (outcome, _) = run(args, seed, Some(&part));
+    let started = Instant::now();
+    let (outcome, peak_kib) = run(args, seed, Some(&part));
     let why = match outcome {
         Ok(outcome) => {
-            println!("seed {seed}: {outcome:?}");
-            println!("violations: 0");
+            let mut report = Report::default();
+            report.add(seed, Ok(outcome), peak_kib);
+            println!("{}", report.table(args.nodes, started.elapsed()));
             return ExitCode::SUCCESS;
         }
         Err(why) => why,

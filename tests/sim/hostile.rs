@@ -3,15 +3,16 @@
 //! Each runs the product's own core, so that it is a part of the network like any other, and alters
 //! what that core says, hears, and does not say.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use distmsg::crypto::{Domain, Identity, Random};
 use distmsg::model::limits::{FLOOD_LIFETIME, FRAME_BYTES_MAX};
-use distmsg::model::{NetworkId, Now, PeerId, Record, Span};
+use distmsg::model::{NetworkId, Now, PeerId, Record, SessionId, Span};
 use distmsg::wire::{
-    Digest, Find, Found, Frame, RejectReason, decode_record, encode_record, record_with_signature,
+    Digest, Envelope, Find, Found, Frame, RejectReason, decode_record, encode_record,
+    record_with_signature,
 };
 
 /// Frames kept to be said again.
@@ -45,13 +46,15 @@ pub(crate) enum Kind {
     LieInFound,
     /// Floods finds as fast as it can.
     FloodFinds,
-    /// Floods finds in ever new names.
+    /// Floods finds in ever new names, half of them for peers that are there.
     MintIdentities,
     /// Says what is no frame, or too long for one.
     Malformed,
+    /// Passes envelopes on as other attempts, or as other envelopes.
+    Relabel,
 }
 
-pub(crate) const KINDS: [Kind; 14] = [
+pub(crate) const KINDS: [Kind; 15] = [
     Kind::DropAll,
     Kind::DropSome,
     Kind::Delay,
@@ -66,6 +69,7 @@ pub(crate) const KINDS: [Kind; 14] = [
     Kind::FloodFinds,
     Kind::MintIdentities,
     Kind::Malformed,
+    Kind::Relabel,
 ];
 
 /// One hostile node's mind.
@@ -76,11 +80,14 @@ pub(crate) struct Hostile {
     kept: VecDeque<Bytes>,
     /// Records it has seen.
     records: BTreeMap<PeerId, Bytes>,
+    /// Peers that write to each other.
+    there: BTreeSet<PeerId>,
 }
 
 impl Hostile {
     pub(crate) fn new(kinds: Vec<Kind>, identity: Arc<Identity>, random: Random) -> Self {
-        Self { kinds, identity, random, kept: VecDeque::new(), records: BTreeMap::new() }
+        let (kept, records, there) = Default::default();
+        Self { kinds, identity, random, kept, records, there }
     }
 
     fn is(&self, kind: Kind) -> bool {
@@ -126,6 +133,13 @@ impl Hostile {
         };
         if self.is(Kind::Corrupt) && (is_relayed || is_answer) && self.chance(50) {
             frame = self.altered(&frame);
+        }
+        if let Frame::Envelope(envelope) = &decoded
+            && is_relayed
+            && self.is(Kind::Relabel)
+            && self.chance(50)
+        {
+            frame = self.relabelled(envelope);
         }
         let mut later = Span::ZERO;
         if self.is(Kind::Delay) && (is_relayed || is_answer) {
@@ -178,6 +192,10 @@ impl Hostile {
 
     fn learn(&mut self, frame: &Frame) {
         let record = match frame {
+            Frame::Envelope(envelope) => {
+                self.there.extend([envelope.header.source, envelope.header.destination]);
+                return;
+            }
             Frame::Find(find) => &find.record,
             Frame::Found(found) => &found.record,
             _ => return,
@@ -223,15 +241,16 @@ impl Hostile {
             for _ in 0..10 {
                 let target = PeerId::from_bytes(self.random.bytes());
                 let identity = Arc::clone(&self.identity);
-                said.push(self.find(now, &identity, record, target));
+                said.push(self.find(now, &identity, record, target, false));
             }
         }
         if self.is(Kind::MintIdentities) {
             for _ in 0..2 {
                 let identity = Identity::generate(&mut self.random);
-                let target = PeerId::from_bytes(self.random.bytes());
+                let target = self.target();
                 let record = record_of(now, &identity);
-                said.push(self.find(now, &identity, &record, target));
+                let direct = self.chance(50);
+                said.push(self.find(now, &identity, &record, target, direct));
             }
         }
         if self.is(Kind::ForgeRecords) && self.chance(10) {
@@ -262,11 +281,38 @@ impl Hostile {
         said
     }
 
-    fn find(&mut self, now: Now, by: &Identity, record: &Bytes, target: PeerId) -> Bytes {
+    /// Somebody to look for: who is known to be there, or nobody.
+    fn target(&mut self) -> PeerId {
+        let there = self.there.len() as u64;
+        let at = self.random.below(2 * there.max(1)) as usize;
+        let there = self.there.iter().nth(at).copied();
+        there.unwrap_or_else(|| PeerId::from_bytes(self.random.bytes()))
+    }
+
+    fn find(
+        &mut self,
+        now: Now,
+        by: &Identity,
+        record: &Bytes,
+        target: PeerId,
+        direct: bool,
+    ) -> Bytes {
         let expires = now.wall + FLOOD_LIFETIME;
-        let signed = Find::to_sign(false, self.random.number(), &target, expires, record);
+        let signed = Find::to_sign(direct, self.random.number(), &target, expires, record);
         let signature = by.sign(Domain::Find, &[&signed]);
         Find::encode(&signed, &signature, 0)
+    }
+
+    /// An envelope with something else in its header that relays go by.
+    fn relabelled(&mut self, envelope: &Envelope) -> Bytes {
+        let (mut header, mut attempt) = (envelope.header, envelope.attempt);
+        match self.random.below(4) {
+            0 => header.commitment = self.random.bytes(),
+            1 => header.counter = self.random.number(),
+            2 => header.session = SessionId(self.random.number()),
+            _ => attempt = attempt.wrapping_add(1 + self.random.below(8) as u16),
+        }
+        Envelope::new(header, attempt, &envelope.tail).encoded
     }
 
     /// The same bytes but for one bit, which is not in the first byte.
