@@ -6,8 +6,8 @@
 //! and a fifth number has them verify as many floods a second: what it takes when every table is
 //! full is then seen in minutes.
 
+use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -104,8 +104,6 @@ struct Done {
     minted: AtomicU64,
     /// Links that were ended by the other side.
     ended: AtomicU64,
-    /// One of them dials at a time: there may be 16 handshakes of one address.
-    dials: Mutex<()>,
 }
 
 /// Tells to stop when it is dropped.
@@ -117,17 +115,20 @@ impl Drop for Stops<'_> {
     }
 }
 
+/// Each comes from an address of its own: no limit for one address keeps them out.
+fn address_of(number: u64) -> Ipv4Addr {
+    let [.., high, low] = number.to_be_bytes();
+    Ipv4Addr::new(127, 1 + high, low, 1)
+}
+
 /// Floods until told to stop.
 fn flood(number: u64, victim: &Daemon, pace: Duration, done: &Done, stop: &AtomicBool) {
     let mut seed = [7; 32];
     seed[..8].copy_from_slice(&number.to_be_bytes());
     let mut enemy = Enemy::of(Identity::from_seed(&seed), seed);
+    enemy.come_from(address_of(number), victim);
     let mut mint = Mint(Random::from_seed(seed));
-    let link = |enemy: &mut Enemy| {
-        let _turn = done.dials.lock().unwrap_or_else(PoisonError::into_inner);
-        enemy.link(victim)
-    };
-    let mut handle = link(&mut enemy);
+    let mut handle = enemy.link(victim);
     done.linked.fetch_add(1, Ordering::Relaxed);
     while !stop.load(Ordering::Relaxed) {
         let began = Instant::now();
@@ -136,7 +137,7 @@ fn flood(number: u64, victim: &Daemon, pace: Duration, done: &Done, stop: &Atomi
         handle.send(batch);
         if !enemy.flush(bytes) {
             done.ended.fetch_add(1, Ordering::Relaxed);
-            handle = link(&mut enemy);
+            handle = enemy.link(victim);
         }
         done.minted.fetch_add(BATCH as u64, Ordering::Relaxed);
         // It hears what others flood, as any neighbour does.

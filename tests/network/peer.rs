@@ -1,5 +1,7 @@
 //! A neighbour that has an identity, links like any other, and then misbehaves.
 
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +15,8 @@ use distmsg::wire::{
     CloseReason, Digest, Envelope, EnvelopeKey, Find, Frame, Header, RejectReason, encode_record,
     record_with_signature,
 };
+use tokio::io::copy_bidirectional;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -35,6 +39,8 @@ pub(crate) struct Enemy {
     endpoint: Endpoint,
     events: mpsc::Receiver<Event>,
     dials: u64,
+    /// Where it dials, if not the victim itself.
+    door: Option<SocketAddr>,
     random: Random,
 }
 
@@ -52,7 +58,21 @@ impl Enemy {
         let (sender, events) = mpsc::channel(16);
         let endpoint = runtime.block_on(Endpoint::start(config, sender)).expect("started");
         let random = Random::from_seed(seed);
-        Self { runtime, identity, endpoint, events, dials: 0, random }
+        Self { runtime, identity, endpoint, events, dials: 0, door: None, random }
+    }
+
+    /// Has its connections to the victim come from an address of its own.
+    pub(crate) fn come_from(&mut self, own: Ipv4Addr, victim: &Daemon) {
+        let to: SocketAddr = victim.address.parse().expect("an address");
+        let listener = self.runtime.block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)));
+        let listener = listener.expect("a free port");
+        self.door = Some(listener.local_addr().expect("it is bound"));
+        self.runtime.spawn(async move {
+            while let Ok((near, _)) = listener.accept().await {
+                // Its end, whatever the reason, is that of the connection.
+                tokio::spawn(async move { pass(near, own, to).await });
+            }
+        });
     }
 
     fn next(&mut self, what: &str) -> Event {
@@ -82,7 +102,8 @@ impl Enemy {
 
     fn dial(&mut self, victim: &Daemon) {
         self.dials += 1;
-        let address: Address = victim.address.parse().expect("an address");
+        let door = self.door.map_or_else(|| victim.address.clone(), |door| door.to_string());
+        let address: Address = door.parse().expect("an address");
         let peer: PeerId = victim.peer.parse().expect("an ID");
         self.endpoint.dial(DialId(self.dials), address, Some(peer), Purpose::Link);
     }
@@ -130,6 +151,14 @@ impl Enemy {
         };
         Envelope::new(header, 1, &vec![0; length])
     }
+}
+
+/// Passes on what comes to a connection from an address of ours.
+async fn pass(mut near: TcpStream, own: Ipv4Addr, to: SocketAddr) -> io::Result<(u64, u64)> {
+    let socket = TcpSocket::new_v4()?;
+    socket.bind((own, 0).into())?;
+    let mut far = socket.connect(to).await?;
+    copy_bidirectional(&mut near, &mut far).await
 }
 
 /// A record like any other.
