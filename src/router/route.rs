@@ -2,7 +2,8 @@
 //!
 //! A table of soft state: what is not confirmed by a receipt or learned again is forgotten. Which
 //! way is best is not what others say of it (they may lie) but what came back: receipts, which only
-//! the destination can reveal, count for a way, and their absence counts against it.
+//! the destination can reveal, count for a way, and their absence counts against it. A way that was
+//! not tried yet is worth what its first relay achieved for other destinations.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
@@ -17,12 +18,15 @@ const ROUTE_LIFETIME: Span = Span::from_secs(30 * 60);
 
 /// A way that nothing but receipts came by.
 const SCORE_FULL: u32 = 1 << 16;
-/// A way that was not tried yet: in the middle.
+/// A way that was not tried yet, through a relay that misses nothing: in the middle.
 const SCORE_NEW: u32 = SCORE_FULL / 2;
 /// A way that failed, but was learned again since: worth a try after the untried ones.
 const SCORE_RELEARNED: u32 = SCORE_FULL / 4;
 /// Below this a way is bad: it is not offered to others, and we ask for another.
 const SCORE_BAD: u32 = SCORE_FULL / 5;
+
+/// Neighbours of now and before whose doing as relays is remembered.
+const RELAYS_MAX: usize = 1_024;
 
 /// Ways to one destination that are remembered for having failed.
 const FAILED_MAX: usize = 16;
@@ -83,11 +87,18 @@ pub(super) struct Routes {
     /// In order of the last confirmation: the first is forgotten first.
     ages: BTreeSet<(Monotonic, PeerId)>,
     destinations_max: usize,
+    /// How neighbours do as relays, whatever the destination: a score like that of a way.
+    relays: BTreeMap<PeerId, u32>,
 }
 
 impl Routes {
     pub(super) const fn new(destinations_max: usize) -> Self {
-        Self { table: BTreeMap::new(), ages: BTreeSet::new(), destinations_max }
+        Self {
+            table: BTreeMap::new(),
+            ages: BTreeSet::new(),
+            destinations_max,
+            relays: BTreeMap::new(),
+        }
     }
 
     /// Learns a way, from a verified frame. `is_up` says which neighbours there are: a way through
@@ -100,6 +111,7 @@ impl Routes {
         now: Monotonic,
         is_up: impl Fn(&PeerId) -> bool,
     ) {
+        let untried = self.untried_score(&destination, &via);
         let route = self.table.entry(destination).or_insert_with(|| {
             self.ages.insert((now, destination));
             Route {
@@ -117,7 +129,7 @@ impl Routes {
             let hop = Hop {
                 via,
                 hops,
-                score: if has_failed { SCORE_RELEARNED } else { SCORE_NEW },
+                score: if has_failed { SCORE_RELEARNED } else { untried },
                 misses: 0,
                 receipts: 0,
                 learned: now,
@@ -167,10 +179,38 @@ impl Routes {
         self.hops(destination, now).any(|hop| hop.via == *via && !hop.is_bad())
     }
 
+    /// What a way is worth that was not tried: less if whoever it leads through passed little on
+    /// so far, so that who says to be near everybody is not tried first for everybody.
+    fn untried_score(&self, destination: &PeerId, via: &PeerId) -> u32 {
+        let relay = self.relays.get(via).filter(|_| via != destination);
+        let relay = relay.copied().unwrap_or(SCORE_FULL);
+        SCORE_RELEARNED + (SCORE_NEW - SCORE_RELEARNED) * relay / SCORE_FULL
+    }
+
+    /// Changes what is thought of a relay. What was for itself says nothing of what it passes on.
+    fn change_relay(
+        &mut self,
+        destination: &PeerId,
+        via: &PeerId,
+        change: impl FnOnce(u32) -> u32,
+    ) {
+        if destination == via {
+            return;
+        }
+        if self.relays.len() >= RELAYS_MAX && !self.relays.contains_key(via) {
+            // Who did best is as good as new.
+            let best = self.relays.iter().max_by_key(|(_, score)| **score).map(|(id, _)| *id);
+            best.map(|best| self.relays.remove(&best));
+        }
+        let score = self.relays.entry(*via).or_insert(SCORE_FULL);
+        *score = change(*score);
+    }
+
     /// A verified receipt came back this way.
     pub(super) fn credit(&mut self, destination: &PeerId, via: &PeerId, now: Monotonic) {
+        self.change_relay(destination, via, up);
         self.change(destination, via, |hop| {
-            hop.score += (SCORE_FULL - hop.score.min(SCORE_FULL)) / 8;
+            hop.score = up(hop.score);
             hop.misses = 0;
             hop.receipts = hop.receipts.saturating_add(1);
             hop.confirmed = now;
@@ -180,8 +220,9 @@ impl Routes {
 
     /// No receipt came back this way in time.
     pub(super) fn miss(&mut self, destination: &PeerId, via: &PeerId) {
+        self.change_relay(destination, via, down);
         self.change(destination, via, |hop| {
-            hop.score -= hop.score / 4;
+            hop.score = down(hop.score);
             hop.misses = hop.misses.saturating_add(1);
         });
     }
@@ -235,7 +276,7 @@ impl Routes {
         })
     }
 
-    pub(super) fn occupancy(&self) -> [Occupancy; 4] {
+    pub(super) fn occupancy(&self) -> [Occupancy; 5] {
         let most = |length: fn(&Route) -> usize| self.table.values().map(length).max();
         let hops = most(|route| route.hops.len()).unwrap_or(0);
         let failed = most(|route| route.failed.len()).unwrap_or(0);
@@ -244,6 +285,7 @@ impl Routes {
             Occupancy::new("routes by age", self.ages.len(), self.table.len()),
             Occupancy::new("next hops of a route", hops, NEXT_HOPS_MAX),
             Occupancy::new("failed hops of a route", failed, FAILED_MAX),
+            Occupancy::new("relays judged", self.relays.len(), RELAYS_MAX),
         ]
     }
 
@@ -270,6 +312,14 @@ impl Routes {
         route.confirmed = now;
         self.ages.insert((now, destination));
     }
+}
+
+const fn up(score: u32) -> u32 {
+    score + SCORE_FULL.saturating_sub(score) / 8
+}
+
+const fn down(score: u32) -> u32 {
+    score - score / 4
 }
 
 /// The way that a new one replaces: one that is gone, else the worst if the new one promises more.
@@ -358,6 +408,33 @@ mod tests {
         routes.doubt(&peer(100));
         routes.learn(peer(100), peer(1), 1, at(1), |_| true);
         assert!(!routes.hops(&peer(100), at(1)).any(Hop::is_bad));
+    }
+
+    #[test]
+    fn who_passes_nothing_on_is_tried_after_others_for_whomever() {
+        let mut routes = Routes::new(10);
+        let learn = |routes: &mut Routes, destination| {
+            // The first says that it is the nearest.
+            routes.forget(&peer(destination));
+            routes.learn(peer(destination), peer(1), 1, at(0), |_| true);
+            routes.learn(peer(destination), peer(2), 5, at(0), |_| true);
+            let destination = peer(destination);
+            routes.hops(&destination, at(0)).map(|hop| hop.via).collect::<Vec<_>>()
+        };
+        assert_eq!(learn(&mut routes, 100), [peer(1), peer(2)]);
+        routes.miss(&peer(100), &peer(1));
+        assert_eq!(learn(&mut routes, 101), [peer(2), peer(1)]);
+        (0..100).for_each(|_| routes.miss(&peer(100), &peer(1)));
+        assert_eq!(learn(&mut routes, 101), [peer(2), peer(1)]);
+        assert!(routes.is_good(&peer(101), &peer(1), at(0)), "it is tried, though");
+        assert_eq!(learn(&mut routes, 1), [peer(1), peer(2)], "to itself it is the way");
+        routes.miss(&peer(2), &peer(2));
+        assert_eq!(learn(&mut routes, 101), [peer(2), peer(1)], "what is for itself says nothing");
+        (0..100).for_each(|_| routes.credit(&peer(100), &peer(1), at(0)));
+        (0..3).for_each(|_| routes.miss(&peer(100), &peer(2)));
+        assert_eq!(learn(&mut routes, 101), [peer(1), peer(2)]);
+        (0..2_000).for_each(|n| routes.miss(&peer(100), &peer(1_000 + n)));
+        assert_eq!(routes.relays.len(), RELAYS_MAX);
     }
 
     #[test]
