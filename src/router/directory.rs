@@ -40,8 +40,8 @@ struct Entry {
     /// The neighbour that first brought a record of this peer: whose share it is.
     bringer: PeerId,
     /// The neighbour that brought this one; we, if it was stored and no neighbour had it yet. It
-    /// had it before we did, and so on: whoever these are, following them leads to the peer, unless
-    /// one of them lies or is gone.
+    /// had it before we did, and so on: following them leads to the peer, most often. Those that
+    /// lie, are gone, or stored it as we did may lead elsewhere.
     teller: PeerId,
     /// Never evicted: a neighbour, or one the operator or a receipt made known.
     kept: bool,
@@ -116,12 +116,12 @@ impl Directory {
         self.entries.get(peer).map(|entry| entry.teller)
     }
 
-    /// A neighbour has the record of a peer. If nobody told us what we have (we stored it), that
-    /// one might have.
-    pub(super) fn hear(&mut self, digest: &Digest, from: PeerId, me: PeerId) {
+    /// A neighbour has the same record of a peer as we have. If no neighbour is known that told us
+    /// (we stored it, or that one is gone), this one might have.
+    pub(super) fn hear(&mut self, digest: &Digest, from: PeerId, is_up: impl Fn(&PeerId) -> bool) {
         if let Some(entry) = self.entries.get_mut(&digest.peer)
-            && entry.teller == me
-            && entry.record.record.sequence <= digest.sequence
+            && entry.record.record.sequence == digest.sequence
+            && !is_up(&entry.teller)
         {
             entry.teller = from;
         }

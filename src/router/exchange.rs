@@ -348,7 +348,7 @@ impl Router {
         digests: &[Digest],
     ) {
         for digest in digests {
-            self.directory.hear(digest, from, self.me);
+            self.directory.hear(digest, from, |id| self.neighbours.contains_key(id));
         }
         let wanted: Vec<&Digest> =
             digests.iter().filter(|digest| self.is_wanted(digest, &from)).collect();

@@ -64,8 +64,11 @@ pub(super) struct Flight {
     sent: Monotonic,
     /// When its stage ends.
     due: Monotonic,
-    /// When all of it ends.
+    /// When all of it ends: some time after it was last sent, so that it crosses no link again
+    /// within that.
     expires: Monotonic,
+    /// Bytes of the frame.
+    pub(super) length: usize,
     /// Its receipt, once it came and was passed back.
     pub(super) preimage: Option<[u8; 32]>,
     /// How many notices came.
@@ -96,6 +99,7 @@ impl Flight {
             sent: now,
             due: expires,
             expires,
+            length: 0,
             preimage: None,
             notices: 0,
             quiet: false,
@@ -114,6 +118,11 @@ impl Flight {
     /// When it was sent to where it is.
     pub(super) const fn sent(&self) -> Monotonic {
         self.sent
+    }
+
+    /// Whether others that say to be the same attempt were sent to a next hop.
+    pub(super) const fn has_copies(&self) -> bool {
+        self.departures != self.tried.len()
     }
 
     pub(super) fn arrivals(&self) -> &[PeerId] {
@@ -212,6 +221,7 @@ impl Flights {
     pub(super) fn depart(&mut self, id: u64, hop: PeerId, now: Monotonic) {
         let Some(flight) = self.flights.get_mut(&id) else { return };
         flight.sent = now;
+        flight.expires = now + FLIGHT_LIFETIME;
         self.change_stage(id, Stage::Flying, now + PATIENCE, Some(hop));
         self.count_departure(id);
     }
@@ -219,11 +229,9 @@ impl Flights {
     /// Whether it may be sent to another next hop than the first. An attempt has as many as there
     /// may be ways, and its altered copies, though each has its first, take of them: each is new to
     /// everybody, so that they would multiply wherever they come by somebody who alters them again.
-    /// Of one without copies, who takes it decides alone.
+    /// One without copies may try every way there is.
     pub(super) fn has_alternative(&self, id: u64) -> bool {
-        let is_left = |flight: &Flight| {
-            flight.departures <= NEXT_HOPS_MAX || flight.departures == flight.tried.len()
-        };
+        let is_left = |flight: &Flight| flight.departures <= NEXT_HOPS_MAX || !flight.has_copies();
         self.get(id).is_some_and(is_left)
     }
 
@@ -365,7 +373,7 @@ impl Flights {
     fn hold(&mut self, id: u64, frame: &Bytes) {
         let length = frame.len();
         let Some(flight) = self.flights.get_mut(&id) else { return };
-        flight.frame = Some(frame.clone());
+        (flight.frame, flight.length) = (Some(frame.clone()), length);
         self.held.insert(id, length);
         self.held_bytes += length;
         self.make_room_beside(Some(id));

@@ -151,7 +151,10 @@ impl Router {
     /// The next hop says that it cannot: try another, else say so ourselves.
     pub(super) fn on_reject(&mut self, from: PeerId, key: &EnvelopeKey, reason: RejectReason) {
         if let Some(id) = self.flights.at_hop(&from, key) {
-            if let Some(flight) = self.flights.get(id) {
+            // Each altered copy that a next hop passed on goes back for what others did.
+            if let Some(flight) = self.flights.get(id)
+                && !(flight.has_copies() && reason == RejectReason::Loop)
+            {
                 self.routes.refused(&flight.header.destination, &from, reason);
             }
             self.try_another(id, reason);
@@ -168,7 +171,7 @@ impl Router {
     fn try_another(&mut self, id: u64, reason: RejectReason) {
         let Some(flight) = self.flights.get(id) else { return };
         let (header, attempt) = (flight.header, flight.attempt);
-        let length = flight.frame.as_ref().map_or(0, bytes::Bytes::len);
+        let length = flight.length;
         let previous = flight.arrivals().first().copied();
         if flight.preimage.is_some() || flight.quiet {
             return self.flights.settle(id);
@@ -176,7 +179,8 @@ impl Router {
         let another = match self.flights.has_alternative(id) {
             true => self.send_on(id, &[]),
             // There may be a way for the true one: our neighbour need not think less of us.
-            false => Err(RejectReason::Loop),
+            false if reason == RejectReason::NoRoute => Err(RejectReason::Loop),
+            false => Err(reason),
         };
         match another {
             Ok(hop) => {
@@ -186,7 +190,7 @@ impl Router {
                 };
                 self.observe(action, &header, attempt, previous, &[hop], length);
             }
-            // None is left: it is as the last one said.
+            // None is left, or its frame was let go for others: it is as the last one said.
             Err(RejectReason::NoRoute) => self.give_up(id, reason, length),
             Err(ours) => self.give_up(id, ours, length),
         }

@@ -2,8 +2,8 @@
 //!
 //! A table of soft state: what is not confirmed by a receipt or learned again is forgotten. Which
 //! way is best is not what others say of it (they may lie) but what came back: receipts, which only
-//! the destination can reveal, count for a way, and their absence counts against it. A way that was
-//! not tried yet is worth what its first relay achieved for other destinations.
+//! the destination can reveal, count for a way, and their absence counts against it. A way that no
+//! receipt came by yet is worth no more than what its first relay achieved for other destinations.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
@@ -18,10 +18,15 @@ const ROUTE_LIFETIME: Span = Span::from_secs(30 * 60);
 
 /// A way that nothing but receipts came by.
 const SCORE_FULL: u32 = 1 << 16;
-/// A way that was not tried yet, through a relay that misses nothing: in the middle.
+/// A way that was not tried yet: in the middle.
 const SCORE_NEW: u32 = SCORE_FULL / 2;
 /// A way that failed, but was learned again since: worth a try after the untried ones.
 const SCORE_RELEARNED: u32 = SCORE_FULL / 4;
+/// Relays are told apart by so many steps: one that misses little is as good as a new one.
+const RELAY_STEPS: u32 = 8;
+/// Each sweep a relay's score regains this part of what it lacks.
+const RELAY_HEALING: u32 = 32;
+
 /// Below this a way is bad: it is not offered to others, and we ask for another.
 const SCORE_BAD: u32 = SCORE_FULL / 5;
 
@@ -64,6 +69,21 @@ impl Hop {
         self.score < SCORE_BAD
     }
 
+    /// What it is worth to whoever chooses. Until a receipt came by it, it is worth no more than
+    /// its relay, so that who says to be near everybody and passes nothing on is not tried first
+    /// for everybody.
+    fn rank(&self, destination: &PeerId, relays: &BTreeMap<PeerId, u32>) -> u32 {
+        if self.via == *destination {
+            return u32::MAX;
+        }
+        if self.receipts > 0 {
+            return self.score;
+        }
+        let relay = relays.get(&self.via).copied().unwrap_or(SCORE_FULL);
+        let step = (relay * RELAY_STEPS + SCORE_FULL / 2) / SCORE_FULL;
+        self.score.min(SCORE_RELEARNED + (SCORE_NEW - SCORE_RELEARNED) * step / RELAY_STEPS)
+    }
+
     const fn is_fresh(&self, now: Monotonic) -> bool {
         now.since(self.confirmed).as_micros() <= ROUTE_LIFETIME.as_micros()
     }
@@ -72,7 +92,7 @@ impl Hop {
 /// The ways to one destination.
 #[derive(Debug)]
 struct Route {
-    /// The best first: the destination itself if it is a neighbour, then by score, then by hops.
+    /// The best first: the destination itself if it is a neighbour, then by rank, then by hops.
     hops: Vec<Hop>,
     /// Ways that failed and made room: learned again they are no better than before.
     failed: VecDeque<PeerId>,
@@ -87,7 +107,8 @@ pub(super) struct Routes {
     /// In order of the last confirmation: the first is forgotten first.
     ages: BTreeSet<(Monotonic, PeerId)>,
     destinations_max: usize,
-    /// How neighbours do as relays, whatever the destination: a score like that of a way.
+    /// How neighbours do as relays, whatever the destination: a score like that of a way. Those
+    /// that never missed are not here.
     relays: BTreeMap<PeerId, u32>,
 }
 
@@ -111,7 +132,8 @@ impl Routes {
         now: Monotonic,
         is_up: impl Fn(&PeerId) -> bool,
     ) {
-        let untried = self.untried_score(&destination, &via);
+        let relays = &self.relays;
+        let rank = |hop: &Hop| hop.rank(&destination, relays);
         let route = self.table.entry(destination).or_insert_with(|| {
             self.ages.insert((now, destination));
             Route {
@@ -129,7 +151,7 @@ impl Routes {
             let hop = Hop {
                 via,
                 hops,
-                score: if has_failed { SCORE_RELEARNED } else { untried },
+                score: if has_failed { SCORE_RELEARNED } else { SCORE_NEW },
                 misses: 0,
                 receipts: 0,
                 learned: now,
@@ -137,7 +159,7 @@ impl Routes {
             };
             if route.hops.len() < NEXT_HOPS_MAX {
                 route.hops.push(hop);
-            } else if let Some(place) = place_for(&mut route.hops, &hop, destination, now, is_up) {
+            } else if let Some(place) = place_for(&mut route.hops, &hop, now, is_up, rank) {
                 let old = std::mem::replace(place, hop);
                 if old.is_bad() {
                     route.failed.retain(|failed| *failed != old.via);
@@ -148,7 +170,7 @@ impl Routes {
                 }
             }
         }
-        sort(&mut route.hops, &destination);
+        sort(&mut route.hops, &destination, relays);
         self.touch(destination, now);
         self.shrink(self.destinations_max);
     }
@@ -174,36 +196,27 @@ impl Routes {
         route.is_some_and(|route| route.hops.iter().any(|hop| hop.via == *via))
     }
 
-    /// Whether this way is among those known, and does not fail.
+    /// Whether this is the best way known, or another that does not fail.
     pub(super) fn is_good(&self, destination: &PeerId, via: &PeerId, now: Monotonic) -> bool {
-        self.hops(destination, now).any(|hop| hop.via == *via && !hop.is_bad())
-    }
-
-    /// What a way is worth that was not tried: less if whoever it leads through passed little on
-    /// so far, so that who says to be near everybody is not tried first for everybody.
-    fn untried_score(&self, destination: &PeerId, via: &PeerId) -> u32 {
-        let relay = self.relays.get(via).filter(|_| via != destination);
-        let relay = relay.copied().unwrap_or(SCORE_FULL);
-        SCORE_RELEARNED + (SCORE_NEW - SCORE_RELEARNED) * relay / SCORE_FULL
+        let mut hops = self.hops(destination, now).enumerate();
+        hops.any(|(place, hop)| hop.via == *via && (place == 0 || !hop.is_bad()))
     }
 
     /// Changes what is thought of a relay. What was for itself says nothing of what it passes on.
-    fn change_relay(
-        &mut self,
-        destination: &PeerId,
-        via: &PeerId,
-        change: impl FnOnce(u32) -> u32,
-    ) {
+    fn change_relay(&mut self, destination: &PeerId, via: &PeerId, change: fn(u32) -> u32) {
         if destination == via {
             return;
         }
-        if self.relays.len() >= RELAYS_MAX && !self.relays.contains_key(via) {
-            // Who did best is as good as new.
+        let known = self.relays.get(via).copied();
+        let score = change(known.unwrap_or(SCORE_FULL));
+        if known.is_none() && score < SCORE_FULL && self.relays.len() >= RELAYS_MAX {
+            // Who does best is nearest to being new.
             let best = self.relays.iter().max_by_key(|(_, score)| **score).map(|(id, _)| *id);
             best.map(|best| self.relays.remove(&best));
         }
-        let score = self.relays.entry(*via).or_insert(SCORE_FULL);
-        *score = change(*score);
+        if known.is_some() || score < SCORE_FULL {
+            self.relays.insert(*via, score);
+        }
     }
 
     /// A verified receipt came back this way.
@@ -220,11 +233,17 @@ impl Routes {
 
     /// No receipt came back this way in time.
     pub(super) fn miss(&mut self, destination: &PeerId, via: &PeerId) {
-        self.change_relay(destination, via, down);
+        // One that does not answer says little, however often it is asked: anybody may send it what
+        // it cannot answer.
+        let mut is_first = false;
         self.change(destination, via, |hop| {
+            is_first = hop.misses == 0;
             hop.score = down(hop.score);
             hop.misses = hop.misses.saturating_add(1);
         });
+        if is_first {
+            self.change_relay(destination, via, down);
+        }
     }
 
     /// The neighbour said that it cannot.
@@ -243,7 +262,7 @@ impl Routes {
             for hop in route.hops.iter_mut().filter(|hop| hop.misses > 0) {
                 hop.score /= 2;
             }
-            sort(&mut route.hops, destination);
+            sort(&mut route.hops, destination, &self.relays);
         }
     }
 
@@ -254,7 +273,7 @@ impl Routes {
         }
     }
 
-    /// Forgets what was not confirmed for long.
+    /// Forgets what was not confirmed for long, and a little of what relays did. For each minute.
     pub(super) fn sweep(&mut self, now: Monotonic) {
         while let Some((at, oldest)) = self.ages.first().copied() {
             if now.since(at) <= ROUTE_LIFETIME + AGE_RESOLUTION {
@@ -262,6 +281,10 @@ impl Routes {
             }
             self.forget(&oldest);
         }
+        self.relays.retain(|_, score| {
+            *score += SCORE_FULL.saturating_sub(*score).div_ceil(RELAY_HEALING);
+            *score < SCORE_FULL
+        });
     }
 
     /// Destinations after one, in order, with their ways.
@@ -298,7 +321,7 @@ impl Routes {
         let Some(route) = self.table.get_mut(destination) else { return };
         if let Some(hop) = route.hops.iter_mut().find(|hop| hop.via == *via) {
             change(hop);
-            sort(&mut route.hops, destination);
+            sort(&mut route.hops, destination, &self.relays);
         }
     }
 
@@ -327,24 +350,24 @@ const fn down(score: u32) -> u32 {
 fn place_for<'a>(
     hops: &'a mut [Hop],
     new: &Hop,
-    destination: PeerId,
     now: Monotonic,
     is_up: impl Fn(&PeerId) -> bool,
+    rank: impl Fn(&Hop) -> u32,
 ) -> Option<&'a mut Hop> {
     let gone = hops.iter().position(|hop| !is_up(&hop.via) || !hop.is_fresh(now));
     if let Some(gone) = gone {
         return hops.get_mut(gone);
     }
     let worst = hops.last_mut()?;
-    let better = new.via == destination
-        || new.score > worst.score
-        || (new.score == worst.score && new.hops < worst.hops);
+    let (new_rank, worst_rank) = (rank(new), rank(worst));
+    let better = new_rank > worst_rank || (new_rank == worst_rank && new.hops < worst.hops);
     better.then_some(worst)
 }
 
-fn sort(hops: &mut [Hop], destination: &PeerId) {
+fn sort(hops: &mut [Hop], destination: &PeerId, relays: &BTreeMap<PeerId, u32>) {
     hops.sort_by_key(|hop| {
-        (hop.via != *destination, std::cmp::Reverse(hop.score), hop.hops, hop.via)
+        let rank = hop.rank(destination, relays);
+        (std::cmp::Reverse(rank), hop.hops, hop.via)
     });
 }
 
@@ -401,40 +424,68 @@ mod tests {
     fn repeated_misses_make_a_way_bad_until_it_is_learned_again() {
         let mut routes = Routes::new(10);
         routes.learn(peer(100), peer(1), 1, at(0), |_| true);
-        assert!(routes.is_good(&peer(100), &peer(1), at(0)));
         (0..4).for_each(|_| routes.miss(&peer(100), &peer(1)));
-        assert!(!routes.is_good(&peer(100), &peer(1), at(0)));
+        assert!(routes.is_good(&peer(100), &peer(1), at(0)), "there is none better");
         assert!(routes.hops(&peer(100), at(0)).all(Hop::is_bad));
         routes.doubt(&peer(100));
         routes.learn(peer(100), peer(1), 1, at(1), |_| true);
         assert!(!routes.hops(&peer(100), at(1)).any(Hop::is_bad));
+        routes.learn(peer(100), peer(2), 1, at(1), |_| true);
+        (0..4).for_each(|_| routes.miss(&peer(100), &peer(1)));
+        assert!(!routes.is_good(&peer(100), &peer(1), at(1)));
     }
 
     #[test]
-    fn who_passes_nothing_on_is_tried_after_others_for_whomever() {
+    fn who_swallows_what_it_is_to_pass_on_is_tried_after_others_for_whomever() {
         let mut routes = Routes::new(10);
         let learn = |routes: &mut Routes, destination| {
             // The first says that it is the nearest.
-            routes.forget(&peer(destination));
-            routes.learn(peer(destination), peer(1), 1, at(0), |_| true);
-            routes.learn(peer(destination), peer(2), 5, at(0), |_| true);
             let destination = peer(destination);
+            routes.learn(destination, peer(1), 1, at(0), |_| true);
+            routes.learn(destination, peer(2), 5, at(0), |_| true);
             routes.hops(&destination, at(0)).map(|hop| hop.via).collect::<Vec<_>>()
         };
-        assert_eq!(learn(&mut routes, 100), [peer(1), peer(2)]);
+        for destination in 100..105 {
+            assert_eq!(learn(&mut routes, destination)[0], peer(1));
+        }
         routes.miss(&peer(100), &peer(1));
-        assert_eq!(learn(&mut routes, 101), [peer(2), peer(1)]);
+        assert_eq!(learn(&mut routes, 101), [peer(2), peer(1)], "also what was learned before");
         (0..100).for_each(|_| routes.miss(&peer(100), &peer(1)));
-        assert_eq!(learn(&mut routes, 101), [peer(2), peer(1)]);
-        assert!(routes.is_good(&peer(101), &peer(1), at(0)), "it is tried, though");
+        assert_eq!(routes.relays[&peer(1)], down(SCORE_FULL), "one destination says no more");
+        for destination in 101..105 {
+            routes.miss(&peer(destination), &peer(1));
+        }
+        assert_eq!(learn(&mut routes, 105), [peer(2), peer(1)]);
+        assert!(routes.is_good(&peer(105), &peer(1), at(0)), "it is tried, though");
         assert_eq!(learn(&mut routes, 1), [peer(1), peer(2)], "to itself it is the way");
         routes.miss(&peer(2), &peer(2));
-        assert_eq!(learn(&mut routes, 101), [peer(2), peer(1)], "what is for itself says nothing");
-        (0..100).for_each(|_| routes.credit(&peer(100), &peer(1), at(0)));
-        (0..3).for_each(|_| routes.miss(&peer(100), &peer(2)));
-        assert_eq!(learn(&mut routes, 101), [peer(1), peer(2)]);
-        (0..2_000).for_each(|n| routes.miss(&peer(100), &peer(1_000 + n)));
+        assert_eq!(learn(&mut routes, 105), [peer(2), peer(1)], "that was for itself");
+        routes.credit(&peer(105), &peer(1), at(0));
+        assert_eq!(learn(&mut routes, 105), [peer(1), peer(2)], "there it proved itself");
+        assert_eq!(learn(&mut routes, 106), [peer(2), peer(1)]);
+    }
+
+    #[test]
+    fn what_relays_did_is_bounded_and_forgotten_in_time() {
+        let mut routes = Routes::new(10);
+        let miss = |routes: &mut Routes, via| {
+            routes.learn(peer(100), peer(via), 1, at(0), |_| false);
+            routes.miss(&peer(100), &peer(via));
+        };
+        routes.credit(&peer(100), &peer(1), at(0));
+        assert!(routes.relays.is_empty(), "it is like a new one");
+        for destination in 101..105 {
+            routes.learn(peer(destination), peer(1), 1, at(0), |_| true);
+            routes.miss(&peer(destination), &peer(1));
+        }
+        (1_000..3_000).for_each(|via| miss(&mut routes, via));
         assert_eq!(routes.relays.len(), RELAYS_MAX);
+        assert!(routes.relays.contains_key(&peer(1)), "the worst is remembered");
+        let minutes = (0..1_000).take_while(|_| {
+            routes.sweep(at(0));
+            !routes.relays.is_empty()
+        });
+        assert!((60..600).contains(&minutes.count()));
     }
 
     #[test]

@@ -115,6 +115,11 @@ fn whoever_has_what_was_stored_may_lead_to_it() {
     net.link(0, 2);
     net.run(SECOND);
     assert_eq!(teller(&net), Some(net.ids[1]), "the first, whoever says so later");
+    net.unlink(0, 1);
+    net.link(0, 2);
+    net.input(0, Input::Discover);
+    net.run(SECOND);
+    assert_eq!(teller(&net), Some(net.ids[2]), "the first is gone");
 }
 
 #[test]

@@ -264,6 +264,24 @@ fn copies_by_others_take_nothing_of_our_own_attempt() {
 }
 
 #[test]
+fn an_attempt_crosses_no_link_twice_within_a_minute_whenever_it_crossed_first() {
+    let links = [(0, 1), (1, 2), (1, 3), (2, 4), (3, 4)];
+    let mut net = found(Net::linked(5, links), 1, 4);
+    net.loss = Box::new(|_, to, frame| to == 4 && is_envelope(0, 0, frame));
+    let envelope = net.envelope(0, 4, 1, 10);
+    net.inject(0, 1, &Frame::Envelope(envelope.clone()));
+    net.run(SECOND.times(4));
+    assert_eq!(reject_all(&mut net, &envelope), 2, "both ways, the second after seconds");
+    net.run(SECOND.times(58));
+    net.inject(0, 1, &Frame::Envelope(envelope.clone()));
+    assert_eq!(reject_all(&mut net, &envelope), 2, "no more than before");
+    net.run(SECOND.times(10));
+    net.forget();
+    net.inject(0, 1, &Frame::Envelope(envelope.clone()));
+    assert!(reject_all(&mut net, &envelope) > 0, "it is forgotten");
+}
+
+#[test]
 fn an_altered_copy_does_not_make_the_best_way_the_last() {
     let links = [(0, 1), (1, 2), (1, 3), (2, 4), (3, 4)];
     let mut net = found(Net::linked(5, links), 1, 4);
