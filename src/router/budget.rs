@@ -40,6 +40,11 @@ impl Origins {
         allowed
     }
 
+    /// Whether an origin has nothing left.
+    pub(super) fn is_spent(&mut self, origin: &PeerId, now: Monotonic) -> bool {
+        self.buckets.get_mut(origin).is_some_and(|(_, bucket)| bucket.ready_at(now) > now)
+    }
+
     pub(super) fn occupancy(&self) -> [Occupancy; 2] {
         [
             Occupancy::new("flooding origins", self.buckets.len(), ORIGINS_MAX),

@@ -2,7 +2,7 @@
 //!
 //! Finds and floods take the same way in, and the order of its checks is what keeps liars cheap:
 //! form and expiry; the neighbour's allowance, before anything costs much; whether it was here
-//! before; then a place in the queue for verification, shared fairly among neighbours. Only what is
+//! before; whether its origin has spent its allowance; then a place in the queue for verification, shared fairly among neighbours. Only what is
 //! verified is remembered (else a forged copy would suppress the true one) and charged to its
 //! origin (else a spoofer would spend the victim's allowance).
 
@@ -322,6 +322,10 @@ impl Router {
         let digest = digest_of(&what);
         if self.seen.contains(&digest) {
             return self.on_second_copy(from, &what);
+        }
+        // It would be verified for nothing. Only its origin's own can have spent what it has.
+        if self.origins.is_spent(&what.origin(), self.now.mono) {
+            return;
         }
         if self.verifier.take_spare(self.now.mono) {
             return self.verify_flooded(from, Admitted { what, digest });

@@ -3,7 +3,7 @@
 use super::net::{BEGIN, Net, identity, record_of};
 use crate::crypto::{Domain, Identity};
 use crate::model::limits::FLOOD_LIFETIME;
-use crate::model::{PeerId, Record, Span};
+use crate::model::{Limits, PeerId, Record, Span};
 use crate::router::{Input, Output};
 use crate::wire::{Find, Found, Frame};
 
@@ -267,6 +267,24 @@ fn a_peer_that_becomes_a_neighbour_is_located() {
     assert_eq!(net.located(0, 2), 1);
     net.input(0, Input::Forget(net.ids[2]));
     assert!(net.routers[0].record(&net.ids[2]).is_none());
+}
+
+#[test]
+fn who_has_spent_its_allowance_costs_no_verification() {
+    let limits = Limits { verifications_per_second: 30, ..Limits::default() };
+    let mut net = Net::with_limits(5, &limits);
+    [0, 2].iter().for_each(|neighbour| net.link(*neighbour, 1));
+    net.run(Span::from_secs(5));
+    net.forget();
+    for nonce in 0..100 {
+        let greedy = find(&net, 0, 0, 4, nonce);
+        net.inject(0, 1, &greedy);
+    }
+    let burst = usize::try_from(limits.origin_floods_burst).expect("small");
+    assert_eq!(net.count(is_find), burst);
+    let other = find(&net, 3, 3, 4, 1);
+    net.inject(2, 1, &other);
+    assert_eq!(net.count(is_find), burst + 1, "at once: there were verifications left");
 }
 
 #[test]
