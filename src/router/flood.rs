@@ -2,9 +2,10 @@
 //!
 //! Finds and floods take the same way in, and the order of its checks is what keeps liars cheap:
 //! form and expiry; the neighbour's allowance, before anything costs much; whether it was here
-//! before; whether its origin has spent its allowance; then a place in the queue for verification, shared fairly among neighbours. Only what is
-//! verified is remembered (else a forged copy would suppress the true one) and charged to its
-//! origin (else a spoofer would spend the victim's allowance).
+//! before; whether its origin has spent its allowance; then a place in the queue for verification,
+//! shared fairly among neighbours. Only what is verified is remembered (else a forged copy would
+//! suppress the true one) and charged to its origin (else a spoofer would spend the victim's
+//! allowance).
 
 use std::collections::{BTreeMap, VecDeque};
 
