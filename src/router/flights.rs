@@ -154,8 +154,8 @@ pub(super) struct Flights {
     shares: Shares<(Stage, u64)>,
     /// In order of the end of their stage.
     due: BTreeSet<(Monotonic, u64)>,
-    /// Those whose frame is held, and its length.
-    held: BTreeMap<u64, usize>,
+    /// Those whose frame is held.
+    held: BTreeSet<u64>,
     /// Bytes of all frames held.
     held_bytes: usize,
     held_bytes_max: usize,
@@ -172,7 +172,7 @@ impl Flights {
             by_hop: BTreeSet::new(),
             shares: Shares::default(),
             due: BTreeSet::new(),
-            held: BTreeMap::new(),
+            held: BTreeSet::new(),
             held_bytes: 0,
             held_bytes_max,
             forgotten: Seen::new(FORGOTTEN_MAX, FLIGHT_LIFETIME),
@@ -247,10 +247,10 @@ impl Flights {
 
     /// Lets its frame go: no other next hop will be tried.
     pub(super) fn release(&mut self, id: u64) {
-        if let Some(length) = self.held.remove(&id) {
-            self.held_bytes = self.held_bytes.saturating_sub(length);
-        }
-        if let Some(flight) = self.flights.get_mut(&id) {
+        if self.held.remove(&id)
+            && let Some(flight) = self.flights.get_mut(&id)
+        {
+            self.held_bytes = self.held_bytes.saturating_sub(flight.length);
             flight.frame = None;
         }
     }
@@ -329,7 +329,8 @@ impl Flights {
     pub(super) fn size(&self) -> (usize, usize) {
         assert_eq!(self.flights.len(), self.by_commitment.len());
         assert_eq!(self.flights.len(), self.due.len());
-        assert_eq!(self.held.values().sum::<usize>(), self.held_bytes);
+        let held = self.held.iter().filter_map(|id| self.get(*id)?.frame.as_ref());
+        assert_eq!(held.map(Bytes::len).sum::<usize>(), self.held_bytes);
         let flying = self.flights.values().filter(|flight| flight.stage == Stage::Flying).count();
         assert_eq!(flying, self.by_hop.len());
         (self.flights.len(), self.held_bytes)
@@ -371,11 +372,10 @@ impl Flights {
     }
 
     fn hold(&mut self, id: u64, frame: &Bytes) {
-        let length = frame.len();
         let Some(flight) = self.flights.get_mut(&id) else { return };
-        (flight.frame, flight.length) = (Some(frame.clone()), length);
-        self.held.insert(id, length);
-        self.held_bytes += length;
+        (flight.frame, flight.length) = (Some(frame.clone()), frame.len());
+        self.held.insert(id);
+        self.held_bytes += frame.len();
         self.make_room_beside(Some(id));
     }
 
@@ -388,7 +388,7 @@ impl Flights {
     /// The oldest are let go: they only lose their chance of another next hop.
     fn make_room_beside(&mut self, newest: Option<u64>) {
         while self.held_bytes > self.held_bytes_max {
-            let Some(oldest) = self.held.keys().find(|held| Some(**held) != newest).copied() else {
+            let Some(oldest) = self.held.iter().find(|held| Some(**held) != newest).copied() else {
                 return;
             };
             self.release(oldest);

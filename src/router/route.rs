@@ -22,16 +22,15 @@ const SCORE_FULL: u32 = 1 << 16;
 const SCORE_NEW: u32 = SCORE_FULL / 2;
 /// A way that failed, but was learned again since: worth a try after the untried ones.
 const SCORE_RELEARNED: u32 = SCORE_FULL / 4;
-/// Relays are told apart by so many steps: one that misses little is as good as a new one.
-const RELAY_STEPS: u32 = 8;
-/// Each sweep a relay's score regains this part of what it lacks.
-const RELAY_HEALING: u32 = 32;
-
 /// Below this a way is bad: it is not offered to others, and we ask for another.
 const SCORE_BAD: u32 = SCORE_FULL / 5;
 
 /// Neighbours of now and before whose doing as relays is remembered.
 const RELAYS_MAX: usize = 1_024;
+/// Relays are told apart by so many steps: one that misses little is as good as a new one.
+const RELAY_STEPS: u32 = 8;
+/// Each sweep a relay's score regains this part of what it lacks.
+const RELAY_HEALING: u32 = 32;
 
 /// Ways to one destination that are remembered for having failed.
 const FAILED_MAX: usize = 16;

@@ -187,13 +187,23 @@ fn an_attempt_that_was_let_go_for_altered_copies_does_not_pass_again() {
     assert_eq!(rejects(&net), before + 1, "whoever brings it again hears that at once");
 }
 
+/// A network in which node 1 knows two ways from 0 to 4: by 2 and by 3.
+fn two_ways() -> Net {
+    found(Net::linked(5, [(0, 1), (1, 2), (1, 3), (2, 4), (3, 4)]), 1, 4)
+}
+
+/// To whom node 1 sent envelopes, in order.
+fn sent_by_1(net: &Net) -> impl Iterator<Item = usize> {
+    let sent = net.frames.iter().filter(|(from, to, f)| *from == 1 && is_envelope(1, *to, f));
+    sent.map(|(_, to, _)| *to)
+}
+
 /// Has every next hop that node 1 sent an envelope to reject it, until it sends no more; how many
 /// it sent in all.
 fn reject_all(net: &mut Net, envelope: &Envelope) -> usize {
     let mut rejected = 0;
     loop {
-        let sent = net.frames.iter().filter(|(from, to, f)| *from == 1 && is_envelope(1, *to, f));
-        let Some(to) = sent.map(|(_, to, _)| *to).nth(rejected) else { return rejected };
+        let Some(to) = sent_by_1(net).nth(rejected) else { return rejected };
         rejected += 1;
         let (key, reason) = (envelope.key(), RejectReason::NoRoute);
         net.inject(to, 1, &Frame::Reject { key, reason });
@@ -250,8 +260,7 @@ fn an_envelope_that_is_given_up_goes_back_once_to_each_that_brought_it() {
 
 #[test]
 fn copies_by_others_take_nothing_of_our_own_attempt() {
-    let links = [(1, 0), (1, 2), (1, 3), (2, 4), (3, 4)];
-    let mut net = found(Net::linked(5, links), 1, 4);
+    let mut net = two_ways();
     net.loss = Box::new(|_, to, frame| to == 4 && is_envelope(0, 0, frame));
     let envelope = net.envelope(1, 4, 1, 10);
     for n in 0..5 {
@@ -265,8 +274,7 @@ fn copies_by_others_take_nothing_of_our_own_attempt() {
 
 #[test]
 fn an_attempt_crosses_no_link_twice_within_a_minute_whenever_it_crossed_first() {
-    let links = [(0, 1), (1, 2), (1, 3), (2, 4), (3, 4)];
-    let mut net = found(Net::linked(5, links), 1, 4);
+    let mut net = two_ways();
     net.loss = Box::new(|_, to, frame| to == 4 && is_envelope(0, 0, frame));
     let envelope = net.envelope(0, 4, 1, 10);
     net.inject(0, 1, &Frame::Envelope(envelope.clone()));
@@ -283,14 +291,10 @@ fn an_attempt_crosses_no_link_twice_within_a_minute_whenever_it_crossed_first() 
 
 #[test]
 fn an_altered_copy_does_not_make_the_best_way_the_last() {
-    let links = [(0, 1), (1, 2), (1, 3), (2, 4), (3, 4)];
-    let mut net = found(Net::linked(5, links), 1, 4);
+    let mut net = two_ways();
     net.reveals = false;
     let best = net.ways(1, 4)[0].0;
-    let sent = |net: &Net| {
-        let sent = net.frames.iter().filter(|(from, to, f)| *from == 1 && is_envelope(1, *to, f));
-        sent.map(|(_, to, _)| *to).collect::<Vec<_>>()
-    };
+    let sent = |net: &Net| sent_by_1(net).collect::<Vec<_>>();
     let envelope = net.envelope(0, 4, 1, 10);
     net.inject(0, 1, &Frame::Envelope(Envelope::new(envelope.header, 1, &[1; 11])));
     net.inject(0, 1, &Frame::Envelope(envelope.clone()));
