@@ -59,9 +59,14 @@ fn examples(place: Place) -> Vec<Line> {
     lines.into_iter().map(line).collect()
 }
 
-/// Says what a client says, and compares what it is told.
+/// Says what a client says, each line once `ready` for it, and compares what it is told.
 /// Returns what may still come.
-fn converse<S>(mut writer: S, reader: S, examples: Vec<Line>) -> Lines<BufReader<S>>
+fn converse<S>(
+    mut writer: S,
+    reader: S,
+    examples: Vec<Line>,
+    ready: impl Fn(&str),
+) -> Lines<BufReader<S>>
 where
     S: Read + Write,
 {
@@ -69,6 +74,7 @@ where
     for line in examples {
         match line {
             Line::Said(said) => {
+                ready(&said);
                 writer.write_all(format!("{said}\n").as_bytes()).expect("the daemon reads");
             }
             Line::Told(shown) => {
@@ -158,7 +164,16 @@ fn the_examples_of_the_manual_are_what_the_daemon_says() {
     assert!(count(|line| matches!(line, Line::Told(_))) >= 12, "{by_socket:?}");
     let socket = UnixStream::connect(cellar.socket()).expect("a connection");
     socket.set_read_timeout(Some(SOON)).expect("set");
-    let mut rest = converse(socket.try_clone().expect("a descriptor"), socket, by_socket);
+    // The example before it does not wait for its delivery, and this one tells what waits.
+    let ready = |said: &str| {
+        if said.contains("\"method\":\"peers\"") {
+            until("what was sent is delivered", SOON, || {
+                let peer = cellar.knows(&attic).expect("linked");
+                (peer["queued"] == 0).then_some(())
+            });
+        }
+    };
+    let mut rest = converse(socket.try_clone().expect("a descriptor"), socket, by_socket, ready);
     assert!(rest.next().is_none(), "the last example ends the connection");
 
     let token = fs::read_to_string(cellar.state_dir().join("interface-token")).expect("a token");
@@ -171,5 +186,5 @@ fn the_examples_of_the_manual_are_what_the_daemon_says() {
     let port = status["interface"][0].as_str().expect("an interface port").to_owned();
     let stream = TcpStream::connect(port).expect("a connection");
     stream.set_read_timeout(Some(SOON)).expect("set");
-    converse(stream.try_clone().expect("a descriptor"), stream, by_port);
+    converse(stream.try_clone().expect("a descriptor"), stream, by_port, |_| {});
 }
