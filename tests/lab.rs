@@ -272,7 +272,6 @@ fn ctrl_c_at_the_prompt_ends_a_command_and_no_daemon() {
     lab.type_keys("send bob\r");
     lab.wait_for("type the message");
     lab.type_keys("\u{3}");
-    // Keys that are typed before are dropped when the editor takes the terminal.
     lab.wait_for("alice> ");
     lab.type_keys("ping bob\r");
     lab.wait_for("answered in");

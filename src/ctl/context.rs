@@ -151,16 +151,17 @@ pub(crate) const fn carrying(bytes: usize) -> Duration {
     Duration::from_millis(bytes as u64 / 1_000)
 }
 
-/// Waits until somebody wants us to stop.
-pub(crate) async fn interrupted() -> Exit {
-    let (Ok(mut int), Ok(mut term)) =
-        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-    else {
-        // Without handlers the signals end the process by themselves.
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = int.recv() => Exit::Interrupted,
-        _ = term.recv() => Exit::Terminated,
+/// Waits until somebody wants us to stop. It counts from this call on, not only once it is awaited.
+pub(crate) fn interrupted() -> impl Future<Output = Exit> {
+    let signals = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()));
+    async {
+        let (Ok(mut int), Ok(mut term)) = signals else {
+            // Without handlers the signals end the process by themselves.
+            return std::future::pending().await;
+        };
+        tokio::select! {
+            _ = int.recv() => Exit::Interrupted,
+            _ = term.recv() => Exit::Terminated,
+        }
     }
 }

@@ -10,7 +10,7 @@ use serde::Serialize;
 use tokio::time::{Instant, sleep_until};
 
 use super::body::Allowance;
-use super::context::{self, Context, GRACE, answered, carrying, interrupted};
+use super::context::{self, Context, GRACE, answered, carrying};
 use super::exit::{Exit, Failed, Stop};
 use super::input::{Input, Line, Lines};
 use super::output::{chat, explain};
@@ -26,7 +26,7 @@ const OUTSTANDING_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// Sends each line of an input. The stream goes on whatever becomes of a line; it ends early only
 /// when no line could fare better. Each line is answered for within `timeout` from when the daemon
-/// queued it.
+/// queued it; all of it ends when `stopped` does.
 pub(crate) async fn run(
     send: Send,
     timeout: Duration,
@@ -34,12 +34,12 @@ pub(crate) async fn run(
     input_name: &str,
     client: &Client,
     context: &mut Context,
+    stopped: impl Future<Output = Exit>,
 ) -> Result<Exit, Stop> {
-    known(&send.peer, client).await?;
     let mut stream = Stream::new(send, timeout, client, context);
     let result = tokio::select! {
         result = stream.run(input, input_name) => result,
-        exit = interrupted() => {
+        exit = stopped => {
             let known = format!("interrupted; {} done", text::count(stream.delivered, "line"));
             Err(Failed::new(exit, "interrupted", known).into())
         }
@@ -140,6 +140,7 @@ impl<'a> Stream<'a> {
     }
 
     async fn run(&mut self, mut input: Input, input_name: &str) -> Result<(), Stop> {
+        known(&self.send.peer, self.client).await?;
         let mut read = Vec::new();
         let mut at = 0;
         let mut ended = false;

@@ -81,9 +81,29 @@ fn shell(name: &str, fake: &Fake) -> Command {
     command
 }
 
+/// How long the key is pressed again and again.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What is offered when the key is pressed until something is: nothing is where the daemon takes too
+/// long to answer.
+fn pressed(once: impl Fn() -> Vec<String>) -> Vec<String> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let offered = once();
+        if !offered.is_empty() || Instant::now() > deadline {
+            return offered;
+        }
+    }
+}
+
+/// What bash offers for a command line with the cursor at its end, if anything.
+fn bash(fake: &Fake, line: &str) -> Vec<String> {
+    pressed(|| bash_once(fake, line))
+}
+
 /// What bash would offer for a command line with the cursor at its end, words as readline splits
 /// them.
-fn bash(fake: &Fake, line: &str) -> Vec<String> {
+fn bash_once(fake: &Fake, line: &str) -> Vec<String> {
     let mut words: Vec<String> = Vec::new();
     for part in line.split(' ') {
         let mut rest = part;
@@ -165,7 +185,7 @@ fn bash_offers_peers_wherever_one_is_named() {
     assert_eq!(bash(&fake, &format!("distmsgctl connect {}", &BOB[..9])), [BOB]);
     // Not where something else is meant.
     for line in ["distmsgctl send bob c", "distmsgctl status b", "distmsgctl connect bob c"] {
-        assert!(bash(&fake, line).is_empty(), "{line}");
+        assert!(bash_once(&fake, line).is_empty(), "{line}");
     }
 }
 
@@ -194,6 +214,7 @@ fn without_a_daemon_nothing_is_offered_or_said_and_nobody_waits() {
     fs::create_dir_all(broken.path("config/distmsg")).expect("a directory");
     fs::write(broken.path("config/distmsg/config.toml"), "socket = 7").expect("written");
     for (what, fake) in [("silent", &silent), ("none", &none), ("broken", &broken)] {
+        let deadline = Instant::now() + PATIENCE;
         let timed = |words: &[&str]| {
             let mut command = shell("distmsgctl", fake);
             command.args(["--", "distmsgctl"]).args(words).env("COMPLETE", "bash");
@@ -203,13 +224,19 @@ fn without_a_daemon_nothing_is_offered_or_said_and_nobody_waits() {
             let began = Instant::now();
             (run(command, b""), began.elapsed())
         };
-        let (_, unasked) = timed(&["se"]);
-        let (ran, asked) = timed(&["send", ""]);
-        assert_eq!((ran.code, &*ran.stdout, &*ran.stderr), (0, "words\n", ""), "{what}");
-        let waited = asked.saturating_sub(unasked);
-        assert!(waited < WAIT_MAX, "{what}: {waited:?}");
+        // What a busy machine adds is not the same each time.
+        loop {
+            let (_, unasked) = timed(&["se"]);
+            let (ran, asked) = timed(&["send", ""]);
+            assert_eq!((ran.code, &*ran.stdout, &*ran.stderr), (0, "words\n", ""), "{what}");
+            let waited = asked.saturating_sub(unasked);
+            if waited < WAIT_MAX {
+                break;
+            }
+            assert!(Instant::now() < deadline, "{what}: {waited:?}");
+        }
         if what != "broken" {
-            assert!(bash(fake, "distmsgctl send ").is_empty(), "{what}");
+            assert!(bash_once(fake, "distmsgctl send ").is_empty(), "{what}");
         }
     }
 }
@@ -252,15 +279,24 @@ fn bash_on_a_terminal_completes_what_is_typed() {
     terminal.wait_for("ready> ", 1);
     // What was completed is shown when the line is run as another command's words.
     let mut prompts = 1;
-    for (keys, shown) in [
+    for (asks, offered, keys, shown) in [
         (
-            "distmsgctl sen\tc\t'hi there' --wai\tq\t",
+            "distmsgctl sen\tc",
+            "send cellar ",
+            "'hi there' --wai\tq\t",
             "[distmsgctl][send][cellar][hi there][--wait][queued]",
         ),
-        ("distmsgctl listen --from=ce\t", "[distmsgctl][listen][--from=cellar]"),
-        ("distmsgctl send bob --file a\t", "[distmsgctl][send][bob][--file][a file]"),
-        ("distmsg check a\t", "[distmsg][check][a file]"),
+        (
+            "distmsgctl listen --from=ce",
+            "--from=cellar ",
+            "",
+            "[distmsgctl][listen][--from=cellar]",
+        ),
+        ("", "", "distmsgctl send bob --file a\t", "[distmsgctl][send][bob][--file][a file]"),
+        ("", "", "distmsg check a\t", "[distmsg][check][a file]"),
     ] {
+        terminal.type_keys(asks);
+        terminal.tab_until(offered, 1);
         // Home, and then show: the line's words are printed instead of run.
         terminal.type_keys(&format!("{keys}\u{1}show \r"));
         terminal.wait_for(shown, 1);
@@ -317,17 +353,24 @@ fn zsh_offers_the_same_with_what_it_means() {
     command.env("ZDOTDIR", fake.path("")).args(["--no-globalrcs", "-i"]);
     let mut terminal = Terminal::run(command);
     terminal.wait_for("ready> ", 1);
-    for (keys, shown) in [
-        ("distmsgctl send c\thi --wait=q\t", "[distmsgctl][send][cellar][hi][--wait=queued]"),
-        ("distmsgctl send bob --file a\t", "[distmsgctl][send][bob][--file][a file]"),
-        ("distmsg lab --topology st\t", "[distmsg][lab][--topology][star]"),
+    for (asks, offered, keys, shown) in [
+        (
+            "distmsgctl send c",
+            "ellar",
+            "hi --wait=q\t",
+            "[distmsgctl][send][cellar][hi][--wait=queued]",
+        ),
+        ("", "", "distmsgctl send bob --file a\t", "[distmsgctl][send][bob][--file][a file]"),
+        ("", "", "distmsg lab --topology st\t", "[distmsg][lab][--topology][star]"),
     ] {
+        terminal.type_keys(asks);
+        terminal.tab_until(offered, 1);
         terminal.type_keys(&format!("{keys}\u{1}show \r"));
         terminal.wait_for(shown, 1);
     }
     // Several are listed, each with its meaning.
-    terminal.type_keys("distmsgctl send \t");
-    terminal.wait_for(&format!("cellar  -- {EVE}"), 1);
+    terminal.type_keys("distmsgctl send ");
+    terminal.tab_until(&format!("cellar  -- {EVE}"), 1);
 }
 
 #[test]
@@ -352,7 +395,7 @@ fn fish_offers_the_same_with_what_it_means() {
         lines
     };
     let peers = [format!("bob\t{BOB}"), format!("cellar\t{EVE}")];
-    assert_eq!(offered("distmsgctl send "), peers);
+    assert_eq!(pressed(|| offered("distmsgctl send ")), peers);
     assert_eq!(offered("distmsgctl send bob --wait=q"), ["--wait=queued\tIt is on our disk"]);
     assert_eq!(offered("distmsgctl send bob --file a-f"), ["a-file"]);
     assert_eq!(offered("distmsgctl send bob --file=a-f"), ["--file=a-file"]);

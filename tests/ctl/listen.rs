@@ -216,14 +216,12 @@ fn what_nobody_would_see_is_not_acknowledged() {
 #[test]
 fn what_could_not_be_written_is_not_acknowledged() {
     let fake = with_messages(three());
-    let mut child = fake
-        .command(&["listen"])
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("distmsgctl starts");
-    drop(child.stdout.take());
+    let mut command = fake.command(&["listen"]);
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    command.stdin(Stdio::null()).stdout(writer).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("distmsgctl starts");
+    drop(command);
     let mut stderr = String::new();
     child.stderr.take().expect("a pipe").read_to_string(&mut stderr).expect("text");
     assert_eq!(child.wait().expect("it ends").code(), Some(0));

@@ -69,6 +69,22 @@ impl Terminal {
         }
     }
 
+    /// Presses tab until so many of these are on the screen: where the daemon must be asked, nothing
+    /// is offered if it takes too long.
+    pub(crate) fn tab_until(&mut self, text: &str, times: usize) {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        let is_shown = |this: &Self| this.screen().matches(text).count() >= times;
+        while !is_shown(self) {
+            let screen = self.screen();
+            assert!(Instant::now() < deadline, "no {text:?} on the screen: {screen:?}");
+            self.type_keys("\t");
+            let next = Instant::now() + Duration::from_secs(2);
+            while !is_shown(self) && Instant::now() < next {
+                thread::sleep(Duration::from_millis(5));
+            }
+        }
+    }
+
     pub(crate) fn exit_code(&mut self) -> Option<i32> {
         let deadline = Instant::now() + Duration::from_secs(20);
         loop {
@@ -152,7 +168,9 @@ fn the_prompt_completes_and_runs_commands() {
     let mut terminal = Terminal::run(fake.command(&[]));
     terminal.wait_for("alice> ", 1);
     // "send bob 'hi there'", by completion.
-    terminal.type_keys("sen\tb\t'hi there'\r");
+    terminal.type_keys("sen\tb");
+    terminal.tab_until("send bob ", 1);
+    terminal.type_keys("'hi there'\r");
     terminal.wait_for("delivered (00ff)", 1);
     assert_eq!(fake.asked("send")[0]["peer"], "bob");
     assert_eq!(fake.asked("send")[0]["body"], "hi there");
@@ -277,6 +295,29 @@ fn what_takes_long_is_told_until_it_is_done() {
     done.send(()).expect("it waits");
     assert_eq!(terminal.exit_code(), Some(0));
     terminal.wait_for(&format!("20s{CLEAR}{BOB} answered in 1.50 ms"), 1);
+}
+
+#[test]
+fn ctrl_c_counts_as_soon_as_somebody_is_told_of_it() {
+    let (done, waits) = std::sync::mpsc::channel::<()>();
+    let waits = Mutex::new(waits);
+    // It has not said yet whether it knows bob.
+    let fake = Fake::start(move |_, _| {
+        let _ = waits.lock().expect("no panic").recv_timeout(Duration::from_secs(20));
+        Vec::new()
+    });
+    for (args, told, said) in [
+        (&["send", "bob", "--lines"][..], "each line is sent", "interrupted; 0 lines done"),
+        (&["send", "bob"], "type the message", ""),
+    ] {
+        let mut terminal = Terminal::run(fake.command(args));
+        terminal.wait_for(told, 1);
+        let pid = rustix::process::Pid::from_child(&terminal.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::INT).expect("it runs");
+        assert_eq!(terminal.exit_code(), Some(130), "{args:?}");
+        terminal.wait_for(said, 1);
+    }
+    drop(done);
 }
 
 #[test]

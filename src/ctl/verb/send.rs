@@ -105,11 +105,12 @@ pub(crate) async fn run(mut args: Send, context: &mut Context) -> Result<Exit, S
     context.out.needs_no_reader();
     // First of all, so that nobody types a message for a daemon that is not there.
     let (client, _events) = context.connect().await?;
+    // Before anybody is told what ctrl-C does.
+    let mut stopped = std::pin::pin!(interrupted());
     if args.lines {
         let (input, name) = args.input(context)?;
-        return lines::run(send, args.timeout, input, &name, &client, context).await;
+        return lines::run(send, args.timeout, input, &name, &client, context, stopped).await;
     }
-    let mut stopped = std::pin::pin!(interrupted());
     let body = tokio::select! {
         body = args.body(context) => body?,
         // Nothing was sent yet, so there is nothing to say.

@@ -161,13 +161,23 @@ async fn garbage_is_refused_and_silence_is_not_waited_for() {
     let end = timeout(PATIENCE, tcp.read(&mut [0])).await.expect("closed");
     assert!(matches!(end, Ok(0) | Err(_)) && begun.elapsed() >= Duration::from_millis(150));
     assert_eq!(node.refused().await, (None, "no handshake within 200 ms".to_owned()));
-    // TLS, and then not a word.
-    let tcp = TcpStream::connect(address).await.expect("listening");
-    let secured = Tls::new(&identity(9)).expect("TLS").connect(Socket::new(tcp)).await;
-    let mut channel = Channel::new(secured.expect("secured"));
-    assert!(channel.reader.read_handshake_frame().await.is_err());
-    let (peer, reason) = node.refused().await;
-    assert_eq!((peer, &*reason), (Some(identity(9).peer()), "no handshake within 200 ms"));
+    // TLS, and then not a word. On a machine that is busy TLS itself may take too long.
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let tcp = TcpStream::connect(address).await.expect("listening");
+        let secured = Tls::new(&identity(9)).expect("TLS").connect(Socket::new(tcp)).await;
+        if let Ok(secured) = secured {
+            let mut channel = Channel::new(secured);
+            assert!(channel.reader.read_handshake_frame().await.is_err());
+        }
+        let (peer, reason) = node.refused().await;
+        assert_eq!(reason, "no handshake within 200 ms");
+        if peer.is_some() {
+            assert_eq!(peer, Some(identity(9).peer()));
+            break;
+        }
+        assert!(Instant::now() < deadline, "TLS always takes too long");
+    }
 }
 
 #[tokio::test]
@@ -357,7 +367,7 @@ async fn half_a_frame_and_a_broken_connection_end_the_link() {
 async fn a_peer_that_does_not_read_holds_up_nobody_and_is_given_up() {
     const QUEUED: usize = 24 * 1024 * 1024;
     let mut node = Node::start_with(1, Membership::Open, |config| {
-        config.stall_timeout = Duration::from_secs(1);
+        config.stall_timeout = Duration::from_secs(5);
     })
     .await;
     let (_deaf, to_deaf) = linked_rogue(&mut node, 9).await;
@@ -379,7 +389,7 @@ async fn a_peer_that_does_not_read_holds_up_nobody_and_is_given_up() {
         () = conversation => {}
         () = events => {}
     }
-    assert_eq!(node.down(to_deaf.id).await, Ended::Lost("the peer took nothing for 1s".to_owned()));
+    assert_eq!(node.down(to_deaf.id).await, Ended::Lost("the peer took nothing for 5s".to_owned()));
     to_reading.handle.send(vec![ping(1)]);
     assert!(timeout(PATIENCE, reading.reader.read_handshake_frame()).await.is_ok());
 }
