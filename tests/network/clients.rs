@@ -61,7 +61,7 @@ fn more_clients_than_allowed_are_told_and_the_others_served() {
     clients.clear();
     until("there is room again", SOON, || (a.ctl(&["status"]).code == Some(0)).then_some(()));
     is_served(a);
-    assert!(a.log().contains("too many"), "the log says nothing of it");
+    a.logged("too many");
 }
 
 #[test]

@@ -32,11 +32,9 @@ fn members_link_and_others_are_refused_with_a_reason_that_both_operators_see() {
         assert!(refused.stderr.contains(why), "{}", refused.stderr);
         assert!(refused.stderr.contains("copy of its network.key"), "{}", refused.stderr);
         assert!(other.linked().is_empty());
-        let log = a.log();
-        let told = log.lines().any(|line| line.contains(&other.peer) && line.contains(why));
-        assert!(told, "a's operator is not told of {}:\n{log}", other.name);
+        a.logged_all(&[&other.peer, why]);
     }
-    assert!(a.log().contains("this node is in a closed network, the peer in the open one"));
+    a.logged("this node is in a closed network, the peer in the open one");
     assert_eq!(a.linked(), std::slice::from_ref(&b.peer));
 }
 

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use crate::daemon::{DAEMON_MAX, Daemon, SOON};
 use crate::faults::{skipped, surround};
 use crate::hostile::{GROWTH_KB_MAX, resident_kb};
-use crate::running::{Running, until, wait};
+use crate::running::{Running, copy_program, until, wait};
 
 /// Bytes of a line at most.
 const LINE_MAX: usize = 1024 * 1024;
@@ -276,7 +276,7 @@ fn another_user_is_kept_out_by_the_sockets_own_mode() {
         fs::set_permissions(dir, fs::Permissions::from_mode(0o755)).expect("ours");
     }
     let program = a.socket().with_file_name("distmsgctl");
-    fs::copy(env!("CARGO_BIN_EXE_distmsgctl"), &program).expect("copied");
+    copy_program(env!("CARGO_BIN_EXE_distmsgctl"), &program);
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("ours");
     let ask = |user: u32| {
         let mut command = Command::new(&program);

@@ -198,8 +198,17 @@ fn pages(daemon: &Daemon) -> Vec<(String, Vec<u64>)> {
 
 /// What a listener is given is what was sent. How much it was, and whether the daemon ended.
 fn assert_true(daemon: &Daemon, sent: &Messages, name: &str, what: &str) -> (usize, bool) {
-    let count = sent.len().to_string();
-    let listen = ["listen", "--name", name, "--count", &count, "--timeout", "1s", "--json"];
+    let status = daemon.ctl(&["status", "--json"]);
+    if status.code == Some(3) {
+        return (0, true);
+    }
+    let there = status.exits(0).json()[0]["inbox_messages"].as_u64().expect("a number");
+    let count = sent.len().min(usize::try_from(there).expect("few"));
+    if count == 0 {
+        return (0, false);
+    }
+    let count = count.to_string();
+    let listen = ["listen", "--name", name, "--count", &count, "--timeout", "20s", "--json"];
     let output = daemon.ctl(&listen);
     let mut given = 0;
     for message in output.json() {

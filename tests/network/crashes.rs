@@ -17,6 +17,10 @@ const BATCH: u64 = 40;
 const MOMENT_MAX: Duration = Duration::from_millis(60);
 /// A killed daemon stays away at most this long.
 const AWAY_MAX: Duration = Duration::from_millis(150);
+/// How long a send waits: who dials a peer that is killed again and again pauses up to 45 s.
+const SEND_MAX: &str = "120s";
+/// How long a send may take that waits so long.
+const SENT_WITHIN: Duration = Duration::from_secs(150);
 /// How long everything may take to arrive after the last kill.
 const ARRIVAL_MAX: Duration = Duration::from_secs(90);
 /// One line in so many needs several envelopes.
@@ -135,7 +139,8 @@ fn send_and_kill(
     let key = format!("batch {first}");
     let wait = ["queued", "delivered", "sent", "delivered"][choices.below(4) as usize];
     let to = net[2].peer.clone();
-    let args = ["send", &to, "--lines", "--json", "--id", &key, "--wait", wait, "--timeout", "30s"];
+    let args =
+        ["send", &to, "--lines", "--json", "--id", &key, "--wait", wait, "--timeout", SEND_MAX];
     sent.bodies.extend_from_slice(bodies);
     let stdin = bodies.join("\n") + "\n";
     for attempt in 0.. {
@@ -155,7 +160,7 @@ fn send_and_kill(
                 ear.listen(&net[2]);
             }
         }
-        let output = send.finish();
+        let output = send.finish_within(SENT_WITHIN);
         for answer in output.json() {
             let place = first + answer["line"].as_u64().unwrap_or_else(|| panic!("{answer}")) - 1;
             if answer["state"] == "delivered" {

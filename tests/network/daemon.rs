@@ -94,6 +94,22 @@ impl Daemon {
         String::from_utf8_lossy(&fs::read(self.path("log")).unwrap_or_default()).into_owned()
     }
 
+    /// Waits for a line of its log that has all of this, whatever else: the log is written by a thread
+    /// of its own, after what it tells of.
+    #[track_caller]
+    pub(crate) fn logged_all(&self, parts: &[&str]) {
+        until(&format!("{} logs {parts:?}", self.name), SOON, || {
+            let has_all = |line: &str| parts.iter().all(|part| line.contains(part));
+            self.log().lines().any(has_all).then_some(())
+        });
+    }
+
+    /// [`Daemon::logged_all`] of one.
+    #[track_caller]
+    pub(crate) fn logged(&self, part: &str) {
+        self.logged_all(&[part]);
+    }
+
     /// What it wrote to standard output, all starts together.
     pub(crate) fn printed(&self) -> String {
         String::from_utf8_lossy(&fs::read(self.path("out")).unwrap_or_default()).into_owned()

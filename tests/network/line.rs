@@ -28,11 +28,17 @@ fn assert_line(net: &[Daemon]) {
 
 #[test]
 fn a_message_reaches_a_node_never_heard_of_and_names_its_verified_sender() {
-    let net = line("abcd");
+    let net = start_all("abcd");
     let (a, d) = (&net[0], &net[3]);
-    assert!(a.knows(d).is_none(), "a has never heard of d");
     let listen = d.ctl_start(&["listen", "--count", "2", "--timeout", "60s"]);
-    a.ctl(&["send", &d.peer, "hello from far"]).exits(0);
+    // Once there is a way, news of d come to a by themselves.
+    let first = a.ctl_start(&["send", &d.peer, "hello from far", "--timeout", "60s"]);
+    until("it is queued", SOON, || (a.queued() == 1).then_some(()));
+    assert!(a.knows(d).is_none_or(|peer| peer["record_made"].is_null()), "a never heard of d");
+    for pair in net.windows(2).rev() {
+        pair[0].connect(&pair[1]);
+    }
+    first.finish().exits(0);
     let sent = a.ctl(&["send", &d.peer, "again", "--json"]).exits(0).json().remove(0);
     assert_eq!(sent["state"], "delivered");
     let lines = listen.finish().exits(0).lines();

@@ -153,6 +153,10 @@ fn how_much_is_logged_is_shown_and_changed_while_it_runs() {
     a.configure(&format!("log = \"warn\"\n{text}"));
     a.signal(Signal::HUP);
     until("the configuration counts", SOON, || (shown(&a) == "warn\n").then_some(()));
+    // What was said before it counted is written before this.
+    a.configure("log = 7");
+    a.signal(Signal::HUP);
+    a.logged("the configuration is refused");
     let before = a.log().matches("DEBUG").count();
     a.ctl(&["id"]).exits(0);
     assert!(a.terminate().success());

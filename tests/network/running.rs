@@ -1,6 +1,7 @@
 //! A distmsgctl that runs: what it is given, what it has written, how it ends.
 
 use std::io::{Read, Write as _};
+use std::path::Path;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -27,6 +28,14 @@ pub(crate) fn until<T>(
         assert!(Instant::now() < deadline, "not within {within:?}: {what}");
         std::thread::sleep(LOOK_EVERY);
     }
+}
+
+/// Copies a program to run it from there. Another process does: a child that this one starts for
+/// another test meanwhile would inherit the file open for writing, which cannot be executed then.
+pub(crate) fn copy_program(from: &str, to: &Path) {
+    let mut copy = Command::new("cp");
+    copy.arg(from).arg(to);
+    Running::start(copy).finish().exits(0);
 }
 
 /// What a command wrote and how it ended.
@@ -133,10 +142,15 @@ impl Running {
     }
 
     /// Waits for its end, standard input closed.
-    pub(crate) fn finish(mut self) -> Output {
+    pub(crate) fn finish(self) -> Output {
+        self.finish_within(COMMAND_MAX)
+    }
+
+    /// [`Running::finish`] for what may take longer or should not take so long.
+    pub(crate) fn finish_within(mut self, within: Duration) -> Output {
         self.close();
         let line = self.line.clone();
-        let status = wait(&mut self.child, &line, COMMAND_MAX);
+        let status = wait(&mut self.child, &line, within);
         Output {
             stdout: self.stdout.whole(),
             stderr: String::from_utf8_lossy(&self.stderr.whole()).into_owned(),

@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use crate::daemon::{Daemon, SOON, line};
 use crate::faults::skipped;
-use crate::running::{Running, until};
+use crate::running::{Running, copy_program, until};
 
 /// What a daemon tells its service manager.
 struct Manager {
@@ -123,10 +123,12 @@ fn a_sign_of_life_is_given_as_often_as_is_needed_and_no_more() {
     while began.elapsed() < Duration::from_secs(4) {
         a.ctl(&["id"]).exits(0);
         while let Some(told) = manager.next(Duration::from_millis(1)) {
-            signs += usize::from(told == "WATCHDOG=1");
+            signs += u64::from(told == "WATCHDOG=1");
         }
     }
-    assert!((2..=5).contains(&signs), "{signs} signs of life in {:?}", began.elapsed());
+    // One a second.
+    let took = began.elapsed();
+    assert!((2..=took.as_secs() + 1).contains(&signs), "{signs} signs of life in {took:?}");
     assert!(a.terminate().success());
 }
 
@@ -149,6 +151,8 @@ fn a_service_manager_that_is_not_there_hinders_nothing() {
     net[0].vars.push(("NOTIFY_SOCKET", "/nonexistent/notify".to_owned()));
     net[0].boot();
     net[1].await_links(&[&net[0]]);
+    net[0].logged("cannot tell the service manager");
+    assert!(net[0].terminate().success());
     let complaints = net[0].log().matches("cannot tell the service manager").count();
     assert_eq!(complaints, 1, "it is said once: {}", net[0].log());
 }
@@ -207,7 +211,7 @@ fn of_what_is_handed_over_the_control_socket_is_taken_by_what_it_is() {
     a.launch_activated(OwnedFd::from(other).into(), Some(handed_over(&socket)));
     a.answer();
     assert_eq!(mode(&a), 0o640);
-    assert!(a.log().contains("not used of what was handed over: fd 3"), "{}", a.log());
+    a.logged("not used of what was handed over: fd 3");
     assert!(a.terminate().success());
     assert!(a.socket().exists());
 }
@@ -299,10 +303,10 @@ fn what_can_change_is_applied_while_links_and_messages_stay() {
     assert_eq!(b.knows(&a).expect("known")["addresses"][0], "a.example:3000");
     a.ctl(&["send", "b", "eleven byte"]).exits(7);
     a.ctl(&["send", "b", "ten bytes."]).exits(0);
+    a.logged("the configuration was read again");
     let log = a.log();
     let links = log.lines().filter(|line| line.contains("link up")).count();
     assert_eq!(links, 1, "the link was never down: {log}");
-    assert!(log.contains("the configuration was read again"), "{log}");
 }
 
 #[test]
@@ -319,9 +323,7 @@ fn a_broken_file_changes_nothing_and_is_told_with_its_remedy_until_it_is_mended(
     assert_eq!(status["name"], "a", "nothing of it is in use");
     let warnings = status["warnings"].to_string();
     assert!(warnings.contains("links.auto: 1000 is not possible"), "{warnings}");
-    let log = a.log();
-    let told = log.lines().find(|line| line.contains(&problem)).expect("it is logged");
-    assert!(told.contains("WARN"), "{told}");
+    a.logged_all(&["WARN", &problem]);
     // What is no TOML at all, what is not there: the same.
     for wrong in ["name = = 1", "\u{1}"] {
         a.configure(wrong);
@@ -429,7 +431,7 @@ fn who_is_not_in_the_system_services_group_is_told_how_to_join_it() {
         fs::set_permissions(dir, fs::Permissions::from_mode(0o755)).expect("ours");
     }
     let program = dir.join("distmsgctl");
-    fs::copy(env!("CARGO_BIN_EXE_distmsgctl"), &program).expect("copied");
+    copy_program(env!("CARGO_BIN_EXE_distmsgctl"), &program);
     let ask = |group: u32| {
         let mut command = std::process::Command::new(&program);
         command.env_clear().env("HOME", "/").uid(NOBODY).gid(group).current_dir("/");

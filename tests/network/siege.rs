@@ -93,6 +93,10 @@ impl Sizes {
         self.0.push(kb);
     }
 
+    pub(crate) fn looks(&self) -> usize {
+        self.0.len()
+    }
+
     pub(crate) fn most(&self) -> u64 {
         self.0.iter().copied().max().unwrap_or(0)
     }

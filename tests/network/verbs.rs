@@ -205,11 +205,18 @@ fn a_well_formed_id_that_nobody_answers_for_is_not_delivered() {
     let gone = Daemon::start("c").peer.clone();
     let output = net[0].ctl(&["send", &gone, "x", "--timeout", "1s"]).exits(4);
     assert!(output.stderr.contains("queued"), "{}", output.stderr);
-    let outbox = net[0].ctl(&["outbox", "--json"]).exits(0).json();
+    // Looked for, by the link that there is.
+    let listed = |a: &Daemon| {
+        until("it is looked for", SOON, || {
+            let outbox = a.ctl(&["outbox", "--json"]).exits(0).json();
+            (outbox.first()?["state"] == "finding").then_some(outbox)
+        })
+    };
+    let outbox = listed(&net[0]);
     assert_eq!((outbox.len(), text(&outbox[0], "to")), (1, gone.clone()));
     net[0].kill();
     net[0].boot();
-    assert_eq!(net[0].ctl(&["outbox", "--json"]).exits(0).json(), outbox, "as it was before");
+    assert_eq!(listed(&net[0]), outbox, "as it was before");
 }
 
 #[test]
@@ -277,6 +284,7 @@ fn a_message_that_is_given_up_leaves_word_for_who_did_not_wait() {
         assert!(shown.contains("given up: too large for the recipient"), "{shown}");
     };
     is_told(a);
+    a.logged("given up");
     let log = a.log();
     let line = log.lines().find(|line| line.contains("given up")).expect("a line of the log");
     for part in ["WARN", &id, &b.peer, "messages=1", "too large for the recipient"] {

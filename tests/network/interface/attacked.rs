@@ -145,9 +145,14 @@ fn half_a_line_that_is_ended_gets_nothing() {
 #[test]
 fn two_hundred_connections_that_say_nothing_keep_nobody_out_and_few_of_them_stay() {
     let a = with_interface("a", "127.0.0.2:0");
-    let silent: Vec<TcpStream> = (0..200).map(|_| connect(&a)).collect();
+    let port = interface_of(&a);
+    let silent = || {
+        let stream = TcpStream::connect(&port).expect("connected");
+        stream.set_read_timeout(Some(SOON)).expect("set");
+        stream
+    };
     let start = Instant::now();
-    let mut open = silent;
+    let mut open: Vec<TcpStream> = (0..200).map(|_| silent()).collect();
     until("few of them are left", SOON, || {
         open.retain(|stream| {
             stream.set_nonblocking(true).expect("set");
@@ -165,7 +170,7 @@ fn two_hundred_connections_that_say_nothing_keep_nobody_out_and_few_of_them_stay
     }
     // They are there, and more come all the time; who has the token gets in.
     for _ in 0..10 {
-        open.extend((0..WAITING_PER_SOURCE_MAX).map(|_| connect(&a)));
+        open.extend((0..WAITING_PER_SOURCE_MAX).map(|_| silent()));
         is_served(&a);
     }
     for mut stream in open {
@@ -174,7 +179,7 @@ fn two_hundred_connections_that_say_nothing_keep_nobody_out_and_few_of_them_stay
         let _ = stream.read_to_end(&mut said);
         assert!(said.is_empty(), "{said:?}");
     }
-    assert!(a.log().contains("others want to be heard"), "{}", a.log());
+    a.logged("others want to be heard");
     let lines = a.log().matches("closed a connection to the interface port").count();
     assert!(lines < 100, "{lines} lines of the log tell of them");
 }

@@ -69,7 +69,7 @@ fn where_it_is_not_on_loopback_it_takes_tls_only() {
     a.ctl(&["--interface", &way, "id"]).exits(0);
     let refused = a.ctl(&["--interface", &clear, "id"]).exits(3).stderr;
     assert!(refused.contains(&format!("write PEER_ID@{clear}")), "{refused}");
-    assert!(a.log().contains("only TLS is taken here"), "{}", a.log());
+    a.logged("only TLS is taken here");
     // Somebody else's address needs the ID before anything is sent, and the token's file.
     let remote = clear.replace("127.0.0.1", "192.0.2.7");
     let refused = a.ctl(&["--interface", &remote, "id"]).exits(2).stderr;
