@@ -1,9 +1,11 @@
 //! One daemon with a home, a configuration and directories of its own.
 
 use std::fs::{self, File, OpenOptions};
+use std::net::Ipv4Addr;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -63,8 +65,9 @@ impl Daemon {
             fs::create_dir_all(daemon.path(dir)).expect("a directory");
         }
         daemon.configure(&format!(
-            "name = \"{name}\"\nlisten = [\"127.0.0.1:0\"]\nnetwork = \"open\"\n\n\
-             [links]\nauto = 0\n"
+            "name = \"{name}\"\nlisten = [\"{}:0\"]\nnetwork = \"open\"\n\n\
+             [links]\nauto = 0\n",
+            own_address()
         ));
         daemon
     }
@@ -132,7 +135,10 @@ impl Daemon {
             self.peer = text(&status, "peer");
             self.address = status["listen"][0].as_str().expect("it listens").to_owned();
             let config = fs::read_to_string(self.config()).expect("its configuration");
-            self.configure(&config.replace("127.0.0.1:0", &self.address));
+            let (host, _) = self.address.rsplit_once(':').expect("a port");
+            self.configure(
+                &config.replace(&format!("\"{host}:0\""), &format!("\"{}\"", self.address)),
+            );
         }
         assert_eq!(text(&status, "peer"), self.peer, "{} keeps its identity", self.name);
         assert_eq!(status["listen"][0], *self.address, "{} keeps its address", self.name);
@@ -406,6 +412,16 @@ impl Drop for Daemon {
             lines.iter().skip(skipped).for_each(|line| eprintln!("{line}"));
         }
     }
+}
+
+/// A loopback address that no other daemon has, nor whoever asks for a free port at 127.0.0.1: while
+/// a daemon is not running, nobody takes its port.
+fn own_address() -> Ipv4Addr {
+    static TAKEN: AtomicU32 = AtomicU32::new(0);
+    // Processes of tests that run at the same time hardly have the same last bits.
+    let process = std::process::id() & 0xfff;
+    let taken = TAKEN.fetch_add(1, Ordering::Relaxed) & 0x3ff;
+    Ipv4Addr::from_bits(0x7f40_0000 | process << 10 | taken)
 }
 
 /// A text in an object.
