@@ -84,8 +84,8 @@ fn shell(name: &str, fake: &Fake) -> Command {
 /// How long the key is pressed again and again.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// What is offered when the key is pressed until something is: nothing is where the daemon takes too
-/// long to answer.
+/// What is offered when the key is pressed until something is: nothing is where the daemon takes
+/// too long to answer.
 fn pressed(once: impl Fn() -> Vec<String>) -> Vec<String> {
     let deadline = Instant::now() + PATIENCE;
     loop {

@@ -69,8 +69,8 @@ impl Terminal {
         }
     }
 
-    /// Presses tab until so many of these are on the screen: where the daemon must be asked, nothing
-    /// is offered if it takes too long.
+    /// Presses tab until so many of these are on the screen: where the daemon must be asked,
+    /// nothing is offered if it takes too long.
     pub(crate) fn tab_until(&mut self, text: &str, times: usize) {
         let deadline = Instant::now() + Duration::from_secs(20);
         let is_shown = |this: &Self| this.screen().matches(text).count() >= times;

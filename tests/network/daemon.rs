@@ -97,8 +97,8 @@ impl Daemon {
         String::from_utf8_lossy(&fs::read(self.path("log")).unwrap_or_default()).into_owned()
     }
 
-    /// Waits for a line of its log that has all of this, whatever else: the log is written by a thread
-    /// of its own, after what it tells of.
+    /// Waits for a line of its log that has all of this, whatever else: the log is written by a
+    /// thread of its own, after what it tells of.
     #[track_caller]
     pub(crate) fn logged_all(&self, parts: &[&str]) {
         until(&format!("{} logs {parts:?}", self.name), SOON, || {
@@ -414,8 +414,8 @@ impl Drop for Daemon {
     }
 }
 
-/// A loopback address that no other daemon has, nor whoever asks for a free port at 127.0.0.1: while
-/// a daemon is not running, nobody takes its port.
+/// A loopback address that no other daemon has, nor whoever asks for a free port at 127.0.0.1:
+/// while a daemon is not running, nobody takes its port.
 fn own_address() -> Ipv4Addr {
     static TAKEN: AtomicU32 = AtomicU32::new(0);
     // Processes of tests that run at the same time hardly have the same last bits.
