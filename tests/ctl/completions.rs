@@ -260,6 +260,18 @@ fn the_variable_alone_prints_the_script_and_else_it_means_nothing() {
     }
 }
 
+/// Completes a line, beginning with what the daemon is asked for and offers, if anything, and has
+/// its words shown.
+fn show_words(terminal: &mut Terminal, asked: Option<(&str, &str)>, keys: &str, shown: &str) {
+    if let Some((asks, offered)) = asked {
+        terminal.type_keys(asks);
+        terminal.tab_until(offered);
+    }
+    // Home, and then show: the line's words are printed instead of run.
+    terminal.type_keys(&format!("{keys}\u{1}show \r"));
+    terminal.wait_for(shown, 1);
+}
+
 #[test]
 fn bash_on_a_terminal_completes_what_is_typed() {
     let fake = daemon();
@@ -279,27 +291,21 @@ fn bash_on_a_terminal_completes_what_is_typed() {
     terminal.wait_for("ready> ", 1);
     // What was completed is shown when the line is run as another command's words.
     let mut prompts = 1;
-    for (asks, offered, keys, shown) in [
+    for (asked, keys, shown) in [
         (
-            "distmsgctl sen\tc",
-            "send cellar ",
+            Some(("distmsgctl sen\tc", "send cellar ")),
             "'hi there' --wai\tq\t",
             "[distmsgctl][send][cellar][hi there][--wait][queued]",
         ),
         (
-            "distmsgctl listen --from=ce",
-            "--from=cellar ",
+            Some(("distmsgctl listen --from=ce", "--from=cellar ")),
             "",
             "[distmsgctl][listen][--from=cellar]",
         ),
-        ("", "", "distmsgctl send bob --file a\t", "[distmsgctl][send][bob][--file][a file]"),
-        ("", "", "distmsg check a\t", "[distmsg][check][a file]"),
+        (None, "distmsgctl send bob --file a\t", "[distmsgctl][send][bob][--file][a file]"),
+        (None, "distmsg check a\t", "[distmsg][check][a file]"),
     ] {
-        terminal.type_keys(asks);
-        terminal.tab_until(offered, 1);
-        // Home, and then show: the line's words are printed instead of run.
-        terminal.type_keys(&format!("{keys}\u{1}show \r"));
-        terminal.wait_for(shown, 1);
+        show_words(&mut terminal, asked, keys, shown);
         prompts += 1;
         terminal.wait_for("ready> ", prompts);
     }
@@ -353,24 +359,20 @@ fn zsh_offers_the_same_with_what_it_means() {
     command.env("ZDOTDIR", fake.path("")).args(["--no-globalrcs", "-i"]);
     let mut terminal = Terminal::run(command);
     terminal.wait_for("ready> ", 1);
-    for (asks, offered, keys, shown) in [
+    for (asked, keys, shown) in [
         (
-            "distmsgctl send c",
-            "ellar",
+            Some(("distmsgctl send c", "ellar")),
             "hi --wait=q\t",
             "[distmsgctl][send][cellar][hi][--wait=queued]",
         ),
-        ("", "", "distmsgctl send bob --file a\t", "[distmsgctl][send][bob][--file][a file]"),
-        ("", "", "distmsg lab --topology st\t", "[distmsg][lab][--topology][star]"),
+        (None, "distmsgctl send bob --file a\t", "[distmsgctl][send][bob][--file][a file]"),
+        (None, "distmsg lab --topology st\t", "[distmsg][lab][--topology][star]"),
     ] {
-        terminal.type_keys(asks);
-        terminal.tab_until(offered, 1);
-        terminal.type_keys(&format!("{keys}\u{1}show \r"));
-        terminal.wait_for(shown, 1);
+        show_words(&mut terminal, asked, keys, shown);
     }
     // Several are listed, each with its meaning.
     terminal.type_keys("distmsgctl send ");
-    terminal.tab_until(&format!("cellar  -- {EVE}"), 1);
+    terminal.tab_until(&format!("cellar  -- {EVE}"));
 }
 
 #[test]

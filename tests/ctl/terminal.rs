@@ -59,30 +59,40 @@ impl Terminal {
         self.keys.write_all(keys.as_bytes()).expect("keys are taken");
     }
 
+    fn shows(&self, text: &str, times: usize) -> bool {
+        self.screen().matches(text).count() >= times
+    }
+
     /// Waits until so many of these are on the screen.
     pub(crate) fn wait_for(&self, text: &str, times: usize) {
         let deadline = Instant::now() + Duration::from_secs(20);
-        while self.screen().matches(text).count() < times {
+        while !self.shows(text, times) {
             let screen = self.screen();
             assert!(Instant::now() < deadline, "no {text:?} on the screen: {screen:?}");
             thread::sleep(Duration::from_millis(5));
         }
     }
 
-    /// Presses tab until so many of these are on the screen: where the daemon must be asked,
-    /// nothing is offered if it takes too long.
-    pub(crate) fn tab_until(&mut self, text: &str, times: usize) {
+    /// Presses tab until this is on the screen: where the daemon must be asked, nothing is offered
+    /// if it takes too long.
+    pub(crate) fn tab_until(&mut self, text: &str) {
         let deadline = Instant::now() + Duration::from_secs(20);
-        let is_shown = |this: &Self| this.screen().matches(text).count() >= times;
-        while !is_shown(self) {
-            let screen = self.screen();
-            assert!(Instant::now() < deadline, "no {text:?} on the screen: {screen:?}");
-            self.type_keys("\t");
-            let next = Instant::now() + Duration::from_secs(2);
-            while !is_shown(self) && Instant::now() < next {
-                thread::sleep(Duration::from_millis(5));
+        let mut press = Instant::now();
+        while !self.shows(text, 1) {
+            let (now, screen) = (Instant::now(), self.screen());
+            assert!(now < deadline, "no {text:?} on the screen: {screen:?}");
+            if now >= press {
+                self.type_keys("\t");
+                press = now + Duration::from_secs(2);
             }
+            thread::sleep(Duration::from_millis(5));
         }
+    }
+
+    /// As by ctrl-C.
+    fn interrupt(&self) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::INT).expect("it runs");
     }
 
     pub(crate) fn exit_code(&mut self) -> Option<i32> {
@@ -169,7 +179,7 @@ fn the_prompt_completes_and_runs_commands() {
     terminal.wait_for("alice> ", 1);
     // "send bob 'hi there'", by completion.
     terminal.type_keys("sen\tb");
-    terminal.tab_until("send bob ", 1);
+    terminal.tab_until("send bob ");
     terminal.type_keys("'hi there'\r");
     terminal.wait_for("delivered (00ff)", 1);
     assert_eq!(fake.asked("send")[0]["peer"], "bob");
@@ -198,8 +208,7 @@ fn ctrl_c_ends_a_command_and_not_the_prompt() {
     terminal.wait_for("alice> ", 1);
     terminal.type_keys("send silent x\r");
     wait_until("the daemon is asked", || fake.asked("send").len() == 1);
-    let pid = rustix::process::Pid::from_child(&terminal.child);
-    rustix::process::kill_process(pid, rustix::process::Signal::INT).expect("it runs");
+    terminal.interrupt();
     terminal.wait_for("interrupted; the message may be queued", 1);
     terminal.type_keys("exit\r");
     assert_eq!(terminal.exit_code(), Some(0));
@@ -299,25 +308,18 @@ fn what_takes_long_is_told_until_it_is_done() {
 
 #[test]
 fn ctrl_c_counts_as_soon_as_somebody_is_told_of_it() {
-    let (done, waits) = std::sync::mpsc::channel::<()>();
-    let waits = Mutex::new(waits);
-    // It has not said yet whether it knows bob.
-    let fake = Fake::start(move |_, _| {
-        let _ = waits.lock().expect("no panic").recv_timeout(Duration::from_secs(20));
-        Vec::new()
-    });
+    // It does not say whether it knows bob.
+    let fake = Fake::start(|_, _| Vec::new());
     for (args, told, said) in [
         (&["send", "bob", "--lines"][..], "each line is sent", "interrupted; 0 lines done"),
         (&["send", "bob"], "type the message", ""),
     ] {
         let mut terminal = Terminal::run(fake.command(args));
         terminal.wait_for(told, 1);
-        let pid = rustix::process::Pid::from_child(&terminal.child);
-        rustix::process::kill_process(pid, rustix::process::Signal::INT).expect("it runs");
+        terminal.interrupt();
         assert_eq!(terminal.exit_code(), Some(130), "{args:?}");
         terminal.wait_for(said, 1);
     }
-    drop(done);
 }
 
 #[test]
@@ -325,8 +327,7 @@ fn a_send_that_is_interrupted_leaves_no_progress_behind() {
     let fake = daemon();
     let mut terminal = Terminal::run(fake.command(&["send", "silent", "x"]));
     terminal.wait_for("waiting for the proof that silent has it … 1s of 10s", 1);
-    let pid = rustix::process::Pid::from_child(&terminal.child);
-    rustix::process::kill_process(pid, rustix::process::Signal::INT).expect("it runs");
+    terminal.interrupt();
     assert_eq!(terminal.exit_code(), Some(130));
     terminal.wait_for(&format!("{CLEAR}distmsgctl: interrupted; the message may be queued"), 1);
 }

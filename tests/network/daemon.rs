@@ -100,17 +100,19 @@ impl Daemon {
     /// Waits for a line of its log that has all of this, whatever else: the log is written by a
     /// thread of its own, after what it tells of.
     #[track_caller]
-    pub(crate) fn logged_all(&self, parts: &[&str]) {
+    pub(crate) fn logged_all(&self, parts: &[&str]) -> String {
         until(&format!("{} logs {parts:?}", self.name), SOON, || {
-            let has_all = |line: &str| parts.iter().all(|part| line.contains(part));
-            self.log().lines().any(has_all).then_some(())
-        });
+            let log = self.log();
+            let mut whole = log.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n'));
+            let has_all = |line: &&str| parts.iter().all(|part| line.contains(part));
+            whole.find(has_all).map(str::to_owned)
+        })
     }
 
     /// [`Daemon::logged_all`] of one.
     #[track_caller]
-    pub(crate) fn logged(&self, part: &str) {
-        self.logged_all(&[part]);
+    pub(crate) fn logged(&self, part: &str) -> String {
+        self.logged_all(&[part])
     }
 
     /// What it wrote to standard output, all starts together.

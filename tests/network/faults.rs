@@ -220,6 +220,11 @@ fn assert_holds(daemon: &Daemon, bodies: &[String]) {
     assert!(there == wanted, "{:?}\nnot\n{:?}", starts(&there), starts(&wanted));
 }
 
+/// Waits until its status says that there is no room.
+fn await_no_room(daemon: &Daemon) {
+    until("it is in the status", SOON, || warnings(daemon).contains("no room").then_some(()));
+}
+
 #[test]
 fn a_recipient_without_room_receipts_nothing_and_recovers() {
     let (a, mut b) = (Daemon::start("a"), Daemon::prepare("b"));
@@ -242,7 +247,7 @@ fn a_recipient_without_room_receipts_nothing_and_recovers() {
     }
     assert!(stored > 0 && stored < sent.len(), "{stored} of {} were stored", sent.len());
     assert_holds(&b, &sent[..stored]);
-    until("it is in the status", SOON, || warnings(&b).contains("no room").then_some(()));
+    await_no_room(&b);
     let refused = b.ctl(&["send", &a.peer, &large(0)]).exits(7);
     assert!(refused.stderr.contains("no room") && refused.stderr.contains("free"), "{refused:?}");
     assert_eq!(a.bodies(), Vec::<String>::new());
@@ -285,7 +290,7 @@ fn a_sender_without_room_says_so_and_recovers() {
         }
     }
     assert!(refused > 3 && !sent.is_empty(), "{} were queued", sent.len());
-    until("it is in the status", SOON, || warnings(&a).contains("no room").then_some(()));
+    await_no_room(&a);
     assert_eq!(a.queued(), sent.len() as u64, "what was refused is not counted");
     disk.empty();
     sent.push(large(MANY));
@@ -401,9 +406,7 @@ fn writes_without_room_are_told_and_recovered_from_without_a_restart() {
         send(&a, &b.daemon, &body, &["--timeout", "2s"]).exits(4);
         sent.push(body);
         assert_holds(&b.daemon, &sent[..=round]);
-        until("it is in the status", SOON, || {
-            warnings(&b.daemon).contains("no room").then_some(())
-        });
+        await_no_room(&b.daemon);
         let refused = b.daemon.ctl(&["send", &a.peer, "no"]).exits(7);
         assert!(refused.stderr.contains("no room"), "{}", refused.stderr);
         // Nor does that keep it from starting.

@@ -323,7 +323,8 @@ fn a_broken_file_changes_nothing_and_is_told_with_its_remedy_until_it_is_mended(
     assert_eq!(status["name"], "a", "nothing of it is in use");
     let warnings = status["warnings"].to_string();
     assert!(warnings.contains("links.auto: 1000 is not possible"), "{warnings}");
-    a.logged_all(&["WARN", &problem]);
+    let told = a.logged(&problem);
+    assert!(told.contains("WARN"), "{told}");
     // What is no TOML at all, what is not there: the same.
     for wrong in ["name = = 1", "\u{1}"] {
         a.configure(wrong);
@@ -476,7 +477,7 @@ fn identity_and_network_key_may_be_given_as_credentials() {
     a.connect(&b);
     assert!(!a.state_dir().join("identity.pem").exists() && !key(&a).exists());
     a.signal(Signal::HUP);
-    until("it was read again", SOON, || a.log().contains("was read again").then_some(()));
+    a.logged("was read again");
     assert!(!a.log().contains("next start"), "they are the same: {}", a.log());
 }
 
@@ -529,5 +530,5 @@ fn a_socket_that_is_not_where_the_configuration_has_it_is_told_of() {
     write(&a, "socket", "\"/elsewhere/socket\"");
     a.launch_activated(handed_over(&socket), None);
     let told = "clients look for us at /elsewhere/socket";
-    until("it is told", SOON, || a.log().contains(told).then_some(()));
+    a.logged(told);
 }

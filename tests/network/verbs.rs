@@ -284,13 +284,11 @@ fn a_message_that_is_given_up_leaves_word_for_who_did_not_wait() {
         assert!(shown.contains("given up: too large for the recipient"), "{shown}");
     };
     is_told(a);
-    a.logged("given up");
-    let log = a.log();
-    let line = log.lines().find(|line| line.contains("given up")).expect("a line of the log");
+    let line = a.logged("given up");
     for part in ["WARN", &id, &b.peer, "messages=1", "too large for the recipient"] {
         assert!(line.contains(part), "{part}: {line}");
     }
-    assert!(!log.contains("no good for the log"), "bodies are nobody's business");
+    assert!(!a.log().contains("no good for the log"), "bodies are nobody's business");
     a.kill();
     a.boot();
     is_told(a);

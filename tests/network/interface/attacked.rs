@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, RootCertStore};
 
-use super::{ask, authenticate, connect, interface_of, token_of, with_interface};
+use super::{ask, authenticate, connect, connect_to, interface_of, token_of, with_interface};
 use crate::daemon::{Daemon, SOON};
 use crate::random::Choices;
 use crate::running::until;
@@ -108,9 +108,7 @@ fn what_is_no_client_gets_not_one_byte_and_disturbs_nobody() {
         let port = interface_of(&a).replace("0.0.0.0", "127.0.0.1");
         std::thread::scope(|scope| {
             for (what, bytes) in &sent {
-                let stream = TcpStream::connect(&port).expect("connected");
-                stream.set_read_timeout(Some(SOON)).expect("set");
-                let a = &a;
+                let (stream, a) = (connect_to(&port), &a);
                 scope.spawn(move || {
                     let start = Instant::now();
                     let bytes = [&bytes[..], b"\n"].concat();
@@ -146,13 +144,8 @@ fn half_a_line_that_is_ended_gets_nothing() {
 fn two_hundred_connections_that_say_nothing_keep_nobody_out_and_few_of_them_stay() {
     let a = with_interface("a", "127.0.0.2:0");
     let port = interface_of(&a);
-    let silent = || {
-        let stream = TcpStream::connect(&port).expect("connected");
-        stream.set_read_timeout(Some(SOON)).expect("set");
-        stream
-    };
     let start = Instant::now();
-    let mut open: Vec<TcpStream> = (0..200).map(|_| silent()).collect();
+    let mut open: Vec<TcpStream> = (0..200).map(|_| connect_to(&port)).collect();
     until("few of them are left", SOON, || {
         open.retain(|stream| {
             stream.set_nonblocking(true).expect("set");
@@ -170,7 +163,7 @@ fn two_hundred_connections_that_say_nothing_keep_nobody_out_and_few_of_them_stay
     }
     // They are there, and more come all the time; who has the token gets in.
     for _ in 0..10 {
-        open.extend((0..WAITING_PER_SOURCE_MAX).map(|_| silent()));
+        open.extend((0..WAITING_PER_SOURCE_MAX).map(|_| connect_to(&port)));
         is_served(&a);
     }
     for mut stream in open {

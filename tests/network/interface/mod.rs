@@ -42,7 +42,11 @@ fn token_of(daemon: &Daemon) -> String {
 
 /// A connection in clear text.
 fn connect(daemon: &Daemon) -> TcpStream {
-    let stream = TcpStream::connect(interface_of(daemon)).expect("connected");
+    connect_to(&interface_of(daemon))
+}
+
+fn connect_to(port: &str) -> TcpStream {
+    let stream = TcpStream::connect(port).expect("connected");
     stream.set_read_timeout(Some(SOON)).expect("set");
     stream
 }
