@@ -3,65 +3,103 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
 
-use crate::model::{Bucket, Monotonic, Occupancy, PeerId};
+use crate::model::{Bucket, Monotonic, Occupancy, PeerId, Span};
 
 /// Origins whose floods are counted at once. An origin's bucket is full again after ten seconds (by
-/// default) without floods, and may then be forgotten without loss; at 200 verifications a second
-/// there are at most 2,000 that are not.
+/// default) without floods; at 200 verifications a second there are at most 2,000 that are not.
+/// Whoever floods much comes again before 4,096 others, and keeps its count.
 const ORIGINS_MAX: usize = 4_096;
+/// What an origin flooded counts half after this.
+const HALF_LIFE: Span = Span::from_secs(60);
+/// Who has flooded more than this lately is busy. Of dozens that each use their whole allowance, a
+/// link carries one in some seconds of each. Who looks for somebody in vain does it ever less often.
+const BUSY_ABOVE: u32 = 8;
 
-/// A bucket for each origin of floods.
+/// What each origin of floods may send, and what it sent.
 #[derive(Debug)]
 pub(super) struct Origins {
-    buckets: BTreeMap<PeerId, (Monotonic, Bucket)>,
+    counted: BTreeMap<PeerId, Counted>,
     /// In order of their last flood, to forget the longest unused.
     order: BTreeSet<(Monotonic, PeerId)>,
     per_second: u32,
     burst: u32,
 }
 
+/// The floods of one origin.
+#[derive(Debug)]
+struct Counted {
+    /// When the last one came.
+    used: Monotonic,
+    /// How many more may come.
+    bucket: Bucket,
+    /// How many came, halved again and again.
+    recent: u32,
+    /// When that was halved the last time.
+    halved: Monotonic,
+}
+
+impl Counted {
+    const fn new(bucket: Bucket, now: Monotonic) -> Self {
+        Self { used: now, bucket, recent: 0, halved: now }
+    }
+
+    /// How many came lately, and when that was to be halved the last time.
+    fn recent(&self, now: Monotonic) -> (u32, Monotonic) {
+        let halvings = now.since(self.halved).as_micros() / HALF_LIFE.as_micros();
+        let recent = u32::try_from(halvings).ok().and_then(|n| self.recent.checked_shr(n));
+        (recent.unwrap_or(0), self.halved + HALF_LIFE.times(halvings))
+    }
+}
+
 impl Origins {
     pub(super) const fn new(per_second: u32, burst: u32) -> Self {
-        Self { buckets: BTreeMap::new(), order: BTreeSet::new(), per_second, burst }
+        Self { counted: BTreeMap::new(), order: BTreeSet::new(), per_second, burst }
     }
 
     /// Charges an origin for a flood of its own; false if it sends too many.
     pub(super) fn take(&mut self, origin: PeerId, now: Monotonic) -> bool {
-        let fresh = || (now, Bucket::new(self.per_second, self.burst, now));
-        let (used, bucket) = self.buckets.entry(origin).or_insert_with(fresh);
-        self.order.remove(&(*used, origin));
-        *used = now;
-        let allowed = bucket.take(now);
+        let fresh = || Counted::new(Bucket::new(self.per_second, self.burst, now), now);
+        let counted = self.counted.entry(origin).or_insert_with(fresh);
+        self.order.remove(&(counted.used, origin));
+        counted.used = now;
+        let (recent, halved) = counted.recent(now);
+        (counted.recent, counted.halved) = (recent.saturating_add(1), halved);
+        let allowed = counted.bucket.take(now);
         self.order.insert((now, origin));
-        while self.buckets.len() > ORIGINS_MAX {
+        while self.counted.len() > ORIGINS_MAX {
             let Some((_, oldest)) = self.order.pop_first() else { break };
-            self.buckets.remove(&oldest);
+            self.counted.remove(&oldest);
         }
         allowed
     }
 
     /// Whether an origin has nothing left.
     pub(super) fn is_spent(&mut self, origin: &PeerId, now: Monotonic) -> bool {
-        self.buckets.get_mut(origin).is_some_and(|(_, bucket)| bucket.ready_at(now) > now)
+        self.counted.get_mut(origin).is_some_and(|counted| counted.bucket.ready_at(now) > now)
+    }
+
+    /// Whether an origin has flooded much lately.
+    pub(super) fn is_busy(&self, origin: &PeerId, now: Monotonic) -> bool {
+        self.counted.get(origin).is_some_and(|counted| counted.recent(now).0 > BUSY_ABOVE)
     }
 
     pub(super) fn occupancy(&self) -> [Occupancy; 2] {
         [
-            Occupancy::new("flooding origins", self.buckets.len(), ORIGINS_MAX),
-            Occupancy::new("flooding origins in order", self.order.len(), self.buckets.len()),
+            Occupancy::new("flooding origins", self.counted.len(), ORIGINS_MAX),
+            Occupancy::new("flooding origins in order", self.order.len(), self.counted.len()),
         ]
     }
 
     /// How many are counted.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
-        self.buckets.len()
+        self.counted.len()
     }
 
     /// Whether an origin was ever charged.
     #[cfg(test)]
     pub(super) fn knows(&self, origin: &PeerId) -> bool {
-        self.buckets.contains_key(origin)
+        self.counted.contains_key(origin)
     }
 }
 
@@ -205,6 +243,27 @@ mod tests {
         let next = || next_of(classes.each_mut(), 3).map(|(_, item)| item);
         let served: Vec<u8> = std::iter::from_fn(next).collect();
         assert_eq!(served, [0, 0, 1, 0, 0, 1, 2, 1, 1, 2, 2, 2]);
+    }
+
+    #[test]
+    fn who_floods_much_is_busy_until_it_was_quiet_for_a_while() {
+        let mut origins = Origins::new(2, 20);
+        let [much, little, none] = [1, 2, 3].map(|n| PeerId::from_bytes([n; 32]));
+        // One every five seconds, and one every half minute, for ten minutes.
+        for second in 0..600 {
+            _ = second % 5 == 0 && origins.take(much, at(second * 1_000));
+            _ = second % 30 == 0 && origins.take(little, at(second * 1_000));
+            if second > 120 {
+                assert!(origins.is_busy(&much, at(second * 1_000)), "{second}");
+            }
+            assert!(!origins.is_busy(&little, at(second * 1_000)), "{second}");
+        }
+        assert!(!origins.is_busy(&none, at(600_000)));
+        assert!(origins.is_busy(&much, at(630_000)), "it counts for a while");
+        assert!(!origins.is_busy(&much, at(900_000)));
+        assert!(!origins.is_busy(&much, at(u64::MAX / 1_000)));
+        origins.take(much, at(u64::MAX / 1_000));
+        assert!(!origins.is_busy(&much, at(u64::MAX / 1_000)));
     }
 
     #[test]

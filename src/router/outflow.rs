@@ -6,7 +6,9 @@
 //! this neighbour may be the way for, then the rest; among each, in turn by the neighbour that
 //! brought them. Somebody unknown is one of any number of invented origins; but few of these look
 //! for somebody who is there, and one who is lies behind few of our links;
-//! who aims at somebody there competes on those as an equal.
+//! who aims at somebody there competes on those as an equal. Who flooded much lately comes one sort
+//! later than it would: dozens that each use their whole allowance fill every link, and the find
+//! of somebody who seldom floods would be one of theirs.
 
 use std::collections::VecDeque;
 
@@ -32,10 +34,24 @@ pub(super) enum Rank {
     /// Its origin is known; and who brought it.
     Known(PeerId),
     /// Its origin is not known, but the neighbour it goes to is where we would look for whom it is
-    /// for; and who brought it.
+    /// for; or it is known, and floods much; and who brought it.
     Toward(PeerId),
-    /// Its origin is not known; and who brought it.
+    /// Its origin is not known; or floods much, and the neighbour is where we would look; and who
+    /// brought it.
     Unknown(PeerId),
+    /// Its origin is not known, and floods much; and who brought it.
+    Busy(PeerId),
+}
+
+impl Rank {
+    /// The rank of the same flood, where it goes to a neighbour that may lead to whom it is for.
+    const fn toward(self) -> Self {
+        match self {
+            Self::Busy(from) => Self::Unknown(from),
+            Self::Unknown(from) => Self::Toward(from),
+            rank => rank,
+        }
+    }
 }
 
 /// Floods to one neighbour.
@@ -48,6 +64,7 @@ pub(super) struct Outflow {
     known: Class<Bytes>,
     toward: Class<Bytes>,
     unknown: Class<Bytes>,
+    busy: Class<Bytes>,
     /// How many wait in all.
     waiting: usize,
 }
@@ -61,6 +78,7 @@ impl Outflow {
             known: Class::default(),
             toward: Class::default(),
             unknown: Class::default(),
+            busy: Class::default(),
             waiting: 0,
         }
     }
@@ -91,6 +109,7 @@ impl Outflow {
             Rank::Known(from) => self.known.lanes.push(from, frame),
             Rank::Toward(from) => self.toward.lanes.push(from, frame),
             Rank::Unknown(from) => self.unknown.lanes.push(from, frame),
+            Rank::Busy(from) => self.busy.lanes.push(from, frame),
         }
         true
     }
@@ -100,12 +119,13 @@ impl Outflow {
     /// unless that has such a place; nor, if it matters as much, of who brought no more.
     fn make_room(&mut self, rank: Rank) -> bool {
         let (matters, from) = match rank {
-            Rank::Unknown(from) => (0, Some(from)),
-            Rank::Toward(from) => (1, Some(from)),
-            Rank::Known(from) => (2, Some(from)),
-            Rank::Own => (3, None),
+            Rank::Busy(from) => (0, Some(from)),
+            Rank::Unknown(from) => (1, Some(from)),
+            Rank::Toward(from) => (2, Some(from)),
+            Rank::Known(from) => (3, Some(from)),
+            Rank::Own => (4, None),
         };
-        let classes = [&mut self.unknown, &mut self.toward, &mut self.known];
+        let classes = [&mut self.busy, &mut self.unknown, &mut self.toward, &mut self.known];
         let has_place = classes.get(matters).is_some_and(|class| class.lanes.len() < RESERVED);
         let may_go = |(sort, class): &(usize, &mut Class<Bytes>)| match *sort {
             _ if from.is_none() => !class.lanes.is_empty(),
@@ -122,7 +142,7 @@ impl Outflow {
     }
 
     fn pop(&mut self) -> Option<Bytes> {
-        let of_others = [&mut self.known, &mut self.toward, &mut self.unknown];
+        let of_others = [&mut self.known, &mut self.toward, &mut self.unknown, &mut self.busy];
         let next = || next_of(of_others, LESSER_EVERY).map(|(_, frame)| frame);
         let frame = self.own.pop_front().or_else(next)?;
         self.waiting -= 1;
@@ -130,7 +150,7 @@ impl Outflow {
     }
 
     pub(super) fn occupancy(&self) -> Occupancy {
-        let of_others = [&self.known, &self.toward, &self.unknown];
+        let of_others = [&self.known, &self.toward, &self.unknown, &self.busy];
         let of_others = of_others.iter().map(|class| class.lanes.len()).sum::<usize>();
         let waiting = self.own.len() + of_others;
         Occupancy::new("floods to a neighbour", waiting, WAITING_MAX)
@@ -165,14 +185,12 @@ impl Router {
         frame: Bytes,
     ) -> bool {
         let now = self.now.mono;
-        let rank = match rank {
-            Rank::Unknown(from) if self.may_lead_to(destination, to) => Rank::Toward(from),
-            rank => rank,
-        };
         let Some(neighbour) = self.neighbours.get_mut(to) else { return false };
         if neighbour.outflow.may_go(now) {
             return self.send_traffic(to, frame);
         }
+        let rank = if self.may_lead_to(destination, to) { rank.toward() } else { rank };
+        let Some(neighbour) = self.neighbours.get_mut(to) else { return false };
         let is_taken = neighbour.outflow.push(rank, frame);
         self.timers.set_by(Timer::Outflow, neighbour.outflow.bucket.ready_at(now));
         is_taken
@@ -180,7 +198,12 @@ impl Router {
 
     /// The rank of a flood of this origin that a neighbour brought.
     pub(super) fn rank_of(&self, origin: &PeerId, from: PeerId) -> Rank {
-        if self.is_kept(origin) { Rank::Known(from) } else { Rank::Unknown(from) }
+        match (self.is_kept(origin), self.origins.is_busy(origin, self.now.mono)) {
+            (true, false) => Rank::Known(from),
+            (true, true) => Rank::Toward(from),
+            (false, false) => Rank::Unknown(from),
+            (false, true) => Rank::Busy(from),
+        }
     }
 
     /// Whether a neighbour is where we would look for somebody: it is that peer, a way to it, or
@@ -265,6 +288,24 @@ mod tests {
         assert!(outflow.push(Rank::Toward(peer(2)), frame(2)), "it has brought less");
         assert!(outflow.push(Rank::Known(peer(1)), frame(3)));
         assert_eq!(outflow.waiting(), WAITING_MAX);
+    }
+
+    #[test]
+    fn who_floods_much_is_one_sort_later_and_still_not_forgotten() {
+        let mut outflow = outflow();
+        (0..=255).for_each(|n| _ = outflow.push(Rank::Busy(peer(1)), frame(n)));
+        assert!(!outflow.push(Rank::Busy(peer(1)), frame(0)));
+        let strangers = (0..=255).filter(|n| outflow.push(Rank::Unknown(peer(1)), frame(*n)));
+        assert_eq!(strangers.count(), WAITING_MAX - RESERVED, "though the same peer brought them");
+        assert_eq!(outflow.busy.lanes.len(), RESERVED, "they keep their places");
+        let order = popped(&mut outflow);
+        assert_eq!(order[..9], [0, 1, 2, 3, 4, 5, 6, 0, 7]);
+        let toward = |rank: Rank| (rank.toward(), rank.toward().toward());
+        let [busy, unknown] = [Rank::Busy(peer(1)), Rank::Unknown(peer(1))];
+        assert_eq!(toward(busy), (unknown, Rank::Toward(peer(1))));
+        for rank in [Rank::Own, Rank::Known(peer(1)), Rank::Toward(peer(1))] {
+            assert_eq!(rank.toward(), rank);
+        }
     }
 
     #[test]

@@ -287,19 +287,17 @@ fn who_has_spent_its_allowance_costs_no_verification() {
     assert_eq!(net.count(is_find), burst + 1, "at once: there were verifications left");
 }
 
-#[test]
-fn a_stranger_is_found_though_invented_ones_fill_every_link() {
-    // 1 and 2 are linked to somebody who invents identities.
-    let mut net = Net::linked(6, [(0, 1), (1, 2), (2, 3), (3, 4), (5, 1), (5, 2)]);
-    let mut invented = 1_000;
-    let mut rounds = 0;
-    let mut invent = |net: &mut Net| {
+/// Two nodes in a row whose links somebody fills with finds of these origins, for nobody who is
+/// there; then whether a node before them finds one behind them.
+fn finds_through_full_links(net: &mut Net, origin: impl Fn(u64) -> u64) -> bool {
+    let mut made = 0;
+    let mut flood = |net: &mut Net| {
         for to in [1, 2] {
             for _ in 0..4 {
-                invented += 1;
-                let origin = identity(invented);
-                let target = identity(invented + 1_000_000).peer();
-                let find = find_of(net, &origin, &origin, &target, invented);
+                made += 1;
+                let origin = identity(origin(made));
+                let target = identity(made + 1_000_000).peer();
+                let find = find_of(net, &origin, &origin, &target, made);
                 net.inject(5, to, &find);
             }
         }
@@ -307,13 +305,30 @@ fn a_stranger_is_found_though_invented_ones_fill_every_link() {
     };
     // Until what may go at once is used up, and what waits on each link is as much as may.
     let from_2 = |net: &Net| net.routers[2].neighbours[&net.ids[3]].outflow.waiting();
-    while from_2(&net) < 120 {
-        invent(&mut net);
+    let mut rounds = 0;
+    while from_2(net) < 120 {
+        flood(net);
         rounds += 1;
         assert!(rounds < 1_000, "the links do not fill");
     }
     net.forget();
     net.locate(0, 4, true);
-    (0..15).for_each(|_| invent(&mut net));
-    assert_eq!(net.located(0, 4), 1);
+    (0..15).for_each(|_| flood(net));
+    net.located(0, 4) == 1
+}
+
+#[test]
+fn a_stranger_is_found_though_invented_ones_fill_every_link() {
+    let mut net = Net::linked(6, [(0, 1), (1, 2), (2, 3), (3, 4), (5, 1), (5, 2)]);
+    assert!(finds_through_full_links(&mut net, |made| 1_000 + made));
+}
+
+#[test]
+fn a_stranger_is_found_by_anybody_though_many_flood_as_much_as_each_may() {
+    let mut net = Net::linked(6, [(0, 1), (1, 2), (2, 3), (3, 4), (5, 1), (5, 2)]);
+    // No link is where they would look for it.
+    for node in 0..3 {
+        net.input(node, Input::Forget(net.ids[4]));
+    }
+    assert!(finds_through_full_links(&mut net, |made| 1_000 + made % 20));
 }
