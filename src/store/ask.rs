@@ -164,11 +164,11 @@ fn outgoing(
     length: u64,
 ) -> Result<Outgoing, ReadError> {
     let mut message = Outgoing {
-        row: Row(columns.number(0)?),
+        row: Row(columns.place(0)?),
         id: columns.id(1)?,
         recipient: columns.peer(2)?,
         incarnation: Incarnation(columns.number(3)?),
-        sequence: Sequence(columns.number(4)?),
+        sequence: Sequence(columns.place(4)?),
         queued: columns.time(5)?,
         expires: columns.time(6)?,
         subject: columns.optional_text(7)?.map(Into::into),
@@ -247,7 +247,7 @@ impl Search {
 /// A message of the inbox, with its body if that was read.
 fn found(columns: &Columns<'_, '_>, body: Option<Bytes>) -> Result<Stored, ReadError> {
     let mut message = Incoming {
-        cursor: Cursor(columns.number(0)?),
+        cursor: Cursor(columns.place(0)?),
         key: columns.key(1)?,
         id: columns.id(4)?,
         sent: columns.time(5)?,
@@ -331,7 +331,7 @@ fn key_row(
         id: columns.id(1)?,
         recipient: columns.peer(2)?,
         state,
-        row: Row(columns.number(4)?),
+        row: Row(columns.place(4)?),
         // Of keys from before there was this column nobody knows.
         is_same: columns
             .optional_bytes(5)?

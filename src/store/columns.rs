@@ -9,6 +9,10 @@ use crate::model::{Incarnation, MessageId, PeerId, Sequence, Timestamp};
 use crate::store::error::{Damage, ReadError};
 use crate::store::op::ReceivedKey;
 
+/// No place is beyond this, in any count: it is past the last sequence number, and there is room to
+/// count on behind it.
+pub(super) const PLACE_MAX: u64 = 3 << 61;
+
 /// A number as SQLite stores it: the same 64 bits, so that every value returns as it was, whatever
 /// a stranger chose. Only for numbers whose order does not matter or that are ours.
 pub(super) const fn stored(number: u64) -> i64 {
@@ -58,6 +62,15 @@ impl<'a> Columns<'a, '_> {
     /// A number that may be no larger than its type.
     pub(super) fn small<T: TryFrom<u64>>(&self, column: usize) -> Result<T, ReadError> {
         T::try_from(self.number(column)?).map_err(|_| self.wrong(column, "a number that small"))
+    }
+
+    /// A number that is counted up: a place in the inbox or the outbox, a sequence number.
+    pub(super) fn place(&self, column: usize) -> Result<u64, ReadError> {
+        let number = self.number(column)?;
+        if number > PLACE_MAX {
+            return Err(self.wrong(column, "a number that anything has counted to"));
+        }
+        Ok(number)
     }
 
     /// Bytes, where they lie.
@@ -136,7 +149,7 @@ impl<'a> Columns<'a, '_> {
         Ok(ReceivedKey {
             sender: self.peer(column)?,
             incarnation: Incarnation(self.number(column + 1)?),
-            sequence: Sequence(self.number(column + 2)?),
+            sequence: Sequence(self.place(column + 2)?),
         })
     }
 

@@ -104,9 +104,9 @@ fn windows(connection: &Connection) -> Result<Vec<WindowRow>, ReadError> {
         windows.push(WindowRow {
             sender: row.peer(0)?,
             incarnation: Incarnation(row.number(1)?),
-            base: Sequence(row.number(2)?),
+            base: Sequence(row.place(2)?),
             received: row.bytes(3)?,
-            given_up: Sequence(row.number(4)?),
+            given_up: Sequence(row.place(4)?),
             touched: row.time(5)?,
         });
         Ok(())
@@ -119,13 +119,13 @@ fn listeners(connection: &Connection) -> Result<Vec<ListenerRow>, ReadError> {
     let sql = "SELECT name, position FROM listeners";
     each(connection, "listeners", sql, |row| {
         let name: Box<str> = row.text(0)?.into();
-        let position = Cursor(row.number(1)?);
+        let position = Cursor(row.place(1)?);
         listeners.insert(name.clone(), ListenerRow { name, position, acknowledged: Vec::new() });
         Ok(())
     })?;
     let sql = "SELECT name, first, last FROM acknowledged ORDER BY name, first";
     each(connection, "acknowledged", sql, |row| {
-        let (first, last) = (Cursor(row.number(1)?), Cursor(row.number(2)?));
+        let (first, last) = (Cursor(row.place(1)?), Cursor(row.place(2)?));
         let Some(listener) = listeners.get_mut(row.text(0)?) else {
             return Err(row.damage("there is no such listener").into());
         };
@@ -150,7 +150,7 @@ fn given_up(connection: &Connection) -> Result<Vec<GivenUp>, ReadError> {
             .find(|why| why_number(*why) == number)
             .ok_or_else(|| row.damage(format!("reason {number} is unknown")))?;
         given_up.push(GivenUp {
-            row: Row(row.number(1)?),
+            row: Row(row.place(1)?),
             id: row.id(2)?,
             recipient: row.peer(3)?,
             queued: row.time(4)?,
@@ -169,8 +169,8 @@ fn last_places(connection: &Connection, snapshot: &mut Snapshot) -> Result<(), R
     let sql = "SELECT id, row, cursor FROM last_places";
     let mut found = false;
     each(connection, "last_places", sql, |row| {
-        snapshot.last_row = Row(row.number(1)?);
-        snapshot.last_cursor = Cursor(row.number(2)?);
+        snapshot.last_row = Row(row.place(1)?);
+        snapshot.last_cursor = Cursor(row.place(2)?);
         found = true;
         Ok(())
     })?;
@@ -196,7 +196,7 @@ fn outbox(connection: &Connection, snapshot: &mut Snapshot) -> Result<(), ReadEr
         summary.bytes += row.number(2)?;
         summary.expires = summary.expires.min(expires);
         messages += 1;
-        snapshot.last_row = snapshot.last_row.max(Row(row.number(0)?));
+        snapshot.last_row = snapshot.last_row.max(Row(row.place(0)?));
         Ok(())
     })?;
     snapshot.outbox = by_recipient.into_values().collect();
@@ -212,7 +212,7 @@ fn inbox(connection: &Connection, snapshot: &mut Snapshot) -> Result<(), ReadErr
         }
         snapshot.inbox_messages += 1;
         snapshot.inbox_bytes += stored_bytes(row.number(2)?);
-        snapshot.last_cursor = snapshot.last_cursor.max(Cursor(row.number(0)?));
+        snapshot.last_cursor = snapshot.last_cursor.max(Cursor(row.place(0)?));
         Ok(())
     })?;
     same_count(connection, "inbox", snapshot.inbox_messages)
