@@ -11,8 +11,8 @@ use crate::model::{Bucket, Monotonic, Occupancy, PeerId, Span};
 const ORIGINS_MAX: usize = 4_096;
 /// What an origin flooded counts half after this.
 const HALF_LIFE: Span = Span::from_secs(60);
-/// Who has flooded more than this lately is busy. Of dozens that each use their whole allowance, a
-/// link carries one in some seconds of each. Who looks for somebody in vain does it ever less often.
+/// Who has flooded more than this lately is busy. Of dozens that each use their whole allowance a
+/// link carries one in some seconds. Who looks for somebody in vain does it less and less often.
 const BUSY_ABOVE: u32 = 8;
 
 /// What each origin of floods may send, and what it sent.
