@@ -6,6 +6,7 @@ use std::str::FromStr;
 
 use thiserror::Error;
 
+use super::escaped;
 use super::limits::HOST_BYTES_MAX;
 
 /// A host (name or IP address) and a TCP port: `example.org:3000`, `192.0.2.7:3000`,
@@ -19,6 +20,8 @@ pub struct Address {
 /// What follows an IPv6 address without brackets is a port from here on; below, it is the address's
 /// last group.
 const PORT_MEANT_MIN: u16 = 80;
+/// Characters of what is no host that are shown.
+const HOST_SHOWN_MAX: usize = 64;
 
 impl Address {
     /// The port used where an address names none.
@@ -32,7 +35,7 @@ impl Address {
         let host = match host.parse::<IpAddr>() {
             Ok(ip) => ip.to_string().into(),
             Err(_) if is_dns_name(host) => host.to_ascii_lowercase().into(),
-            Err(_) => return Err(AddressError::Host(host.chars().take(64).collect())),
+            Err(_) => return Err(AddressError::host(host)),
         };
         Ok(Self { host, port })
     }
@@ -108,7 +111,7 @@ impl fmt::Debug for Address {
 /// Why a text is no address.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum AddressError {
-    /// Neither an IP address nor a DNS name.
+    /// Neither an IP address nor a DNS name: its beginning, safe for one line.
     #[error(
         "'{0}' is neither an IP address nor a host name; write HOST:PORT, with IPv6 addresses in \
          brackets"
@@ -123,6 +126,13 @@ pub enum AddressError {
     /// The port is no number from 0 to 65535.
     #[error("the port is not a number from 0 to 65535")]
     Port,
+}
+
+impl AddressError {
+    /// No host, as much of it as helps, safe for one line.
+    fn host(text: &str) -> Self {
+        Self::Host(escaped(&text.chars().take(HOST_SHOWN_MAX).collect::<String>()))
+    }
 }
 
 impl FromStr for Address {
@@ -141,7 +151,7 @@ fn split(text: &str) -> Result<(&str, Option<u16>), AddressError> {
         false => Err(AddressError::Port),
     };
     if let Some(inner) = text.strip_prefix('[') {
-        let host_error = || AddressError::Host(text.chars().take(64).collect());
+        let host_error = || AddressError::host(text);
         let (host, rest) = inner.split_once(']').ok_or_else(host_error)?;
         host.parse::<Ipv6Addr>().map_err(|_| host_error())?;
         return match rest.strip_prefix(':') {
@@ -218,6 +228,15 @@ mod tests {
             "[::1]x:1",
         ] {
             assert!(bad.parse::<Address>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_host_is_shown_in_one_line() {
+        for text in ["a\tb\u{1b}[2J\n:1", "[a\tb\u{1b}[2J\n]:1"] {
+            let error = text.parse::<Address>().expect_err("no host").to_string();
+            assert!(error.contains(r"a\tb\u{1b}[2J\n"), "{error}");
+            assert!(!error.contains(char::is_control), "{error:?}");
         }
     }
 

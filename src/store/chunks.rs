@@ -172,7 +172,7 @@ fn checked_total(connection: &Connection, key: &ReceivedKey) -> Result<i32, Faul
              WHERE sender = ?1 AND incarnation = ?2 AND sequence = ?3",
         )?
         .query_row(key_params(key), |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
-    if bytes != total || count != last + 1 {
+    if bytes != total || last.checked_add(1) != Some(count) {
         return Err(Fault::Missing(format!(
             "{key:?} is assembled from {count} chunks up to number {last} \
              with {bytes} bytes of {total}"

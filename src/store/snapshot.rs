@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use rusqlite::{Connection, OptionalExtension as _};
 
-use crate::model::limits::stored_bytes;
+use crate::model::limits::{MESSAGE_BYTES_CEILING, stored_bytes};
 use crate::model::{Incarnation, PrekeyId, Sequence, SessionId, WhyGivenUp};
 use crate::store::apply::why_number;
 use crate::store::columns::Columns;
@@ -14,6 +14,7 @@ use crate::store::op::{
     Cursor, GivenUp, HeldRow, ListenerRow, OutboxSummary, PartialRow, PeerRow, PrekeyRow,
     ReceivedKey, Row, SessionRow, Snapshot, WindowRow,
 };
+use crate::store::sums;
 
 /// Reads it all.
 pub(super) fn load(connection: &Connection) -> Result<Snapshot, ReadError> {
@@ -234,9 +235,18 @@ fn held(connection: &Connection, snapshot: &mut Snapshot) -> Result<(), ReadErro
 
 fn partials(connection: &Connection, snapshot: &mut Snapshot) -> Result<(), ReadError> {
     let mut partials: BTreeMap<ReceivedKey, PartialRow> = BTreeMap::new();
-    let sql = "SELECT sender, sender, incarnation, sequence, total, expires FROM partials";
+    let sql = "SELECT sender, sender, incarnation, sequence, total, expires, sent, subject, sum
+               FROM partials";
     each(connection, "partials", sql, |row| {
         let (key, total, expires) = (row.key(1)?, row.number(4)?, row.time(5)?);
+        // So much is set apart for it, in memory and of the inbox.
+        if total > MESSAGE_BYTES_CEILING as u64 {
+            return Err(row.damage(format!("total is {total}, more than any message has")).into());
+        }
+        let sum = sums::of_partial(&key, total, row.time(6)?.as_millis(), row.optional_text(7)?);
+        if row.array(8)? != sum {
+            return Err(row.damage("it is not what was written").into());
+        }
         partials.insert(key, PartialRow { key, total, expires, indexes: Vec::new() });
         Ok(())
     })?;
