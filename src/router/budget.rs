@@ -4,16 +4,19 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
 
 use crate::model::{Bucket, Monotonic, Occupancy, PeerId, Span};
+use crate::wire::TAIL_FRAGMENTS_MAX;
 
 /// Origins whose floods are counted at once. An origin's bucket is full again after ten seconds (by
-/// default) without floods; at 200 verifications a second there are at most 2,000 that are not.
-/// Whoever floods much comes again before 4,096 others, and keeps its count.
+/// default) without floods; at 200 verifications a second there are at most 2,000 that are not. Who
+/// floods without a pause keeps its count, too: it comes again before 4,096 others.
 const ORIGINS_MAX: usize = 4_096;
 /// What an origin flooded counts half after this.
-const HALF_LIFE: Span = Span::from_secs(60);
-/// Who has flooded more than this lately is busy. Of dozens that each use their whole allowance a
-/// link carries one in some seconds. Who looks for somebody in vain does it less and less often.
-const BUSY_ABOVE: u32 = 8;
+const HALF_LIFE: Span = Span::from_secs(180);
+/// Who has flooded more than this lately is busy: from four to eight a minute. Of dozens that each
+/// use their whole allowance a link carries one in some seconds. A message as long as may be, with
+/// the finds for it, makes nobody busy.
+const BUSY_ABOVE: u32 = 24;
+const _: () = assert!(TAIL_FRAGMENTS_MAX + 4 < BUSY_ABOVE as usize);
 
 /// What each origin of floods may send, and what it sent.
 #[derive(Debug)]
@@ -108,20 +111,30 @@ impl Origins {
 pub(super) struct Lanes<T> {
     /// Never empty ones.
     queues: BTreeMap<PeerId, VecDeque<T>>,
+    /// The neighbours by the length of their queues: who has most is looked for at every flood that
+    /// finds no room.
+    lengths: BTreeSet<(usize, PeerId)>,
+    /// How many wait in all.
+    waiting: usize,
     /// Who was served last: whoever follows is next.
     last: Option<PeerId>,
 }
 
 impl<T> Default for Lanes<T> {
     fn default() -> Self {
-        Self { queues: BTreeMap::new(), last: None }
+        Self { queues: BTreeMap::new(), lengths: BTreeSet::new(), waiting: 0, last: None }
     }
 }
 
 impl<T> Lanes<T> {
     /// Adds to the end of a neighbour's queue.
     pub(super) fn push(&mut self, neighbour: PeerId, item: T) {
-        self.queues.entry(neighbour).or_default().push_back(item);
+        let queue = self.queues.entry(neighbour).or_default();
+        queue.push_back(item);
+        let length = queue.len();
+        self.lengths.remove(&(length - 1, neighbour));
+        self.lengths.insert((length, neighbour));
+        self.waiting += 1;
     }
 
     /// Takes the first of the queue whose turn it is.
@@ -136,33 +149,40 @@ impl<T> Lanes<T> {
 
     /// Takes the first of one neighbour's queue.
     pub(super) fn pop_of(&mut self, neighbour: &PeerId) -> Option<T> {
-        let queue = self.queues.get_mut(neighbour)?;
-        let item = queue.pop_front();
-        if queue.is_empty() {
-            self.queues.remove(neighbour);
-        }
-        item
-    }
-
-    /// The neighbour with the longest queue, and its length.
-    pub(super) fn longest(&self) -> Option<(PeerId, usize)> {
-        let longest = self.queues.iter().max_by_key(|(_, queue)| queue.len())?;
-        Some((*longest.0, longest.1.len()))
-    }
-
-    /// How many wait in all.
-    pub(super) fn len(&self) -> usize {
-        self.queues.values().map(VecDeque::len).sum()
+        self.take(neighbour, VecDeque::pop_front)
     }
 
     /// Drops the last of one neighbour's queue; false if there is none.
     pub(super) fn drop_newest(&mut self, neighbour: &PeerId) -> bool {
-        let Some(queue) = self.queues.get_mut(neighbour) else { return false };
-        let dropped = queue.pop_back().is_some();
-        if queue.is_empty() {
+        self.take(neighbour, VecDeque::pop_back).is_some()
+    }
+
+    fn take(
+        &mut self,
+        neighbour: &PeerId,
+        one: impl FnOnce(&mut VecDeque<T>) -> Option<T>,
+    ) -> Option<T> {
+        let queue = self.queues.get_mut(neighbour)?;
+        let item = one(queue)?;
+        let length = queue.len();
+        self.waiting -= 1;
+        self.lengths.remove(&(length + 1, *neighbour));
+        if length == 0 {
             self.queues.remove(neighbour);
+        } else {
+            self.lengths.insert((length, *neighbour));
         }
-        dropped
+        Some(item)
+    }
+
+    /// The neighbour with the longest queue, and its length.
+    pub(super) fn longest(&self) -> Option<(PeerId, usize)> {
+        self.lengths.last().map(|(length, neighbour)| (*neighbour, *length))
+    }
+
+    /// How many wait in all.
+    pub(super) const fn len(&self) -> usize {
+        self.waiting
     }
 
     /// How many wait for one neighbour's turn.
@@ -170,13 +190,15 @@ impl<T> Lanes<T> {
         self.queues.get(neighbour).map_or(0, VecDeque::len)
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.queues.is_empty()
+    pub(super) const fn is_empty(&self) -> bool {
+        self.waiting == 0
     }
 
     /// Forgets all of one neighbour.
     pub(super) fn remove(&mut self, neighbour: &PeerId) {
-        self.queues.remove(neighbour);
+        let forgotten = self.queues.remove(neighbour).map_or(0, |queue| queue.len());
+        self.lengths.remove(&(forgotten, *neighbour));
+        self.waiting -= forgotten;
     }
 }
 
@@ -184,25 +206,29 @@ impl<T> Lanes<T> {
 #[derive(Debug)]
 pub(super) struct Class<T> {
     pub(super) lanes: Lanes<T>,
+    /// Of so many taken one is of those that matter less, though others wait.
+    lesser_every: u32,
     /// How many were taken in a row, while lesser ones may have waited.
     in_a_row: u32,
 }
 
-impl<T> Default for Class<T> {
-    fn default() -> Self {
-        Self { lanes: Lanes::default(), in_a_row: 0 }
+impl<T> Class<T> {
+    pub(super) fn new(lesser_every: u32) -> Self {
+        Self { lanes: Lanes::default(), lesser_every, in_a_row: 0 }
+    }
+
+    /// Of what matters least.
+    pub(super) fn last() -> Self {
+        Self::new(u32::MAX)
     }
 }
 
 /// Takes the next of classes that matter less and less. What matters more goes first, but one of
-/// each `lesser_every` goes to those that matter less, if any waits.
-pub(super) fn next_of<T, const N: usize>(
-    mut classes: [&mut Class<T>; N],
-    lesser_every: u32,
-) -> Option<(PeerId, T)> {
+/// each `lesser_every` of a class goes to those that matter less, if any waits.
+pub(super) fn next_of<T, const N: usize>(mut classes: [&mut Class<T>; N]) -> Option<(PeerId, T)> {
     let mut rest = &mut classes[..];
     while let Some((class, lesser)) = rest.split_first_mut() {
-        let is_turn = class.in_a_row.saturating_add(1) < lesser_every
+        let is_turn = class.in_a_row.saturating_add(1) < class.lesser_every
             || lesser.iter().all(|lesser| lesser.lanes.is_empty());
         if is_turn && let Some(next) = class.lanes.pop() {
             class.in_a_row = class.in_a_row.saturating_add(1);
@@ -234,13 +260,35 @@ mod tests {
     }
 
     #[test]
+    fn the_longest_lane_is_known_whatever_is_added_and_taken() {
+        let mut lanes = Lanes::default();
+        for n in 0..2_000_u32 {
+            let neighbour = PeerId::from_bytes([(n * n % 7) as u8; 32]);
+            match n * 31 % 11 {
+                0..6 => lanes.push(neighbour, n),
+                6..8 => _ = lanes.pop(),
+                8 => _ = lanes.pop_of(&neighbour),
+                9 => _ = lanes.drop_newest(&neighbour),
+                _ if n % 50 == 0 => lanes.remove(&neighbour),
+                _ => {}
+            }
+            let lengths = lanes.queues.iter().map(|(id, queue)| (queue.len(), *id));
+            let longest = lengths.clone().max().map(|(length, id)| (id, length));
+            assert_eq!(lanes.longest(), longest, "{n}");
+            assert_eq!(lanes.len(), lengths.clone().map(|(length, _)| length).sum::<usize>());
+            assert_eq!(lanes.lengths, lengths.collect(), "{n}");
+        }
+        assert!(lanes.len() > 100);
+    }
+
+    #[test]
     fn what_matters_less_gets_one_in_so_many() {
         let from = PeerId::from_bytes([1; 32]);
-        let mut classes: [Class<u8>; 3] = std::array::from_fn(|_| Class::default());
+        let mut classes: [Class<u8>; 3] = [Class::new(3), Class::new(3), Class::last()];
         for (n, class) in (0..).zip(&mut classes) {
             (0..4).for_each(|_| class.lanes.push(from, n));
         }
-        let next = || next_of(classes.each_mut(), 3).map(|(_, item)| item);
+        let next = || next_of(classes.each_mut()).map(|(_, item)| item);
         let served: Vec<u8> = std::iter::from_fn(next).collect();
         assert_eq!(served, [0, 0, 1, 0, 0, 1, 2, 1, 1, 2, 2, 2]);
     }
@@ -249,21 +297,31 @@ mod tests {
     fn who_floods_much_is_busy_until_it_was_quiet_for_a_while() {
         let mut origins = Origins::new(2, 20);
         let [much, little, none] = [1, 2, 3].map(|n| PeerId::from_bytes([n; 32]));
-        // One every five seconds, and one every half minute, for ten minutes.
-        for second in 0..600 {
-            _ = second % 5 == 0 && origins.take(much, at(second * 1_000));
-            _ = second % 30 == 0 && origins.take(little, at(second * 1_000));
-            if second > 120 {
-                assert!(origins.is_busy(&much, at(second * 1_000)), "{second}");
-            }
+        // Nine a minute, and four, for an hour.
+        for second in 0..3_600 {
+            _ = second * 9 % 60 < 9 && origins.take(much, at(second * 1_000));
+            _ = second * 4 % 60 < 4 && origins.take(little, at(second * 1_000));
+            // The first halvings are of less than comes in the long run.
+            assert!(second < 900 || origins.is_busy(&much, at(second * 1_000)), "{second}");
             assert!(!origins.is_busy(&little, at(second * 1_000)), "{second}");
         }
-        assert!(!origins.is_busy(&none, at(600_000)));
-        assert!(origins.is_busy(&much, at(630_000)), "it counts for a while");
-        assert!(!origins.is_busy(&much, at(900_000)));
+        assert!(!origins.is_busy(&none, at(3_600_000)));
+        assert!(!origins.is_busy(&much, at(3_600_000 + 2 * 180_000)));
         assert!(!origins.is_busy(&much, at(u64::MAX / 1_000)));
         origins.take(much, at(u64::MAX / 1_000));
         assert!(!origins.is_busy(&much, at(u64::MAX / 1_000)));
+    }
+
+    #[test]
+    fn a_message_as_long_as_may_be_makes_nobody_busy() {
+        let mut origins = Origins::new(2, 20);
+        let origin = PeerId::from_bytes([1; 32]);
+        for _ in 0..TAIL_FRAGMENTS_MAX + 4 {
+            origins.take(origin, at(0));
+            assert!(!origins.is_busy(&origin, at(0)));
+        }
+        (0..4).for_each(|_| _ = origins.take(origin, at(0)));
+        assert!(origins.is_busy(&origin, at(0)));
     }
 
     #[test]

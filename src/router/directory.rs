@@ -354,7 +354,12 @@ impl Router {
     }
 
     pub(super) fn is_kept(&self, peer: &PeerId) -> bool {
-        self.known.contains(peer) || self.neighbours.contains_key(peer)
+        self.is_known(peer) || self.neighbours.contains_key(peer)
+    }
+
+    /// Whether the operator or a receipt made it known.
+    pub(super) fn is_known(&self, peer: &PeerId) -> bool {
+        self.known.contains(peer)
     }
 
     /// The record of a peer that is not expired.

@@ -99,8 +99,8 @@ impl Verifier {
         Self {
             budget: Self::budget(limits, now),
             owed: 0,
-            known: Class::default(),
-            unknown: Class::default(),
+            known: Class::new(UNKNOWN_EVERY),
+            unknown: Class::last(),
         }
     }
 
@@ -148,7 +148,7 @@ impl Verifier {
     }
 
     fn pop(&mut self) -> Option<(PeerId, Admitted)> {
-        next_of([&mut self.known, &mut self.unknown], UNKNOWN_EVERY)
+        next_of([&mut self.known, &mut self.unknown])
     }
 
     fn is_empty(&self) -> bool {

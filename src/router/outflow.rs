@@ -6,8 +6,8 @@
 //! this neighbour may be the way for, then the rest; among each, in turn by the neighbour that
 //! brought them. Somebody unknown is one of any number of invented origins; but few of these look
 //! for somebody who is there, and one who is lies behind few of our links;
-//! who aims at somebody there competes on those as an equal. Who flooded much lately comes one sort
-//! later than it would: dozens that each use their whole allowance fill every link, and the find
+//! who aims at somebody there competes on those as an equal. A stranger that flooded much lately
+//! comes one sort later: dozens that each use their whole allowance fill every link, and the find
 //! of somebody who seldom floods would be one of theirs.
 
 use std::collections::VecDeque;
@@ -15,7 +15,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 
 use super::Router;
-use super::budget::{Class, next_of};
+use super::budget::{Class, Lanes, next_of};
 use super::timers::Timer;
 use crate::model::{Bucket, Limits, Monotonic, Occupancy, PeerId};
 
@@ -23,32 +23,40 @@ use crate::model::{Bucket, Limits, Monotonic, Occupancy, PeerId};
 const WAITING_MAX: usize = 128;
 /// Of so many frames one is of those that matter less, though others wait.
 const LESSER_EVERY: u32 = 8;
+/// Of so many frames of strangers one is of those that flood much, though others wait.
+const BUSY_EVERY: u32 = 4;
 /// So many of each sort may wait whatever else comes: a turn is worth nothing to who may not wait.
 const RESERVED: usize = WAITING_MAX / LESSER_EVERY as usize;
 
-/// How much a flood matters to us.
+/// How much a flood of somebody else matters to us: those before matter more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Sort {
+    /// Its origin is known.
+    Known,
+    /// Its origin is not known, but the neighbour it goes to is where we would look for whom it is
+    /// for.
+    Toward,
+    /// Its origin is not known; or floods much, and the neighbour is where we would look.
+    Unknown,
+    /// Its origin is not known, and floods much.
+    Busy,
+}
+
+/// Whose flood it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Rank {
     /// It is ours.
     Own,
-    /// Its origin is known; and who brought it.
-    Known(PeerId),
-    /// Its origin is not known, but the neighbour it goes to is where we would look for whom it is
-    /// for; or it is known, and floods much; and who brought it.
-    Toward(PeerId),
-    /// Its origin is not known; or floods much, and the neighbour is where we would look; and who
-    /// brought it.
-    Unknown(PeerId),
-    /// Its origin is not known, and floods much; and who brought it.
-    Busy(PeerId),
+    /// How much it matters, and who brought it.
+    Theirs(Sort, PeerId),
 }
 
 impl Rank {
     /// The rank of the same flood, where it goes to a neighbour that may lead to whom it is for.
     const fn toward(self) -> Self {
         match self {
-            Self::Busy(from) => Self::Unknown(from),
-            Self::Unknown(from) => Self::Toward(from),
+            Self::Theirs(Sort::Busy, from) => Self::Theirs(Sort::Unknown, from),
+            Self::Theirs(Sort::Unknown, from) => Self::Theirs(Sort::Toward, from),
             rank => rank,
         }
     }
@@ -61,10 +69,8 @@ pub(super) struct Outflow {
     /// they left are not too many for it.
     bucket: Bucket,
     own: VecDeque<Bytes>,
-    known: Class<Bytes>,
-    toward: Class<Bytes>,
-    unknown: Class<Bytes>,
-    busy: Class<Bytes>,
+    /// By their [`Sort`].
+    theirs: [Class<Bytes>; 4],
     /// How many wait in all.
     waiting: usize,
 }
@@ -75,10 +81,12 @@ impl Outflow {
         Self {
             bucket: Self::budget(limits, now),
             own: VecDeque::new(),
-            known: Class::default(),
-            toward: Class::default(),
-            unknown: Class::default(),
-            busy: Class::default(),
+            theirs: [
+                Class::new(LESSER_EVERY),
+                Class::new(LESSER_EVERY),
+                Class::new(BUSY_EVERY),
+                Class::last(),
+            ],
             waiting: 0,
         }
     }
@@ -106,59 +114,67 @@ impl Outflow {
         self.waiting += 1;
         match rank {
             Rank::Own => self.own.push_back(frame),
-            Rank::Known(from) => self.known.lanes.push(from, frame),
-            Rank::Toward(from) => self.toward.lanes.push(from, frame),
-            Rank::Unknown(from) => self.unknown.lanes.push(from, frame),
-            Rank::Busy(from) => self.busy.lanes.push(from, frame),
+            Rank::Theirs(sort, from) => self.lanes(sort).push(from, frame),
         }
         true
+    }
+
+    fn lanes(&mut self, sort: Sort) -> &mut Lanes<Bytes> {
+        let [known, toward, unknown, busy] = &mut self.theirs;
+        let class = match sort {
+            Sort::Known => known,
+            Sort::Toward => toward,
+            Sort::Unknown => unknown,
+            Sort::Busy => busy,
+        };
+        &mut class.lanes
     }
 
     /// Drops the newest frame that matters least, of the neighbour that brought most; none of those
     /// that have a place whatever comes. Nothing goes that matters more than the one that comes,
     /// unless that has such a place; nor, if it matters as much, of who brought no more.
     fn make_room(&mut self, rank: Rank) -> bool {
-        let (matters, from) = match rank {
-            Rank::Busy(from) => (0, Some(from)),
-            Rank::Unknown(from) => (1, Some(from)),
-            Rank::Toward(from) => (2, Some(from)),
-            Rank::Known(from) => (3, Some(from)),
-            Rank::Own => (4, None),
+        let has_place = match rank {
+            Rank::Own => false,
+            Rank::Theirs(sort, _) => self.lanes(sort).len() < RESERVED,
         };
-        let classes = [&mut self.busy, &mut self.unknown, &mut self.toward, &mut self.known];
-        let has_place = classes.get(matters).is_some_and(|class| class.lanes.len() < RESERVED);
-        let may_go = |(sort, class): &(usize, &mut Class<Bytes>)| match *sort {
-            _ if from.is_none() => !class.lanes.is_empty(),
-            sort if sort == matters => !has_place,
-            sort => (sort < matters || has_place) && class.lanes.len() > RESERVED,
-        };
-        let least = classes.into_iter().enumerate().find(may_go);
-        let Some((sort, Class { lanes, .. })) = least else { return false };
-        let Some((longest, count)) = lanes.longest() else { return false };
-        let is_worth_it = sort != matters || from.is_some_and(|from| lanes.count(&from) < count);
-        let dropped = is_worth_it && lanes.drop_newest(&longest);
-        self.waiting -= usize::from(dropped);
-        dropped
+        for sort in [Sort::Busy, Sort::Unknown, Sort::Toward, Sort::Known] {
+            let lanes = self.lanes(sort);
+            let Some((longest, count)) = lanes.longest() else { continue };
+            let (may_go, is_worth_it) = match rank {
+                Rank::Own => (true, true),
+                Rank::Theirs(of, from) if of == sort => (!has_place, lanes.count(&from) < count),
+                Rank::Theirs(of, _) => ((of < sort || has_place) && lanes.len() > RESERVED, true),
+            };
+            if may_go {
+                let dropped = is_worth_it && lanes.drop_newest(&longest);
+                self.waiting -= usize::from(dropped);
+                return dropped;
+            }
+        }
+        false
     }
 
     fn pop(&mut self) -> Option<Bytes> {
-        let of_others = [&mut self.known, &mut self.toward, &mut self.unknown, &mut self.busy];
-        let next = || next_of(of_others, LESSER_EVERY).map(|(_, frame)| frame);
+        let next = || next_of(self.theirs.each_mut()).map(|(_, frame)| frame);
         let frame = self.own.pop_front().or_else(next)?;
         self.waiting -= 1;
         Some(frame)
     }
 
     pub(super) fn occupancy(&self) -> Occupancy {
-        let of_others = [&self.known, &self.toward, &self.unknown, &self.busy];
-        let of_others = of_others.iter().map(|class| class.lanes.len()).sum::<usize>();
-        let waiting = self.own.len() + of_others;
-        Occupancy::new("floods to a neighbour", waiting, WAITING_MAX)
+        let theirs = self.theirs.iter().map(|class| class.lanes.len()).sum::<usize>();
+        Occupancy::new("floods to a neighbour", self.own.len() + theirs, WAITING_MAX)
     }
 
     #[cfg(test)]
     pub(super) const fn waiting(&self) -> usize {
         self.waiting
+    }
+
+    #[cfg(test)]
+    pub(super) fn waits(&mut self, sort: Sort) -> bool {
+        !self.lanes(sort).is_empty()
     }
 }
 
@@ -189,21 +205,25 @@ impl Router {
         if neighbour.outflow.may_go(now) {
             return self.send_traffic(to, frame);
         }
-        let rank = if self.may_lead_to(destination, to) { rank.toward() } else { rank };
+        let (higher, rank) = (rank.toward(), rank);
+        let rank = if higher != rank && self.may_lead_to(destination, to) { higher } else { rank };
         let Some(neighbour) = self.neighbours.get_mut(to) else { return false };
         let is_taken = neighbour.outflow.push(rank, frame);
         self.timers.set_by(Timer::Outflow, neighbour.outflow.bucket.ready_at(now));
         is_taken
     }
 
-    /// The rank of a flood of this origin that a neighbour brought.
+    /// The rank of a flood of this origin that a neighbour brought. A neighbour that nobody knows
+    /// otherwise and that floods much is as good as a stranger.
     pub(super) fn rank_of(&self, origin: &PeerId, from: PeerId) -> Rank {
-        match (self.is_kept(origin), self.origins.is_busy(origin, self.now.mono)) {
-            (true, false) => Rank::Known(from),
-            (true, true) => Rank::Toward(from),
-            (false, false) => Rank::Unknown(from),
-            (false, true) => Rank::Busy(from),
-        }
+        let is_busy = self.origins.is_busy(origin, self.now.mono);
+        let sort = match (self.is_known(origin), self.neighbours.contains_key(origin)) {
+            (true, _) => Sort::Known,
+            (false, true) if !is_busy => Sort::Known,
+            (false, false) if is_busy => Sort::Busy,
+            (false, _) => Sort::Unknown,
+        };
+        Rank::Theirs(sort, from)
     }
 
     /// Whether a neighbour is where we would look for somebody: it is that peer, a way to it, or
@@ -261,9 +281,9 @@ mod tests {
     #[test]
     fn what_matters_goes_first_and_nobody_is_forgotten() {
         let mut outflow = outflow();
-        (0..3).for_each(|n| assert!(outflow.push(Rank::Unknown(peer(1)), frame(n))));
-        assert!(outflow.push(Rank::Unknown(peer(2)), frame(10)));
-        (20..30).for_each(|n| assert!(outflow.push(Rank::Known(peer(1)), frame(n))));
+        (0..3).for_each(|n| assert!(outflow.push(Rank::Theirs(Sort::Unknown, peer(1)), frame(n))));
+        assert!(outflow.push(Rank::Theirs(Sort::Unknown, peer(2)), frame(10)));
+        (20..30).for_each(|n| assert!(outflow.push(Rank::Theirs(Sort::Known, peer(1)), frame(n))));
         assert!(outflow.push(Rank::Own, frame(40)));
         let order = popped(&mut outflow);
         assert_eq!(order, [40, 20, 21, 22, 23, 24, 25, 26, 0, 27, 28, 29, 10, 1, 2]);
@@ -273,37 +293,47 @@ mod tests {
     #[test]
     fn what_goes_toward_its_destination_is_before_the_rest() {
         let mut outflow = outflow();
-        (0..100).for_each(|n| assert!(outflow.push(Rank::Unknown(peer(1)), frame(n))));
-        (100..110).for_each(|n| assert!(outflow.push(Rank::Toward(peer(1)), frame(n))));
-        (120..124).for_each(|n| assert!(outflow.push(Rank::Known(peer(1)), frame(n))));
+        (0..100)
+            .for_each(|n| assert!(outflow.push(Rank::Theirs(Sort::Unknown, peer(1)), frame(n))));
+        (100..110)
+            .for_each(|n| assert!(outflow.push(Rank::Theirs(Sort::Toward, peer(1)), frame(n))));
+        (120..124)
+            .for_each(|n| assert!(outflow.push(Rank::Theirs(Sort::Known, peer(1)), frame(n))));
         let order = popped(&mut outflow);
         let expected = [120, 121, 122, 123, 100, 101, 102, 103, 104, 105, 106, 0, 107, 108, 109, 1];
         assert_eq!(order[..16], expected);
-        (0..=255).for_each(|n| _ = outflow.push(Rank::Unknown(peer(1)), frame(n)));
-        (0..=255).for_each(|n| _ = outflow.push(Rank::Toward(peer(1)), frame(n)));
+        (0..=255).for_each(|n| _ = outflow.push(Rank::Theirs(Sort::Unknown, peer(1)), frame(n)));
+        (0..=255).for_each(|n| _ = outflow.push(Rank::Theirs(Sort::Toward, peer(1)), frame(n)));
         assert_eq!(outflow.waiting(), WAITING_MAX);
-        assert_eq!(outflow.unknown.lanes.len(), RESERVED, "they keep their places");
-        assert!(outflow.push(Rank::Unknown(peer(2)), frame(1)), "in turn with who brought more");
-        assert!(!outflow.push(Rank::Unknown(peer(1)), frame(1)));
-        assert!(outflow.push(Rank::Toward(peer(2)), frame(2)), "it has brought less");
-        assert!(outflow.push(Rank::Known(peer(1)), frame(3)));
+        assert_eq!(outflow.lanes(Sort::Unknown).len(), RESERVED, "they keep their places");
+        assert!(
+            outflow.push(Rank::Theirs(Sort::Unknown, peer(2)), frame(1)),
+            "in turn with who brought more"
+        );
+        assert!(!outflow.push(Rank::Theirs(Sort::Unknown, peer(1)), frame(1)));
+        assert!(outflow.push(Rank::Theirs(Sort::Toward, peer(2)), frame(2)), "it has brought less");
+        assert!(outflow.push(Rank::Theirs(Sort::Known, peer(1)), frame(3)));
         assert_eq!(outflow.waiting(), WAITING_MAX);
     }
 
     #[test]
     fn who_floods_much_is_one_sort_later_and_still_not_forgotten() {
         let mut outflow = outflow();
-        (0..=255).for_each(|n| _ = outflow.push(Rank::Busy(peer(1)), frame(n)));
-        assert!(!outflow.push(Rank::Busy(peer(1)), frame(0)));
-        let strangers = (0..=255).filter(|n| outflow.push(Rank::Unknown(peer(1)), frame(*n)));
+        (0..=255).for_each(|n| _ = outflow.push(Rank::Theirs(Sort::Busy, peer(1)), frame(n)));
+        assert!(!outflow.push(Rank::Theirs(Sort::Busy, peer(1)), frame(0)));
+        let strangers =
+            (0..=255).filter(|n| outflow.push(Rank::Theirs(Sort::Unknown, peer(1)), frame(*n)));
         assert_eq!(strangers.count(), WAITING_MAX - RESERVED, "though the same peer brought them");
-        assert_eq!(outflow.busy.lanes.len(), RESERVED, "they keep their places");
+        assert_eq!(outflow.lanes(Sort::Busy).len(), RESERVED, "they keep their places");
         let order = popped(&mut outflow);
-        assert_eq!(order[..9], [0, 1, 2, 3, 4, 5, 6, 0, 7]);
+        assert_eq!(order[..9], [0, 1, 2, 0, 3, 4, 5, 1, 6]);
         let toward = |rank: Rank| (rank.toward(), rank.toward().toward());
-        let [busy, unknown] = [Rank::Busy(peer(1)), Rank::Unknown(peer(1))];
-        assert_eq!(toward(busy), (unknown, Rank::Toward(peer(1))));
-        for rank in [Rank::Own, Rank::Known(peer(1)), Rank::Toward(peer(1))] {
+        let [busy, unknown] =
+            [Rank::Theirs(Sort::Busy, peer(1)), Rank::Theirs(Sort::Unknown, peer(1))];
+        assert_eq!(toward(busy), (unknown, Rank::Theirs(Sort::Toward, peer(1))));
+        for rank in
+            [Rank::Own, Rank::Theirs(Sort::Known, peer(1)), Rank::Theirs(Sort::Toward, peer(1))]
+        {
             assert_eq!(rank.toward(), rank);
         }
     }
@@ -313,9 +343,9 @@ mod tests {
         let mut outflow = outflow();
         let mut unknown = 0;
         for _ in 0..1_000 {
-            outflow.push(Rank::Toward(peer(1)), frame(0));
-            outflow.push(Rank::Toward(peer(2)), frame(0));
-            outflow.push(Rank::Unknown(peer(3)), frame(1));
+            outflow.push(Rank::Theirs(Sort::Toward, peer(1)), frame(0));
+            outflow.push(Rank::Theirs(Sort::Toward, peer(2)), frame(0));
+            outflow.push(Rank::Theirs(Sort::Unknown, peer(3)), frame(1));
             unknown += outflow.pop().map_or(0, |frame| u32::from(frame[0]));
         }
         assert_eq!(unknown, 1_000 / LESSER_EVERY);
@@ -325,11 +355,14 @@ mod tests {
     fn whoever_brings_most_loses_first() {
         let mut outflow = outflow();
         for n in 0..=255 {
-            outflow.push(Rank::Unknown(peer(1)), frame(n));
+            outflow.push(Rank::Theirs(Sort::Unknown, peer(1)), frame(n));
         }
         assert_eq!(outflow.waiting(), WAITING_MAX);
-        assert!(outflow.push(Rank::Unknown(peer(2)), frame(7)), "it has brought less");
-        assert!(outflow.push(Rank::Known(peer(3)), frame(8)));
+        assert!(
+            outflow.push(Rank::Theirs(Sort::Unknown, peer(2)), frame(7)),
+            "it has brought less"
+        );
+        assert!(outflow.push(Rank::Theirs(Sort::Known, peer(3)), frame(8)));
         assert!(outflow.push(Rank::Own, frame(9)));
         assert_eq!(outflow.waiting(), WAITING_MAX);
         let order = popped(&mut outflow);
@@ -342,11 +375,13 @@ mod tests {
     fn a_full_queue_of_known_ones_takes_few_unknown_ones() {
         let mut outflow = outflow();
         for n in 0..=255 {
-            outflow.push(Rank::Known(peer(1)), frame(n));
+            outflow.push(Rank::Theirs(Sort::Known, peer(1)), frame(n));
         }
-        let few = (0..100).filter(|n| outflow.push(Rank::Unknown(peer(2)), frame(*n))).count();
+        let few = (0..100)
+            .filter(|n| outflow.push(Rank::Theirs(Sort::Unknown, peer(2)), frame(*n)))
+            .count();
         assert_eq!(few, RESERVED);
-        assert!(outflow.push(Rank::Known(peer(2)), frame(2)));
+        assert!(outflow.push(Rank::Theirs(Sort::Known, peer(2)), frame(2)));
         assert!(outflow.push(Rank::Own, frame(3)));
         assert_eq!(outflow.waiting(), WAITING_MAX);
     }

@@ -18,7 +18,7 @@ const FIND_BARE_LEN: usize = 2 + 1 + 1 + 8 + 32 + 8 + 2 + SIGNATURE_LEN;
 /// Bytes of a flood beside the fragment.
 const FLOOD_BARE_LEN: usize = 1 + 1 + Header::LEN + 2 + 1 + 1 + 8 + SIGNATURE_LEN;
 /// Fragments of the longest tail.
-const TAIL_FRAGMENTS_MAX: usize = Tail::BYTES_MAX.div_ceil(FRAGMENT_BYTES_MAX);
+pub const TAIL_FRAGMENTS_MAX: usize = Tail::BYTES_MAX.div_ceil(FRAGMENT_BYTES_MAX);
 
 const _: () = assert!(FIND_BARE_LEN + RECORD_BYTES_MAX <= FLOOD_BYTES_MAX);
 const _: () = assert!(FLOOD_BARE_LEN + FRAGMENT_BYTES_MAX <= FLOOD_BYTES_MAX);

@@ -18,7 +18,7 @@ mod record;
 mod tests;
 
 pub use envelope::{Envelope, EnvelopeKey, Header, OPENING_LEN, Opening, Tail};
-pub use flood::{FRAGMENT_BYTES_MAX, Find, Flood, Found};
+pub use flood::{FRAGMENT_BYTES_MAX, Find, Flood, Found, TAIL_FRAGMENTS_MAX};
 pub use frame::{CloseReason, Digest, Frame, Notice, NoticeKind, RejectReason, split_frames};
 pub use hello::Hello;
 pub use payload::{Item, Payload, PayloadWriter};

@@ -4,6 +4,7 @@ use super::net::{BEGIN, Net, identity, record_of};
 use crate::crypto::{Domain, Identity};
 use crate::model::limits::FLOOD_LIFETIME;
 use crate::model::{Limits, PeerId, Record, Span};
+use crate::router::outflow::{Rank, Sort};
 use crate::router::{Input, Output};
 use crate::wire::{Find, Found, Frame};
 
@@ -288,8 +289,13 @@ fn who_has_spent_its_allowance_costs_no_verification() {
 }
 
 /// Two nodes in a row whose links somebody fills with finds of these origins, for nobody who is
-/// there; then whether a node before them finds one behind them.
-fn finds_through_full_links(net: &mut Net, origin: impl Fn(u64) -> u64) -> bool {
+/// there, until they are full and it is enough; then whether a node before them finds one behind
+/// them.
+fn finds_through_full_links(
+    net: &mut Net,
+    origin: impl Fn(u64) -> u64,
+    mut is_enough: impl FnMut(&mut Net) -> bool,
+) -> bool {
     let mut made = 0;
     let mut flood = |net: &mut Net| {
         for to in [1, 2] {
@@ -306,7 +312,7 @@ fn finds_through_full_links(net: &mut Net, origin: impl Fn(u64) -> u64) -> bool 
     // Until what may go at once is used up, and what waits on each link is as much as may.
     let from_2 = |net: &Net| net.routers[2].neighbours[&net.ids[3]].outflow.waiting();
     let mut rounds = 0;
-    while from_2(net) < 120 {
+    while from_2(net) < 120 || !is_enough(net) {
         flood(net);
         rounds += 1;
         assert!(rounds < 1_000, "the links do not fill");
@@ -320,7 +326,7 @@ fn finds_through_full_links(net: &mut Net, origin: impl Fn(u64) -> u64) -> bool 
 #[test]
 fn a_stranger_is_found_though_invented_ones_fill_every_link() {
     let mut net = Net::linked(6, [(0, 1), (1, 2), (2, 3), (3, 4), (5, 1), (5, 2)]);
-    assert!(finds_through_full_links(&mut net, |made| 1_000 + made));
+    assert!(finds_through_full_links(&mut net, |made| 1_000 + made, |_| true));
 }
 
 #[test]
@@ -330,5 +336,35 @@ fn a_stranger_is_found_by_anybody_though_many_flood_as_much_as_each_may() {
     for node in 0..3 {
         net.input(node, Input::Forget(net.ids[4]));
     }
-    assert!(finds_through_full_links(&mut net, |made| 1_000 + made % 20));
+    let origin = |made| 1_000 + made % 19;
+    // What came before they were busy has gone by then.
+    let all_are_busy = |net: &mut Net| {
+        let (to, now, relay) = (net.ids[3], net.now.mono, &mut net.routers[2]);
+        let outflow = relay.neighbours.get_mut(&to).map(|there| &mut there.outflow);
+        outflow.is_some_and(|outflow| !outflow.waits(Sort::Unknown))
+            && (0..19).all(|n| relay.origins.is_busy(&identity(origin(n)).peer(), now))
+    };
+    assert!(finds_through_full_links(&mut net, origin, all_are_busy));
+}
+
+#[test]
+fn a_neighbour_that_floods_much_is_as_good_as_a_stranger_unless_it_is_known() {
+    let mut net = Net::linked(5, [(0, 1), (1, 2)]);
+    let rank = |net: &Net, of: usize| net.routers[1].rank_of(&net.ids[of], net.ids[0]);
+    let of = |sort, net: &Net| Rank::Theirs(sort, net.ids[0]);
+    assert_eq!(rank(&net, 0), of(Sort::Known, &net));
+    assert_eq!(rank(&net, 3), of(Sort::Unknown, &net));
+    for nonce in 0..40 {
+        for origin in [0, 3] {
+            let find = find(&net, origin, origin, 4, nonce);
+            net.inject(0, 1, &find);
+        }
+        net.run(Span::from_secs(1));
+    }
+    assert_eq!(rank(&net, 0), of(Sort::Unknown, &net));
+    assert_eq!(rank(&net, 3), of(Sort::Busy, &net));
+    for node in [0, 3] {
+        net.input(1, Input::Standing { peer: net.ids[node], known: true });
+        assert_eq!(rank(&net, node), of(Sort::Known, &net));
+    }
 }
