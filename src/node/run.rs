@@ -28,12 +28,15 @@ use crate::store::op::Completion;
 use crate::store::{OpenError, Request, Store};
 use crate::wire::CloseReason;
 
-/// Events of links that wait for the loop.
-const LINK_EVENTS_MAX: usize = 1_024;
+/// Events of links that wait for the loop. Each link has one more in its hand; were there many, one
+/// that says little would wait behind all that others say much.
+const LINK_EVENTS_MAX: usize = 128;
 /// Events of clients that wait for the loop.
 const CLIENT_EVENTS_MAX: usize = 256;
 /// Inputs taken in before their effects are executed.
 const BATCH_MAX: usize = 512;
+/// For so long at most: what is due to clients and links does not wait for whoever says much.
+const BATCH_SPAN_MAX: Duration = Duration::from_millis(5);
 /// Between two helpings of entropy from the operating system.
 const ENTROPY_INTERVAL: Duration = Duration::from_secs(3600);
 /// At most this often, when the loop wakes anyway, the control socket is looked after.
@@ -241,6 +244,7 @@ impl Node {
 
     /// Takes in what else has happened, so that effects are executed in batches.
     fn take_more(&mut self) {
+        let began = Instant::now();
         for _ in 0..BATCH_MAX {
             let mut any = false;
             if let Ok(completions) = self.completions.try_recv() {
@@ -255,7 +259,7 @@ impl Node {
                 self.on_client(event);
                 any = true;
             }
-            if !any {
+            if !any || began.elapsed() >= BATCH_SPAN_MAX {
                 return;
             }
         }
