@@ -239,6 +239,18 @@ fn swarm_options(nodes: usize) -> Options {
 }
 
 #[test]
+fn no_table_is_beyond_its_limit_after_any_input() {
+    for seed in seeds(3) {
+        let plan = Plan { looks_always: true, ..Plan::draw(seed, &swarm_options(12)) };
+        if let Err(why) = swarm::run(&plan) {
+            panic!(
+                "seed {seed}: {why}\nDISTMSG_SIM_SEED={seed} cargo test --test sim table runs it"
+            );
+        }
+    }
+}
+
+#[test]
 fn swarms_of_faults_and_hostile_nodes_break_no_promise() {
     for seed in seeds(12) {
         let plan = Plan::draw(seed, &swarm_options(12));

@@ -101,6 +101,8 @@ pub(crate) struct Plan {
     pub(crate) steps: Vec<(Span, Step)>,
     /// When the last step is over.
     pub(crate) end: Span,
+    /// Whether all tables are looked at after every input, and not now and then.
+    pub(crate) looks_always: bool,
 }
 
 /// Between two messages of one pair, when pairs talk.
@@ -119,7 +121,9 @@ impl Plan {
         let edges = edges(nodes, &mut random);
         let hostile = hostile(nodes, options, &mut random);
         let places = (0..nodes).map(|_| place(&mut random)).collect();
-        let mut plan = Self { seed, nodes, edges, hostile, places, steps: Vec::new(), end: BEGIN };
+        let (steps, looks_always) = (Vec::new(), false);
+        let mut plan =
+            Self { seed, nodes, edges, hostile, places, steps, end: BEGIN, looks_always };
         match options.pairs {
             Pairs::Any => plan.draw_messages(options, &mut random),
             Pairs::Some(pairs) => {

@@ -58,6 +58,7 @@ pub(crate) fn run(plan: &Plan) -> Result<Outcome, String> {
 pub(crate) fn run_through(plan: &Plan) -> Outcome {
     let calm = Faults { loss: 0, delay_ms: (1, 3), cuts: false, crashes: false };
     let mut world = World::new(plan.seed, plan.nodes, calm);
+    world.looks_always = plan.looks_always;
     world.enter(Network::new(plan.places.clone()));
     for (node, kinds) in &plan.hostile {
         world.corrupt(*node, kinds.clone());

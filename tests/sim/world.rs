@@ -148,6 +148,8 @@ pub(crate) struct World {
     pub(crate) referee: Option<Referee>,
     pub(crate) counts: Counts,
     traced: bool,
+    /// Whether what must be true at any time is looked at after every input, and not now and then.
+    pub(crate) looks_always: bool,
 }
 
 /// What must be true at any time is looked at after so many inputs of a node, at least.
@@ -208,6 +210,7 @@ impl World {
             referee: None,
             counts: Counts::default(),
             traced: std::env::var_os("DISTMSG_SIM_TRACE").is_some(),
+            looks_always: false,
         };
         for node in 0..count {
             world.start(node);
@@ -577,7 +580,7 @@ impl World {
         let Some(core) = &mut there.core else { return };
         let effects = core.finish(now);
         let deadline = core.deadline();
-        if there.inputs >= there.look_due {
+        if self.looks_always || there.inputs >= there.look_due {
             let again = core.finish(now);
             assert!(again.is_empty(), "a second finish at {now:?} found {again:?} to do");
             let entries = look_at_tables(node, core);
