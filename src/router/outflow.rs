@@ -36,7 +36,8 @@ pub(super) enum Sort {
     /// Its origin is not known, but the neighbour it goes to is where we would look for whom it is
     /// for.
     Toward,
-    /// Its origin is not known; or floods much, and the neighbour is where we would look.
+    /// Its origin is not known; or floods much, and is a neighbour of ours, or goes to one where we
+    /// would look.
     Unknown,
     /// Its origin is not known, and floods much.
     Busy,
@@ -71,8 +72,6 @@ pub(super) struct Outflow {
     own: VecDeque<Bytes>,
     /// By their [`Sort`].
     theirs: [Class<Bytes>; 4],
-    /// How many wait in all.
-    waiting: usize,
 }
 
 impl Outflow {
@@ -87,7 +86,6 @@ impl Outflow {
                 Class::new(BUSY_EVERY),
                 Class::last(),
             ],
-            waiting: 0,
         }
     }
 
@@ -103,15 +101,14 @@ impl Outflow {
 
     /// Whether a frame may go at once.
     fn may_go(&mut self, now: Monotonic) -> bool {
-        self.waiting == 0 && self.bucket.take(now)
+        self.waiting() == 0 && self.bucket.take(now)
     }
 
     /// Has a frame wait; false if there is no room for it.
     fn push(&mut self, rank: Rank, frame: Bytes) -> bool {
-        if self.waiting >= WAITING_MAX && !self.make_room(rank) {
+        if self.waiting() >= WAITING_MAX && !self.make_room(rank) {
             return false;
         }
-        self.waiting += 1;
         match rank {
             Rank::Own => self.own.push_back(frame),
             Rank::Theirs(sort, from) => self.lanes(sort).push(from, frame),
@@ -147,9 +144,7 @@ impl Outflow {
                 Rank::Theirs(of, _) => ((of < sort || has_place) && lanes.len() > RESERVED, true),
             };
             if may_go {
-                let dropped = is_worth_it && lanes.drop_newest(&longest);
-                self.waiting -= usize::from(dropped);
-                return dropped;
+                return is_worth_it && lanes.drop_newest(&longest);
             }
         }
         false
@@ -157,19 +152,16 @@ impl Outflow {
 
     fn pop(&mut self) -> Option<Bytes> {
         let next = || next_of(self.theirs.each_mut()).map(|(_, frame)| frame);
-        let frame = self.own.pop_front().or_else(next)?;
-        self.waiting -= 1;
-        Some(frame)
+        self.own.pop_front().or_else(next)
     }
 
     pub(super) fn occupancy(&self) -> Occupancy {
-        let theirs = self.theirs.iter().map(|class| class.lanes.len()).sum::<usize>();
-        Occupancy::new("floods to a neighbour", self.own.len() + theirs, WAITING_MAX)
+        Occupancy::new("floods to a neighbour", self.waiting(), WAITING_MAX)
     }
 
-    #[cfg(test)]
-    pub(super) const fn waiting(&self) -> usize {
-        self.waiting
+    /// How many wait in all.
+    pub(super) fn waiting(&self) -> usize {
+        self.own.len() + self.theirs.iter().map(|class| class.lanes.len()).sum::<usize>()
     }
 
     #[cfg(test)]
@@ -237,11 +229,11 @@ impl Router {
     /// Lets go what waits, as far as the pace of each neighbour allows.
     pub(super) fn run_outflow(&mut self) {
         let now = self.now.mono;
-        let waiting = self.neighbours.iter().filter(|(_, there)| there.outflow.waiting > 0);
+        let waiting = self.neighbours.iter().filter(|(_, there)| there.outflow.waiting() > 0);
         let waiting: Vec<PeerId> = waiting.map(|(id, _)| *id).collect();
         for id in waiting {
             while let Some(there) = self.neighbours.get_mut(&id)
-                && there.outflow.waiting > 0
+                && there.outflow.waiting() > 0
             {
                 let outflow = &mut there.outflow;
                 if !outflow.bucket.take(now) {
