@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 
 use super::protocol::{ErrorCode, Event, Failure, Message, Reply, Request, Wait};
-use crate::model::escaped;
+use crate::model::excerpt;
 
 /// Bytes of a request's ID when it is a string.
 const REQUEST_ID_BYTES_MAX: usize = 128;
@@ -344,7 +344,7 @@ fn plain(error: &serde_json::Error) -> String {
 }
 
 fn shown(text: &str) -> String {
-    escaped(&text.chars().take(SHOWN_CHARS_MAX).collect::<String>())
+    excerpt(text, SHOWN_CHARS_MAX)
 }
 
 impl Serialize for RequestId {

@@ -13,7 +13,7 @@ use super::args::ImportArgs;
 use super::exit::Stop;
 use super::init;
 use crate::config::{ConfigPath, Environment, Network, Setup};
-use crate::model::{Address, Name, escaped};
+use crate::model::{Address, Name, escaped, excerpt};
 
 /// Bytes of a graph_message configuration.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
@@ -97,8 +97,7 @@ fn parse(text: &str) -> Result<Old, Wrong> {
             None => Err("no KEY=VALUE; correct it or take it out".to_owned()),
         };
         if let Err(what) = result {
-            let shown: String = line.chars().take(SHOWN_CHARS_MAX).collect();
-            wrong.push((number, format!("'{}': {what}", escaped(&shown))));
+            wrong.push((number, format!("'{}': {what}", excerpt(line, SHOWN_CHARS_MAX))));
         }
     }
     if empty {

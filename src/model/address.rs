@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use thiserror::Error;
 
-use super::escaped;
+use super::excerpt;
 use super::limits::HOST_BYTES_MAX;
 
 /// A host (name or IP address) and a TCP port: `example.org:3000`, `192.0.2.7:3000`,
@@ -131,7 +131,7 @@ pub enum AddressError {
 impl AddressError {
     /// No host, as much of it as helps, safe for one line.
     fn host(text: &str) -> Self {
-        Self::Host(escaped(&text.chars().take(HOST_SHOWN_MAX).collect::<String>()))
+        Self::Host(excerpt(text, HOST_SHOWN_MAX))
     }
 }
 

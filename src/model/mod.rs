@@ -29,7 +29,7 @@ pub use interface::{InterfaceAddress, InterfaceAddressError};
 pub use level::{Level, WordError};
 pub use limits::Limits;
 pub use message::{Incarnation, MessageId, Sequence, SessionId, Uid};
-pub use name::{Name, NameError, escaped};
+pub use name::{Name, NameError, escaped, excerpt};
 pub use network::NetworkId;
 pub use occupancy::Occupancy;
 pub use peer_id::{PeerId, PeerIdError};

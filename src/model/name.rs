@@ -95,6 +95,13 @@ pub fn escaped(text: &str) -> String {
     safe
 }
 
+/// The beginning of a text from elsewhere, of `most` characters, safe for one line: enough for
+/// people to know it again, however long it is.
+pub fn excerpt(text: &str, most: usize) -> String {
+    let end = text.char_indices().nth(most).map_or(text.len(), |(end, _)| end);
+    escaped(text.get(..end).unwrap_or(text))
+}
+
 /// Characters that reorder or hide what follows, or show nothing themselves: Unicode's
 /// bidirectional controls, line and paragraph separators, zero-width and filler characters, tags.
 fn is_deceptive(c: char) -> bool {
@@ -146,5 +153,13 @@ mod tests {
     #[test]
     fn escapes_leave_nothing_a_terminal_acts_on() {
         assert_eq!(escaped("a\nb\\\t\u{1b}[31m\u{202e}é"), "a\\nb\\\\\\t\\u{1b}[31m\\u{202e}é");
+    }
+
+    #[test]
+    fn an_excerpt_counts_characters_of_what_there_is() {
+        for (text, shown) in [("", ""), ("éa", "éa"), ("éa\n", "éa\\n"), ("é\nab", "é\\na")] {
+            assert_eq!(excerpt(text, 3), shown);
+        }
+        assert_eq!(excerpt("a", 0), "");
     }
 }

@@ -197,7 +197,7 @@ impl Router {
         if neighbour.outflow.may_go(now) {
             return self.send_traffic(to, frame);
         }
-        let (higher, rank) = (rank.toward(), rank);
+        let higher = rank.toward();
         let rank = if higher != rank && self.may_lead_to(destination, to) { higher } else { rank };
         let Some(neighbour) = self.neighbours.get_mut(to) else { return false };
         let is_taken = neighbour.outflow.push(rank, frame);

@@ -123,9 +123,7 @@ fn checked_sums(
     while let Some(row) = rows.next()? {
         let columns = Columns { table: "chunks", row };
         let bytes = columns.slice(2)?;
-        if columns.array(1)? != sums::of_chunk(key, columns.number(0)?, bytes) {
-            return Err(columns.damage("it is not what was written").into());
-        }
+        sums::check_one(&columns, 1, sums::of_chunk(key, columns.number(0)?, bytes))?;
         body.add(bytes);
     }
     let mut statement = connection.prepare_cached(
@@ -139,9 +137,7 @@ fn checked_sums(
     let columns = Columns { table: "partials", row };
     let (total, sent) = (columns.number(1)?, columns.time(2)?);
     let subject = columns.optional_text(3)?;
-    if columns.array(4)? != sums::of_partial(key, total, sent.as_millis(), subject) {
-        return Err(columns.damage("it is not what was written").into());
-    }
+    sums::check_one(&columns, 4, sums::of_partial(key, total, sent.as_millis(), subject))?;
     let message = Incoming {
         key: *key,
         cursor: Cursor::default(),

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::{ErrorCode, ffi};
 use thiserror::Error;
 
-use crate::model::{PeerId, escaped};
+use crate::model::{PeerId, excerpt};
 
 /// Characters of what SQLite says that are repeated to the operator.
 const SAID_CHARS_MAX: usize = 300;
@@ -263,7 +263,7 @@ fn described(error: &rusqlite::Error) -> String {
 /// statements and names from the file as they are.
 pub(super) fn one_line(said: &str) -> String {
     let words: Vec<_> = said.split_whitespace().collect();
-    escaped(&words.join(" ").chars().take(SAID_CHARS_MAX).collect::<String>())
+    excerpt(&words.join(" "), SAID_CHARS_MAX)
 }
 
 #[cfg(test)]

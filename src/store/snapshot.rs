@@ -244,9 +244,7 @@ fn partials(connection: &Connection, snapshot: &mut Snapshot) -> Result<(), Read
             return Err(row.damage(format!("total is {total}, more than any message has")).into());
         }
         let sum = sums::of_partial(&key, total, row.time(6)?.as_millis(), row.optional_text(7)?);
-        if row.array(8)? != sum {
-            return Err(row.damage("it is not what was written").into());
-        }
+        sums::check_one(row, 8, sum)?;
         partials.insert(key, PartialRow { key, total, expires, indexes: Vec::new() });
         Ok(())
     })?;

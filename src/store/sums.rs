@@ -142,3 +142,15 @@ pub(super) fn check(
         false => Err(columns.damage("it is not what was written").into()),
     }
 }
+
+/// Checks a row that was read and has one sum, in that column.
+pub(super) fn check_one(
+    columns: &Columns<'_, '_>,
+    column: usize,
+    expected: Sum,
+) -> Result<(), ReadError> {
+    match columns.array(column)? == expected {
+        true => Ok(()),
+        false => Err(columns.damage("it is not what was written").into()),
+    }
+}

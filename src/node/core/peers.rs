@@ -10,7 +10,9 @@ use crate::control::protocol::{
 };
 use crate::courier;
 use crate::model::limits::KNOWN_PEERS_MAX;
-use crate::model::{Address, Monotonic, Name, Now, Occupancy, PeerId, SignedRecord, Span, escaped};
+use crate::model::{
+    Address, Monotonic, Name, Now, Occupancy, PeerId, SignedRecord, Span, escaped, excerpt,
+};
 use crate::router::{self, DiscoverOutcome};
 use crate::store::op::{Op, PeerRow};
 use crate::wire::CloseReason;
@@ -130,8 +132,7 @@ impl Core {
             Err(error) => error,
         };
         let Some(range) = PeerId::range_of_prefix(text) else {
-            let shown: String = text.chars().take(80).collect();
-            let text = format!("'{}' is no alias and no peer ID: {error}", escaped(&shown));
+            let text = format!("'{}' is no alias and no peer ID: {error}", excerpt(text, 80));
             return Err(Failure::new(ErrorCode::NoSuchPeer, text));
         };
         let mut found: Vec<PeerId> = self
@@ -227,7 +228,7 @@ impl Core {
     /// An alias that the peer may have.
     pub(super) fn free_alias(&self, alias: &str, peer: PeerId) -> Result<Name, Failure> {
         let name: Name = alias.parse().map_err(|error| {
-            let text = format!("'{}' is no alias: {error}", escaped(alias));
+            let text = format!("'{}' is no alias: {error}", excerpt(alias, 80));
             Failure::new(ErrorCode::InvalidParams, text)
         })?;
         match self.peers.owner_of(&name) {

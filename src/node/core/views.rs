@@ -13,7 +13,7 @@ use crate::control::protocol::{
 use crate::courier::QueueState;
 use crate::model::limits::CONTROL_BODY_BYTES_MAX;
 use crate::model::{
-    Cursor, GivenUp, Incoming, NetworkId, Now, PeerId, Timestamp, WhyGivenUp, escaped,
+    Cursor, GivenUp, Incoming, NetworkId, Now, PeerId, Timestamp, WhyGivenUp, excerpt,
 };
 use crate::store::op::{OutgoingHead, Stored};
 
@@ -231,7 +231,7 @@ pub(super) fn parse_time(text: &str) -> Result<Timestamp, Failure> {
     match parsed.map(jiff::Timestamp::as_millisecond).map(u64::try_from) {
         Ok(Ok(millis)) => Ok(Timestamp::from_millis(millis)),
         _ => {
-            let shown = escaped(&text.chars().take(40).collect::<String>());
+            let shown = excerpt(text, 40);
             let text = format!("'{shown}' is no time; write it like 2026-01-31T12:00:00Z");
             Err(Failure::new(ErrorCode::InvalidParams, text))
         }

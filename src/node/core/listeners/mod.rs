@@ -21,7 +21,7 @@ use crate::model::limits::{
     CONTROL_BODY_BYTES_MAX, KEY_BYTES_MAX, MESSAGE_LIFETIME_MAX, stored_bytes,
 };
 use crate::model::{
-    Cursor, Incoming, Monotonic, Now, Occupancy, SettledClock, Span, Timestamp, escaped,
+    Cursor, Incoming, Monotonic, Now, Occupancy, SettledClock, Span, Timestamp, excerpt,
 };
 use crate::store::op::{ListenerRow, Op, Question, Stored};
 
@@ -224,7 +224,7 @@ impl Core {
         let name: Box<str> = request.name.as_str().into();
         let plain = |c: char| c.is_alphanumeric() || matches!(c, '.' | '_' | '-');
         if name.is_empty() || name.len() > KEY_BYTES_MAX || !name.chars().all(plain) {
-            let shown = escaped(&name.chars().take(40).collect::<String>());
+            let shown = excerpt(&name, 40);
             return Err(invalid(format!(
                 "'{shown}' is no listener name: use 1 to {KEY_BYTES_MAX} bytes of letters, \
                  digits, '.', '_' and '-'"
