@@ -48,6 +48,13 @@ pub(super) struct Finds {
     recent: VecDeque<Recent>,
 }
 
+/// An answer to a find, whose form was checked.
+#[derive(Debug)]
+pub(super) struct Answer {
+    found: Box<Found>,
+    record: Box<ParsedRecord>,
+}
+
 /// A find that was sent to all neighbours.
 #[derive(Debug)]
 struct Recent {
@@ -354,33 +361,54 @@ impl Router {
         true
     }
 
-    /// An answer to a find that passed here or left here.
-    pub(super) fn on_found(&mut self, from: PeerId, found: &Found) {
-        let key = (found.origin, found.nonce);
-        let Some(asked) = self.finds.asked.get(&key) else { return };
-        let (asker, target) = (asked.asker, asked.target);
-        let others = if found.direct { asked.others.clone() } else { Vec::new() };
-        let answers_max = if asker.is_some() { FOUNDS_PASSED_MAX } else { FOUNDS_TAKEN_MAX };
-        if asker == Some(from)
-            || (asked.direct && !found.direct)
-            || asked.answered.contains(&from)
-            || asked.answered.len() >= answers_max
-        {
+    /// An answer to a find came: the checks before its verification.
+    pub(super) fn on_found(&mut self, from: PeerId, found: Found) {
+        let Some(asked) = self.asked_of(&from, &found) else { return };
+        let (target, is_ours) = (asked.target, asked.asker.is_none());
+        let now = self.now.mono;
+        if !self.neighbours.get_mut(&from).is_some_and(|there| there.founds.take(now)) {
             return;
         }
         let Ok(record) = self.read_record(&found.record) else { return };
         if record.record.peer != target || target == self.me {
             return;
         }
-        if !self.is_found_verified(found, &record) {
+        let is_signed_by_nobody = !found.direct && self.is_held(&record);
+        let answer = Answer { found: Box::new(found), record: Box::new(record) };
+        match is_signed_by_nobody {
+            true => self.on_answer(from, answer),
+            false => self.admit_answer(from, answer, is_ours),
+        }
+    }
+
+    /// What an answer is for, if it is waited for from this neighbour.
+    fn asked_of(&self, from: &PeerId, found: &Found) -> Option<&Asked> {
+        let asked = self.finds.asked.get(&(found.origin, found.nonce))?;
+        let is_ours = asked.asker.is_none();
+        let answers_max = if is_ours { FOUNDS_TAKEN_MAX } else { FOUNDS_PASSED_MAX };
+        let is_awaited = asked.asker != Some(*from)
+            && (found.direct || !asked.direct)
+            && !asked.answered.contains(from)
+            && asked.answered.len() < answers_max;
+        is_awaited.then_some(asked)
+    }
+
+    /// An answer whose verification is paid for, and that others may have come before.
+    pub(super) fn on_answer(&mut self, from: PeerId, answer: Answer) {
+        let Answer { found, record } = answer;
+        let Some(asked) = self.asked_of(&from, &found) else { return };
+        let (asker, target) = (asked.asker, asked.target);
+        let others = if found.direct { asked.others.clone() } else { Vec::new() };
+        if !self.is_answer_verified(&found, &record) {
             return self.on_forgery(from, "answers to finds with signatures that do not hold");
         }
+        let key = (found.origin, found.nonce);
         if let Some(asked) = self.finds.asked.get_mut(&key) {
             asked.answered.push(from);
         }
         if self.directory.compare(&record, self.now.wall) == Compared::Newer {
             let wanted = if asker.is_none() { Origin::Wanted } else { Origin::Flooded };
-            self.learn_record(record, from, wanted);
+            self.learn_record(*record, from, wanted);
         }
         self.learn_route(target, from, found.hops.saturating_add(1));
         match asker {
@@ -396,19 +424,19 @@ impl Router {
         }
     }
 
-    fn is_found_verified(&mut self, found: &Found, record: &ParsedRecord) -> bool {
-        let peer = &record.record.peer;
-        if self.directory.compare(record, self.now.wall) != Compared::Same {
+    fn is_held(&self, record: &ParsedRecord) -> bool {
+        self.directory.compare(record, self.now.wall) == Compared::Same
+    }
+
+    /// Whether all signatures in it hold, the first of which is paid for.
+    fn is_answer_verified(&mut self, found: &Found, record: &ParsedRecord) -> bool {
+        let is_held = self.is_held(record);
+        if !is_held && found.direct {
             self.verifier.owe();
-            if !is_signed(record) {
-                return false;
-            }
         }
-        if !found.direct {
-            return true;
-        }
-        self.verifier.owe();
-        verify(peer, Domain::Found, &[&found.signed], &found.signature)
+        (is_held || is_signed(record))
+            && (!found.direct
+                || verify(&record.record.peer, Domain::Found, &[&found.signed], &found.signature))
     }
 
     fn on_own_found(&mut self, peer: PeerId, direct: bool, key: (PeerId, u64)) {

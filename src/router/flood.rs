@@ -1,6 +1,6 @@
 //! What crosses every link of the network: who may flood, and what is done with flooded envelopes.
 //!
-//! Finds and floods take the same way in, and the order of its checks is what keeps liars cheap:
+//! Finds, the answers to them and floods take the same way in, and the order of its checks is what keeps liars cheap:
 //! form and expiry; the neighbour's allowance, before anything costs much; whether it was here
 //! before; whether its origin has spent its allowance; then a place in the queue for verification,
 //! shared fairly among neighbours. Only what is verified is remembered (else a forged copy would
@@ -13,6 +13,7 @@ use bytes::Bytes;
 
 use super::budget::{Class, next_of};
 use super::directory::{Compared, is_signed};
+use super::find::Answer;
 use super::outflow::Rank;
 use super::seen::Digest16;
 use super::timers::Timer;
@@ -22,11 +23,11 @@ use crate::model::limits::{CLOCK_SKEW_MAX, FLOOD_LIFETIME};
 use crate::model::{Bucket, Limits, Monotonic, Occupancy, PeerId, Span, Timestamp};
 use crate::wire::{Envelope, Find, Flood, Frame, Header, ParsedRecord, RejectReason};
 
-/// Finds and floods of one neighbour that wait for their verification.
+/// Finds and floods of one neighbour that wait for their verification, and as many answers.
 const WAITING_PER_LINK_MAX: usize = 32;
-/// Of so many verifications one goes to origins that are not known, though known ones wait: who is
+/// Of so many verifications one goes to what matters less, though what matters more waits: who is
 /// known is only claimed before the verification.
-const UNKNOWN_EVERY: u32 = 4;
+const LESSER_EVERY: u32 = 4;
 /// Envelopes of ours that wait to be flooded.
 const OWN_FLOODS_MAX: usize = 64;
 /// Tokens that our own allowance is smaller than what others grant us: two floods may come closer
@@ -81,17 +82,27 @@ fn flood_digest(signed: &[u8]) -> Digest16 {
     short_digest(&[b"flood\0", signed])
 }
 
+/// What waits for its verification.
+#[derive(Debug)]
+enum Waiting {
+    Flooded(Admitted),
+    Answer(Answer),
+}
+
 /// The queue for verification.
 #[derive(Debug)]
 pub(super) struct Verifier {
     /// Verifications in all.
     budget: Bucket,
-    /// Verifications that could not wait: they are paid for before the next one that can.
+    /// Second signatures of what was taken, of one at most: paid for before the next is.
     owed: u32,
-    /// Floods whose claimed origin is known by receipts, to the operator, or a neighbour.
-    known: Class<Admitted>,
+    /// Floods whose claimed origin is known by receipts, to the operator, or a neighbour; answers to
+    /// our own finds.
+    known: Class<Waiting>,
+    /// Answers to the finds of others, which were verified when they passed.
+    answers: Class<Waiting>,
     /// All others.
-    unknown: Class<Admitted>,
+    unknown: Class<Waiting>,
 }
 
 impl Verifier {
@@ -99,7 +110,8 @@ impl Verifier {
         Self {
             budget: Self::budget(limits, now),
             owed: 0,
-            known: Class::new(UNKNOWN_EVERY),
+            known: Class::new(LESSER_EVERY),
+            answers: Class::new(LESSER_EVERY),
             unknown: Class::last(),
         }
     }
@@ -114,7 +126,7 @@ impl Verifier {
         self.budget = budget;
     }
 
-    /// Charges a verification that cannot wait.
+    /// Charges the second signature of what was taken.
     pub(super) const fn owe(&mut self) {
         self.owed = self.owed.saturating_add(1);
     }
@@ -133,36 +145,47 @@ impl Verifier {
 
     /// Forgets what a neighbour sent.
     pub(super) fn remove(&mut self, neighbour: &PeerId) {
-        self.known.lanes.remove(neighbour);
-        self.unknown.lanes.remove(neighbour);
-    }
-
-    fn push(&mut self, from: PeerId, admitted: Admitted, known: bool) {
-        if self.waiting(&from) >= WAITING_PER_LINK_MAX
-            && (!known || self.unknown.lanes.pop_of(&from).is_none())
-        {
-            return;
+        for class in [&mut self.known, &mut self.answers, &mut self.unknown] {
+            class.lanes.remove(neighbour);
         }
-        let class = if known { &mut self.known } else { &mut self.unknown };
-        class.lanes.push(from, admitted);
     }
 
-    fn pop(&mut self) -> Option<(PeerId, Admitted)> {
-        next_of([&mut self.known, &mut self.unknown])
+    /// Has something wait, in the class it is of, unless the neighbour has too much waiting.
+    fn push(&mut self, from: PeerId, what: Waiting, known: bool) {
+        let is_full = |waiting: usize| waiting >= WAITING_PER_LINK_MAX;
+        let (is_full, class) = match what {
+            _ if known => {
+                let is_full = is_full(self.waiting(&from));
+                (is_full && self.unknown.lanes.pop_of(&from).is_none(), &mut self.known)
+            }
+            Waiting::Answer(_) => (is_full(self.answers.lanes.count(&from)), &mut self.answers),
+            Waiting::Flooded(_) => (is_full(self.waiting(&from)), &mut self.unknown),
+        };
+        if !is_full {
+            class.lanes.push(from, what);
+        }
+    }
+
+    fn pop(&mut self) -> Option<(PeerId, Waiting)> {
+        next_of([&mut self.known, &mut self.answers, &mut self.unknown])
     }
 
     fn is_empty(&self) -> bool {
-        self.known.lanes.is_empty() && self.unknown.lanes.is_empty()
+        [&self.known, &self.answers, &self.unknown].iter().all(|class| class.lanes.is_empty())
     }
 
     /// With so many links at most.
-    pub(super) fn occupancy(&self, links_max: usize) -> Occupancy {
+    pub(super) fn occupancy(&self, links_max: usize) -> [Occupancy; 3] {
         let limit = links_max.saturating_mul(WAITING_PER_LINK_MAX);
         let waiting = self.known.lanes.len() + self.unknown.lanes.len();
-        Occupancy::new("floods to verify", waiting, limit)
+        [
+            Occupancy::new("floods to verify", waiting, limit),
+            Occupancy::new("answers to verify", self.answers.lanes.len(), limit),
+            Occupancy::new("verifications owed", self.owed as usize, 1),
+        ]
     }
 
-    /// How many of a neighbour wait.
+    /// How many of a neighbour wait, answers to others' finds aside.
     pub(super) fn waiting(&self, neighbour: &PeerId) -> usize {
         self.known.lanes.count(neighbour) + self.unknown.lanes.count(neighbour)
     }
@@ -332,7 +355,16 @@ impl Router {
             return self.verify_flooded(from, Admitted { what, digest });
         }
         let known = self.is_kept(&what.origin());
-        self.verifier.push(from, Admitted { what, digest }, known);
+        self.verifier.push(from, Waiting::Flooded(Admitted { what, digest }), known);
+        self.run_verifier();
+    }
+
+    /// An answer that is waited for, and has signatures to verify.
+    pub(super) fn admit_answer(&mut self, from: PeerId, answer: Answer, is_ours: bool) {
+        if self.verifier.take_spare(self.now.mono) {
+            return self.on_answer(from, answer);
+        }
+        self.verifier.push(from, Waiting::Answer(answer), is_ours);
         self.run_verifier();
     }
 
@@ -344,8 +376,11 @@ impl Router {
                 self.timers.set(Timer::Verify, self.verifier.budget.ready_at(now));
                 return;
             }
-            let Some((from, admitted)) = self.verifier.pop() else { return };
-            self.verify_flooded(from, admitted);
+            match self.verifier.pop() {
+                Some((from, Waiting::Flooded(admitted))) => self.verify_flooded(from, admitted),
+                Some((from, Waiting::Answer(answer))) => self.on_answer(from, answer),
+                None => return,
+            }
         }
     }
 

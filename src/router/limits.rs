@@ -22,6 +22,7 @@ impl Router {
         self.origins = Origins::new(limits.origin_floods_per_second, limits.origin_floods_burst);
         for neighbour in self.neighbours.values_mut() {
             neighbour.floods = neighbour::flood_budget(&limits, now);
+            neighbour.founds = neighbour::flood_budget(&limits, now);
             neighbour.outflow.pace(Outflow::budget(&limits, now));
         }
         self.limits = limits;

@@ -436,7 +436,7 @@ impl Router {
             }
             Frame::Pong { nonce } => self.on_pong(&from, nonce),
             Frame::Find(find) => self.on_find(from, find),
-            Frame::Found(found) => self.on_found(from, &found),
+            Frame::Found(found) => self.on_found(from, found),
             Frame::Envelope(envelope) => self.on_envelope(from, envelope),
             Frame::Flood(flood) => self.on_flood(from, flood),
             Frame::Reject { key, reason } => self.on_reject(from, &key, reason),

@@ -56,6 +56,8 @@ pub(super) struct Neighbour {
     pub(super) queued: usize,
     /// Finds and floods it may send us.
     pub(super) floods: Bucket,
+    /// Answers to finds it may send us: one for each find that we may send it.
+    pub(super) founds: Bucket,
     /// Finds and floods that we send it.
     pub(super) outflow: Outflow,
     /// Pages of digests it may ask for.
@@ -78,7 +80,7 @@ impl Neighbour {
     }
 }
 
-/// What a neighbour may flood.
+/// What a neighbour may flood, and how many finds it may answer.
 pub(super) const fn flood_budget(limits: &Limits, now: Monotonic) -> Bucket {
     Bucket::new(limits.link_floods_per_second, limits.link_floods_burst, now)
 }
@@ -119,6 +121,7 @@ impl Router {
             rtt_smoothed: None,
             queued: 0,
             floods: flood_budget(&self.limits, now),
+            founds: flood_budget(&self.limits, now),
             outflow: Outflow::new(&self.limits, now),
             pages: Bucket::new(PAGES_PER_SECOND, PAGES_BURST, now),
             answers: Bucket::new(ANSWERS_PER_SECOND, ANSWERS_BURST, now),

@@ -12,10 +12,10 @@ impl Router {
             Occupancy::new("neighbours", self.neighbours.len(), links_max),
             Occupancy::new("peers known", self.known.len(), records_max),
             Occupancy::new("router outputs", self.outputs.len(), 0),
-            self.verifier.occupancy(links_max),
             self.own_floods.occupancy(),
             self.notices.occupancy("notices"),
         ];
+        all.extend(self.verifier.occupancy(links_max));
         all.extend(self.timers.occupancy(links_max));
         all.extend(self.directory.occupancy(links_max));
         all.extend(self.exchange.occupancy(links_max));

@@ -348,6 +348,35 @@ fn a_stranger_is_found_by_anybody_though_many_flood_as_much_as_each_may() {
 }
 
 #[test]
+fn neighbours_that_answer_each_other_hold_up_nobody_elses_find() {
+    let limits = Limits { verifications_per_second: 20, ..Limits::default() };
+    let mut net = Net::with_limits(7, &limits);
+    (0..7).filter(|node| *node != 1).for_each(|node| net.link(node, 1));
+    net.run(Span::from_secs(1));
+    let (origin, target) = (|n| identity(1_000 + n), |n| identity(2_000 + n));
+    for n in 0..160 {
+        let find = find_of(&net, &origin(n), &origin(n), &target(n).peer(), n);
+        net.inject(2 + n as usize % 4, 1, &find);
+        net.run(Span::from_millis(125));
+    }
+    let mut tables = net.routers[1].occupancy().into_iter();
+    let asked = tables.find(|table| table.table == "finds passed on");
+    assert!(asked.as_ref().is_some_and(|asked| asked.used >= 160), "{asked:?}");
+    // Two signatures each, and 24 seconds if each were verified at once.
+    for (n, teller) in (0..160).flat_map(|n| (2..6).map(move |teller| (n, teller))) {
+        let record = record_of(&target(n), BEGIN + Span::from_millis(teller as u64)).bytes;
+        let signed = Found::to_sign(true, &origin(n).peer(), n, &record);
+        let signature = target(n).sign(Domain::Found, &[&signed]);
+        let answer = Frame::decode(Found::encode(&signed, &signature, 0)).expect("a found");
+        net.inject(teller, 1, &answer);
+    }
+    net.forget();
+    net.locate(0, 6, true);
+    net.run(Span::from_millis(2_900));
+    assert_eq!(net.located(0, 6), 1);
+}
+
+#[test]
 fn a_neighbour_that_floods_much_is_as_good_as_a_stranger_unless_it_is_known() {
     let mut net = Net::linked(5, [(0, 1), (1, 2)]);
     let rank = |net: &Net, of: usize| net.routers[1].rank_of(&net.ids[of], net.ids[0]);
