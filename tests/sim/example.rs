@@ -51,8 +51,8 @@ struct Args {
     /// Only this one, in detail.
     #[arg(long)]
     seed: Option<u64>,
-    /// Nodes in each world.
-    #[arg(long, default_value_t = 20)]
+    /// Nodes in each world, two at least.
+    #[arg(long, default_value_t = 20, value_parser = at_least_two)]
     nodes: usize,
     /// Hostile nodes, of a hundred; without it each seed draws up to a third.
     #[arg(long)]
@@ -147,6 +147,14 @@ impl Args {
             steps: self.steps.clone().unwrap_or(whole.steps),
             hostile: self.hostiles.clone().unwrap_or(whole.hostile),
         }
+    }
+}
+
+/// Whoever sends needs somebody else.
+fn at_least_two(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(nodes) if nodes >= 2 => Ok(nodes),
+        _ => Err("not a number from 2 on".to_owned()),
     }
 }
 

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
-use distmsg::crypto::{Domain, Identity, Random};
+use distmsg::crypto::{Domain, Identity, Random, sha256};
 use distmsg::model::limits::{FLOOD_LIFETIME, FRAME_BYTES_MAX};
 use distmsg::model::{NetworkId, Now, PeerId, Record, SessionId, Span};
 use distmsg::wire::{
@@ -17,6 +17,8 @@ use distmsg::wire::{
 
 /// Frames kept to be said again.
 const KEPT_MAX: usize = 256;
+/// Finds and answers remembered, so that none is rushed twice.
+const RUSHED_MAX: usize = 4_096;
 
 /// What a hostile node does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -31,8 +33,8 @@ pub(crate) enum Kind {
     Corrupt,
     /// Says again what was said before.
     Replay,
-    /// Is the first to pass finds and answers on, says that it is next to everybody, and then
-    /// passes no envelope on.
+    /// Passes finds and answers on at once, before and beside what its core does, says that it is
+    /// next to everybody, and then passes no envelope on. Nobody is nearer or has a wider door.
     Rush,
     /// Passes no receipts back.
     SuppressReceipts,
@@ -52,9 +54,12 @@ pub(crate) enum Kind {
     Malformed,
     /// Passes envelopes on as other attempts, or as other envelopes.
     Relabel,
+    /// Floods finds in ever new names for ever new names, and answers those of others of its kind,
+    /// each time with another record. All of it is rightly signed.
+    Collude,
 }
 
-pub(crate) const KINDS: [Kind; 15] = [
+pub(crate) const KINDS: [Kind; 16] = [
     Kind::DropAll,
     Kind::DropSome,
     Kind::Delay,
@@ -70,6 +75,7 @@ pub(crate) const KINDS: [Kind; 15] = [
     Kind::MintIdentities,
     Kind::Malformed,
     Kind::Relabel,
+    Kind::Collude,
 ];
 
 /// One hostile node's mind.
@@ -82,15 +88,27 @@ pub(crate) struct Hostile {
     records: BTreeMap<PeerId, Bytes>,
     /// Peers that write to each other.
     there: BTreeSet<PeerId>,
+    /// Finds and answers that it passed on at once.
+    rushed: BTreeSet<[u8; 32]>,
+}
+
+/// What a hostile node makes of a frame that comes, before its core does anything.
+pub(crate) struct Reaction {
+    /// What it answers.
+    pub(crate) answers: Vec<Bytes>,
+    /// What it says to all its other neighbours.
+    pub(crate) rushed: Option<Bytes>,
+    /// Whether its core gets to see the frame.
+    pub(crate) is_heard: bool,
 }
 
 impl Hostile {
     pub(crate) fn new(kinds: Vec<Kind>, identity: Arc<Identity>, random: Random) -> Self {
-        let (kept, records, there) = Default::default();
-        Self { kinds, identity, random, kept, records, there }
+        let (kept, records, there, rushed) = Default::default();
+        Self { kinds, identity, random, kept, records, there, rushed }
     }
 
-    fn is(&self, kind: Kind) -> bool {
+    pub(crate) fn is(&self, kind: Kind) -> bool {
         self.kinds.contains(&kind)
     }
 
@@ -159,9 +177,33 @@ impl Hostile {
         all
     }
 
-    /// What it answers at once to a frame that comes, and whether its core gets to see that.
-    pub(crate) fn incoming(&mut self, frame: &Frame) -> (Vec<Bytes>, bool) {
+    /// What it does at once when a frame comes.
+    pub(crate) fn incoming(&mut self, now: Now, frame: &Frame) -> Reaction {
         self.learn(frame);
+        let (answers, is_heard) = self.answers(now, frame);
+        Reaction { answers, rushed: self.rushed(frame), is_heard }
+    }
+
+    /// What it passes on at once, if it did not yet.
+    fn rushed(&mut self, frame: &Frame) -> Option<Bytes> {
+        if !self.is(Kind::Rush) {
+            return None;
+        }
+        let (signed, rushed) = match frame {
+            Frame::Find(find) => (&find.signed, Find::encode(&find.signed, &find.signature, 0)),
+            Frame::Found(found) => {
+                (&found.signed, Found::encode(&found.signed, &found.signature, 0))
+            }
+            _ => return None,
+        };
+        if self.rushed.len() >= RUSHED_MAX {
+            self.rushed.pop_first();
+        }
+        self.rushed.insert(sha256(&[signed])).then_some(rushed)
+    }
+
+    /// What it answers at once, and whether its core gets to see the frame.
+    fn answers(&mut self, now: Now, frame: &Frame) -> (Vec<Bytes>, bool) {
         let me = self.identity.peer();
         match frame {
             Frame::Envelope(envelope) if envelope.header.destination != me => {
@@ -184,6 +226,9 @@ impl Hostile {
             }
             Frame::Find(find) if self.is(Kind::LieInFound) && find.target != me => {
                 return (self.lie(find), true);
+            }
+            Frame::Find(find) if self.is(Kind::Collude) => {
+                return (self.colluded(now, find).into_iter().collect(), true);
             }
             _ => {}
         }
@@ -219,6 +264,18 @@ impl Hostile {
         vec![Found::encode(&signed, &signature, 0)]
     }
 
+    /// The answer to a find of another of its kind.
+    fn colluded(&mut self, now: Now, find: &Find) -> Option<Bytes> {
+        let target = agreed(find.nonce);
+        if target.peer() != find.target {
+            return None;
+        }
+        let origin = decode_record(find.record.clone()).ok()?.record.peer;
+        let at = Now { wall: now.wall + Span::from_millis(self.random.below(1_000)), ..now };
+        let signed = Found::to_sign(true, &origin, find.nonce, &record_of(at, &target));
+        Some(Found::encode(&signed, &target.sign(Domain::Found, &[&signed]), 0))
+    }
+
     /// A record in somebody's name, signed by this node.
     fn forged(&mut self, peer: PeerId) -> Bytes {
         let content = encode_record(&Record {
@@ -241,8 +298,15 @@ impl Hostile {
             for _ in 0..10 {
                 let target = PeerId::from_bytes(self.random.bytes());
                 let identity = Arc::clone(&self.identity);
-                said.push(self.find(now, &identity, record, target, false));
+                let nonce = self.random.number();
+                said.push(find(now, &identity, record, target, nonce, false));
             }
+        }
+        if self.is(Kind::Collude) {
+            let identity = Identity::generate(&mut self.random);
+            let nonce = self.random.number();
+            let record = record_of(now, &identity);
+            said.push(find(now, &identity, &record, agreed(nonce).peer(), nonce, true));
         }
         if self.is(Kind::MintIdentities) {
             for _ in 0..2 {
@@ -250,7 +314,8 @@ impl Hostile {
                 let target = self.target();
                 let record = record_of(now, &identity);
                 let direct = self.chance(50);
-                said.push(self.find(now, &identity, &record, target, direct));
+                let nonce = self.random.number();
+                said.push(find(now, &identity, &record, target, nonce, direct));
             }
         }
         if self.is(Kind::ForgeRecords) && self.chance(10) {
@@ -289,20 +354,6 @@ impl Hostile {
         there.unwrap_or_else(|| PeerId::from_bytes(self.random.bytes()))
     }
 
-    fn find(
-        &mut self,
-        now: Now,
-        by: &Identity,
-        record: &Bytes,
-        target: PeerId,
-        direct: bool,
-    ) -> Bytes {
-        let expires = now.wall + FLOOD_LIFETIME;
-        let signed = Find::to_sign(direct, self.random.number(), &target, expires, record);
-        let signature = by.sign(Domain::Find, &[&signed]);
-        Find::encode(&signed, &signature, 0)
-    }
-
     /// An envelope with something else in its header that relays go by.
     fn relabelled(&mut self, envelope: &Envelope) -> Bytes {
         let (mut header, mut attempt) = (envelope.header, envelope.attempt);
@@ -324,6 +375,24 @@ impl Hostile {
         }
         altered.freeze()
     }
+}
+
+fn find(
+    now: Now,
+    by: &Identity,
+    record: &Bytes,
+    target: PeerId,
+    nonce: u64,
+    direct: bool,
+) -> Bytes {
+    let expires = now.wall + FLOOD_LIFETIME;
+    let signed = Find::to_sign(direct, nonce, &target, expires, record);
+    Find::encode(&signed, &by.sign(Domain::Find, &[&signed]), 0)
+}
+
+/// Whom those that collude look for, by a find's number.
+fn agreed(nonce: u64) -> Identity {
+    Identity::from_seed(&sha256(&[b"agreed", &nonce.to_be_bytes()]))
 }
 
 fn record_of(now: Now, identity: &Identity) -> Bytes {

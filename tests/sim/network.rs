@@ -35,6 +35,11 @@ impl Network {
         Self { places, cuts, busy, slow }
     }
 
+    /// Nobody is nearer to others, or has a wider door.
+    pub(crate) fn place_next_to_all(&mut self, node: usize) {
+        self.places[node] = Place { latency: Span::ZERO, jitter: Span::ZERO, bytes_per_second: 0 };
+    }
+
     /// When a frame has left, and when it arrives.
     pub(crate) fn pass(
         &mut self,

@@ -143,8 +143,8 @@ impl Referee {
         }
     }
 
-    /// An envelope left a node that plays by the rules. Once an attempt, for as long as the node
-    /// remembers it: a minute, and as long as it runs.
+    /// An envelope, or a fragment of a flooded one, left a node that plays by the rules. Once an
+    /// attempt, for as long as the node remembers it: a minute, and as long as it runs.
     pub(crate) fn on_crossing(
         &mut self,
         (from, run, to): (usize, u64, usize),

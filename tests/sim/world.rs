@@ -16,7 +16,7 @@ use distmsg::store::op::{Completion, Op, Query, Transaction};
 use distmsg::wire::Frame;
 
 use crate::disk::Disk;
-use crate::hostile::Hostile;
+use crate::hostile::{Hostile, Kind, Reaction};
 use crate::network::Network;
 use crate::referee::{Referee, body_of};
 
@@ -312,9 +312,14 @@ impl World {
     }
 
     /// Makes a node hostile.
-    pub(crate) fn corrupt(&mut self, node: usize, kinds: Vec<crate::hostile::Kind>) {
+    pub(crate) fn corrupt(&mut self, node: usize, kinds: Vec<Kind>) {
         let identity = Arc::clone(&self.nodes[node].identity);
         let random = Random::from_seed(self.random.bytes());
+        if let Some(network) = &mut self.network
+            && kinds.contains(&Kind::Rush)
+        {
+            network.place_next_to_all(node);
+        }
         self.nodes[node].hostile = Some(Hostile::new(kinds, identity, random));
         self.at(Span::from_millis(100), Event::Mischief(node));
     }
@@ -495,10 +500,17 @@ impl World {
             assert!(self.nodes[other].hostile.is_some(), "a node sends only what it can read");
             return self.break_link(node, link);
         };
+        let now = self.time(node);
         if let Some(hostile) = &mut self.nodes[node].hostile {
-            let (answers, is_heard) = hostile.incoming(&frame);
+            let Reaction { answers, rushed, is_heard } = hostile.incoming(now, &frame);
             for answer in answers {
                 self.transmit_frame(node, link, answer);
+            }
+            if let Some(rushed) = rushed {
+                let links: Vec<_> = self.nodes[node].links.keys().copied().collect();
+                for other in links.into_iter().filter(|other| *other != link) {
+                    self.transmit_frame(node, other, rushed.clone());
+                }
             }
             if !is_heard {
                 return;
@@ -695,20 +707,17 @@ impl World {
         let me = self.peer(node);
         let Some((other, _)) = self.nodes[node].links.get(&link).copied() else { return };
         let Some(referee) = &mut self.referee else { return };
-        let header = match Frame::decode(frame.clone()) {
-            Ok(Frame::Envelope(envelope)) => {
-                let mut hasher = DefaultHasher::new();
-                frame.hash(&mut hasher);
-                let (from, to) = (envelope.header.source, envelope.header.destination);
-                let way = (node, self.nodes[node].run, other);
-                referee.on_crossing(way, hasher.finish(), (from, to), self.now);
-                (envelope.header, envelope.attempt)
-            }
+        let (header, attempt) = match Frame::decode(frame.clone()) {
+            Ok(Frame::Envelope(envelope)) => (envelope.header, envelope.attempt),
+            // Each fragment of each attempt has other bytes.
             Ok(Frame::Flood(flood)) => (flood.header, flood.attempt),
             _ => return,
         };
+        let mut hasher = DefaultHasher::new();
+        frame.hash(&mut hasher);
+        let way = (node, self.nodes[node].run, other);
+        referee.on_crossing(way, hasher.finish(), (header.source, header.destination), self.now);
         self.counts.carried += 1;
-        let (header, attempt) = header;
         if header.source == me {
             referee.on_attempt((me, header.destination), header.commitment, attempt);
         }
