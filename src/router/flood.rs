@@ -1,11 +1,11 @@
 //! What crosses every link of the network: who may flood, and what is done with flooded envelopes.
 //!
-//! Finds, the answers to them and floods take the same way in, and the order of its checks is what keeps liars cheap:
-//! form and expiry; the neighbour's allowance, before anything costs much; whether it was here
-//! before; whether its origin has spent its allowance; then a place in the queue for verification,
-//! shared fairly among neighbours. Only what is verified is remembered (else a forged copy would
-//! suppress the true one) and charged to its origin (else a spoofer would spend the victim's
-//! allowance).
+//! Finds, the answers to them and floods take the same way in, and the order of its checks is what
+//! keeps liars cheap: form and expiry; the neighbour's allowance, before anything costs much;
+//! whether it was here before; whether its origin has spent its allowance; then a place in the
+//! queue for verification, shared fairly among neighbours. Only what is verified is remembered
+//! (else a forged copy would suppress the true one) and charged to its origin (else a spoofer would
+//! spend the victim's allowance).
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -96,8 +96,8 @@ pub(super) struct Verifier {
     budget: Bucket,
     /// Second signatures of what was taken, of one at most: paid for before the next is.
     owed: u32,
-    /// Floods whose claimed origin is known by receipts, to the operator, or a neighbour; answers to
-    /// our own finds.
+    /// Floods whose claimed origin is known by receipts, to the operator, or a neighbour; answers
+    /// to our own finds.
     known: Class<Waiting>,
     /// Answers to the finds of others, which were verified when they passed.
     answers: Class<Waiting>,

@@ -1,7 +1,7 @@
 //! The two files: the database and the write-ahead log next to it. When the log is moved in, where
 //! the room for that comes from, and how secrets leave the log.
 
-use std::fs::{File, OpenOptions, Permissions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
@@ -42,6 +42,9 @@ pub(super) struct Disk {
     database: File,
     /// The log, which SQLite makes.
     log: PathBuf,
+    /// There from before a new database file is made until it holds something: a file without a
+    /// page, beside which this is missing, was cut off.
+    making: PathBuf,
 }
 
 impl Disk {
@@ -53,11 +56,19 @@ impl Disk {
         let no_follow = i32::try_from(OFlags::NOFOLLOW.bits());
         let no_follow = no_follow.map_err(|_| io::Error::from(io::ErrorKind::Unsupported))?;
         options.read(true).write(true).custom_flags(no_follow);
+        // The names must survive a power failure as the contents do.
+        let sync_names = || {
+            let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+            File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
+        };
+        let making = beside(path, "-making");
+        if !path.try_exists()? {
+            options.clone().create(true).truncate(true).mode(FILE_MODE).open(&making)?;
+            sync_names()?;
+        }
         let database = match options.clone().create_new(true).mode(FILE_MODE).open(path) {
             Ok(file) => {
-                // The name must survive a power failure as the contents do.
-                let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-                File::open(parent.unwrap_or(Path::new(".")))?.sync_all()?;
+                sync_names()?;
                 file
             }
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
@@ -69,9 +80,19 @@ impl Disk {
             }
             Err(error) => return Err(error),
         };
-        let mut log = path.as_os_str().to_owned();
-        log.push("-wal");
-        Ok(Self { database, log: log.into() })
+        Ok(Self { database, log: beside(path, "-wal"), making })
+    }
+
+    /// Whether the database file has not even a page, though it was in use. SQLite would take one
+    /// of a few bytes for a new one.
+    pub(super) fn is_cut_off(&self) -> io::Result<bool> {
+        Ok(self.database.metadata()?.len() < PAGE_BYTES && !self.making.try_exists()?)
+    }
+
+    /// The database holds what every database does.
+    pub(super) fn is_made(&self) {
+        // If it stays there, the next start takes an empty file for a new one; no more than that.
+        let _ = fs::remove_file(&self.making);
     }
 
     /// Makes sure, before a commit, that the database file has room for what the log will bring.
@@ -215,4 +236,11 @@ fn frames_waiting(connection: &Connection, pragma: &str) -> Result<u64, Fault> {
         return Err(Fault::Bug("somebody else reads the database".to_owned()));
     }
     Ok((log - moved).max(0).unsigned_abs())
+}
+
+/// A file beside the database.
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
 }

@@ -86,8 +86,12 @@ impl Store {
         options: &Options,
         on_complete: impl Fn(Vec<Completion>) + Send + 'static,
     ) -> Result<(Self, Snapshot), OpenError> {
-        let disk =
-            Disk::open(path).map_err(|source| OpenError::File { path: path.to_owned(), source })?;
+        let in_file = |source| OpenError::File { path: path.to_owned(), source };
+        let disk = Disk::open(path).map_err(in_file)?;
+        if disk.is_cut_off().map_err(in_file)? {
+            let what = "it was cut off".to_owned();
+            return Err(OpenError::Damaged { path: path.to_owned(), what });
+        }
         let connection = schema::open(path, options)?;
         owner::check(&connection, path, own)?;
         let snapshot = snapshot::load(&connection).map_err(|error| error.on_open(path))?;
@@ -99,6 +103,7 @@ impl Store {
                 what: fault.to_string(),
             })?,
         };
+        disk.is_made();
         let (requests, queue) = mpsc::channel();
         let totals = Totals::of(&snapshot);
         let writer = thread::Builder::new()

@@ -20,6 +20,9 @@ const PAGE: u64 = 4_096;
 const REMEDIES: [&str; 4] =
     ["from a backup", "move it away", "move the file away", "check the disk"];
 
+/// Lengths that a database is cut to in any case.
+const CUTS: [usize; 7] = [0, 1, 99, 512, 4_095, 4_096, 8_192];
+
 /// The two files of a database.
 #[derive(Clone)]
 struct Files {
@@ -108,6 +111,13 @@ impl Scene {
         Self { a, b, c, arrived, waiting, killed, stopped, pages }
     }
 
+    /// The database without its end, and what that is.
+    fn cut(&self, length: usize) -> (Files, String) {
+        let mut files = self.stopped.clone();
+        files.database.truncate(length);
+        (files, format!("cut to {length}"))
+    }
+
     /// One case of damage, and what it is.
     fn damaged(&self, choices: &mut Choices) -> (Files, String) {
         let (mut killed, mut stopped) = (self.killed.clone(), self.stopped.clone());
@@ -139,8 +149,7 @@ impl Scene {
             }
             6 => {
                 let length = choices.below(stopped.database.len() as u64);
-                stopped.database.truncate(length as usize);
-                (stopped, format!("cut to {length}"))
+                self.cut(length as usize)
             }
             _ => {
                 let sector = choices.below(stopped.database.len() as u64 / 512) as usize * 512;
@@ -230,13 +239,17 @@ fn a_damaged_database_is_refused_or_gives_only_what_was_sent() {
     let cases =
         std::env::var(CASES).map_or(CASES_DEFAULT, |cases| cases.parse().expect("a number"));
     let (mut refused, mut stopped, mut shorter, mut whole) = (0, 0, 0, 0);
-    for _ in 0..cases {
-        let (files, what) = scene.damaged(&mut choices);
+    // As an interrupted copy and a power failure leave it, then anything.
+    let mut cut = CUTS.into_iter();
+    for _ in 0..cases + CUTS.len() as u64 {
+        let next = cut.next().map(|length| scene.cut(length));
+        let (files, what) = next.unwrap_or_else(|| scene.damaged(&mut choices));
         files.put(&scene.b);
         let before = scene.b.log().len();
         if !scene.starts(&what) {
             refused += 1;
         } else {
+            assert!(!what.starts_with("cut to"), "{what}: it was not noticed");
             let sent = scene.arrived.clone();
             let (given, ended) = assert_true(&scene.b, &sent, "check", &what);
             if ended {
@@ -254,8 +267,8 @@ fn a_damaged_database_is_refused_or_gives_only_what_was_sent() {
         scene.b.kill();
     }
     eprintln!(
-        "of {cases}, {refused} were refused, {stopped} stopped later, {shorter} lost the end of \
-         the log, {whole} had everything"
+        "of {cases} and {CUTS:?}, {refused} were refused, {stopped} stopped later, {shorter} lost \
+         the end of the log, {whole} had everything"
     );
     scene.stopped.put(&scene.b);
     scene.b.boot();

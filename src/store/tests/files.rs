@@ -148,7 +148,7 @@ fn files_of_others_are_refused_and_left_alone() {
 #[test]
 fn the_files_are_private_even_if_they_were_not() {
     let (directory, path) = place();
-    fs::write(&path, "").expect("writable");
+    Rig::open(&path).0.store.close();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).expect("ours");
     let (rig, _) = Rig::open(&path);
     rig.commit(vec![queue(&outgoing(1, 1, 100))]);
@@ -157,6 +157,26 @@ fn the_files_are_private_even_if_they_were_not() {
         let mode = entry.metadata().expect("readable").permissions().mode();
         assert_eq!(mode & 0o777, 0o600, "{}", entry.path().display());
     }
+}
+
+#[test]
+fn an_empty_file_is_damage_unless_it_was_being_made() {
+    let (_directory, path) = place();
+    let making = path.with_extension("db-making");
+    fs::write(&making, "").expect("written");
+    fs::write(&path, "").expect("written");
+    let (rig, _) = Rig::open(&path);
+    assert!(!making.exists(), "it is made");
+    rig.commit(vec![queue(&outgoing(1, 1, 10))]);
+    rig.store.close();
+    fs::write(&path, "").expect("written");
+    let error = Rig::open_with(&path, &Options::default()).err().expect("refused").to_string();
+    assert!(error.ends_with("or move it away to start empty"), "{error}");
+    assert_eq!(fs::read(&path).expect("still there"), b"", "and left as it is");
+    fs::remove_file(&path).expect("moved away");
+    let (_, snapshot) = Rig::open(&path);
+    assert!(snapshot.outbox.is_empty());
+    assert!(!making.exists());
 }
 
 #[test]
