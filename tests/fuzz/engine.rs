@@ -7,6 +7,7 @@
 
 #![no_main]
 
+mod limits;
 mod targets;
 
 use std::alloc::System;
@@ -15,14 +16,10 @@ use std::sync::OnceLock;
 
 use cap::Cap;
 use libfuzzer_sys::fuzz_target;
-use rustix::time::{ClockId, clock_gettime};
 
-/// Bytes on the heap at once. What is beyond fails as if no memory were left, and that aborts.
-const HEAP_BYTES_MAX: usize = 64 * 1024 * 1024;
+use limits::{HEAP_BYTES_MAX, INPUT_MS_MAX, processor_ms};
 
-/// Processor time of one input, in milliseconds.
-const INPUT_MS_MAX: i64 = 1_000;
-
+/// What is beyond its limit fails as if no memory were left, and that aborts.
 #[global_allocator]
 static HEAP: Cap<System> = Cap::new(System, HEAP_BYTES_MAX);
 
@@ -48,8 +45,3 @@ fuzz_target!(
         assert!(took <= INPUT_MS_MAX, "a hang: {took} ms of processor time");
     }
 );
-
-fn processor_ms() -> i64 {
-    let time = clock_gettime(ClockId::ProcessCPUTime);
-    time.tv_sec * 1_000 + time.tv_nsec / 1_000_000
-}

@@ -3,7 +3,7 @@
 //!
 //! `DISTMSG_FUZZ_ALTERATIONS=N` tries N of each, as a fuzzer for who has no other.
 //!
-//! `run` beside this file looks for new inputs; `engine.rs` says what counts as a failure there.
+//! An input may cost no more here than there, where `run` looks for new ones: see `limits.rs`.
 
 #![expect(
     clippy::expect_used,
@@ -12,13 +12,26 @@
     reason = "a harness that panics is a test that fails"
 )]
 
+mod limits;
 mod targets;
 
+use std::alloc::System;
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
+use cap::Cap;
 use distmsg::crypto::{Random, sha256};
+
+use limits::{HEAP_BYTES_MAX, INPUT_MS_MAX, processor_ms};
+
+/// Counts what is on the heap; the most of all times says which input was the first beyond.
+#[global_allocator]
+static HEAP: Cap<System> = Cap::new(System, usize::MAX);
+
+/// One input at a time, so that what it costs is its own.
+static ONE: Mutex<()> = Mutex::new(());
 
 /// Bytes of the corpus in all: what it has more is not minimised.
 const CORPUS_BYTES_MAX: u64 = 1024 * 1024;
@@ -53,8 +66,15 @@ fn replay(name: &str, alterations: usize) {
 }
 
 fn check(target: targets::Target, input: &[u8], what: &str) {
+    let one = ONE.lock().expect("nobody panics with it");
+    let before = processor_ms();
     let outcome = catch_unwind(AssertUnwindSafe(|| (target.run)(input)));
+    let took = processor_ms() - before;
+    let most = HEAP.max_allocated();
+    drop(one);
     assert!(outcome.is_ok(), "{}: {what} fails: {input:02x?}", target.name);
+    assert!(took <= INPUT_MS_MAX, "{}: {what} takes {took} ms: {input:02x?}", target.name);
+    assert!(most <= HEAP_BYTES_MAX, "{}: {what} takes {most} bytes: {input:02x?}", target.name);
 }
 
 /// An input with some bytes changed, moved or missing, or with another's end.
