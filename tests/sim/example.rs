@@ -234,7 +234,7 @@ fn replay(args: &Args, seed: u64) -> ExitCode {
     let why = match outcome {
         Ok(outcome) => {
             let mut report = Report::default();
-            report.add(seed, Ok(outcome), peak_kib);
+            report.add(seed, None, Ok(outcome), peak_kib);
             println!("{}", report.table(args.nodes, started.elapsed()));
             return ExitCode::SUCCESS;
         }
@@ -271,7 +271,7 @@ fn sweep(args: &Args) -> ExitCode {
                     let outcome =
                         outcome.map_err(|why| format!("{why}\n  {}", args.command(seed, None)));
                     let mut report = report.lock().expect("no other thread panics");
-                    report.add(seed, outcome, peak_kib);
+                    report.add(seed, args.options(seed).kind, outcome, peak_kib);
                 }
             });
         }

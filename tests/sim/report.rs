@@ -1,8 +1,10 @@
 //! What came of many worlds, as a table.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use crate::hostile::Kind;
 use crate::swarm::Outcome;
 use crate::world::Counts;
 
@@ -21,6 +23,8 @@ pub(crate) struct Report {
     delivered: usize,
     attempts: Vec<u64>,
     attempts_late: Vec<u64>,
+    /// Both once more, by what was done in worlds in which only one thing was.
+    by_kind: BTreeMap<Kind, [Vec<u64>; 2]>,
     latencies_ms: Vec<u64>,
     recoveries_ms: Vec<u64>,
     /// Those of worlds in which nothing went wrong but that the network was cut in two.
@@ -32,7 +36,14 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    pub(crate) fn add(&mut self, seed: u64, outcome: Result<Outcome, String>, peak_kib: u64) {
+    /// Adds what came of a world, in which hostile nodes did only one kind of thing or any.
+    pub(crate) fn add(
+        &mut self,
+        seed: u64,
+        kind: Option<Kind>,
+        outcome: Result<Outcome, String>,
+        peak_kib: u64,
+    ) {
         self.seeds += 1;
         let outcome = match outcome {
             Ok(outcome) => outcome,
@@ -49,6 +60,11 @@ impl Report {
         self.counts.failures += outcome.counts.failures;
         self.counts.torn += outcome.counts.torn;
         self.delivered += outcome.delivered;
+        if let Some(kind) = kind {
+            let [all, late] = self.by_kind.entry(kind).or_default();
+            all.extend(&outcome.attempts);
+            late.extend(&outcome.attempts_late);
+        }
         self.attempts.extend(outcome.attempts);
         self.attempts_late.extend(outcome.attempts_late);
         self.latencies_ms.extend(outcome.latencies_ms);
@@ -167,6 +183,13 @@ impl Report {
         ];
         for (name, value) in rows {
             let _ = writeln!(out, "{name:<34} {value}");
+        }
+        for (kind, mut attempts) in self.by_kind {
+            attempts.iter_mut().for_each(|attempts| attempts.sort_unstable());
+            let [all, late] = attempts.map(|attempts| {
+                format!("{}, p99 {}", share_of_first(&attempts), at(0.99, &attempts))
+            });
+            let _ = writeln!(out, "{:<34} {all}; after 20: {late}", format!("first, {kind:?}"));
         }
         let _ = write!(out, "violations: {}", self.violations.len());
         out
