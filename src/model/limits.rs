@@ -103,9 +103,9 @@ pub const fn stored_bytes(body: u64) -> u64 {
 pub struct Limits {
     /// Bytes of the largest message body sent or accepted.
     pub message_bytes_max: usize,
-    /// Finds and floods a second from one link, checked before any signature.
+    /// Finds and floods a second from one link, and as many answers; checked before any signature.
     pub link_floods_per_second: u32,
-    /// Finds and floods from one link at once.
+    /// Finds and floods from one link at once, and as many answers.
     pub link_floods_burst: u32,
     /// Finds and floods a second of one origin, charged only after its signature was verified.
     pub origin_floods_per_second: u32,
