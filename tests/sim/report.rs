@@ -203,6 +203,9 @@ fn at(part: f64, all: &[u64]) -> u64 {
 }
 
 fn share_of_first(all: &[u64]) -> String {
+    if all.is_empty() {
+        return "–".to_owned();
+    }
     let first = all.iter().filter(|attempts| **attempts <= 1).count();
-    format!("{:.2} % of {}", 100.0 * first as f64 / all.len().max(1) as f64, all.len())
+    format!("{:.2} % of {}", 100.0 * first as f64 / all.len() as f64, all.len())
 }
