@@ -373,9 +373,9 @@ impl Router {
         if record.record.peer != target || target == self.me {
             return;
         }
-        let is_signed_by_nobody = !found.direct && self.is_held(&record);
+        let is_verified_already = !found.direct && self.is_held(&record);
         let answer = Answer { found: Box::new(found), record: Box::new(record) };
-        match is_signed_by_nobody {
+        match is_verified_already {
             true => self.on_answer(from, answer),
             false => self.admit_answer(from, answer, is_ours),
         }
