@@ -424,7 +424,8 @@ impl Router {
         }
     }
 
-    fn is_held(&self, record: &ParsedRecord) -> bool {
+    /// Whether this very record is known: its signature was verified then.
+    pub(super) fn is_held(&self, record: &ParsedRecord) -> bool {
         self.directory.compare(record, self.now.wall) == Compared::Same
     }
 

@@ -90,7 +90,7 @@ impl Disk {
     }
 
     /// The database holds what every database does.
-    pub(super) fn is_made(&self) {
+    pub(super) fn finish_making(&self) {
         // If it stays there, the next start takes an empty file for a new one; no more than that.
         let _ = fs::remove_file(&self.making);
     }

@@ -103,7 +103,7 @@ impl Store {
                 what: fault.to_string(),
             })?,
         };
-        disk.is_made();
+        disk.finish_making();
         let (requests, queue) = mpsc::channel();
         let totals = Totals::of(&snapshot);
         let writer = thread::Builder::new()

@@ -137,10 +137,8 @@ pub(super) fn check(
 ) -> Result<(), ReadError> {
     let sums: Sums = columns.array(column)?;
     let of_body = body_of(&sums);
-    match expected(of_body) == sums && body.is_none_or(|body| of_bytes(body) == of_body) {
-        true => Ok(()),
-        false => Err(columns.damage("it is not what was written").into()),
-    }
+    let is_body = || body.is_none_or(|body| of_bytes(body) == of_body);
+    confirm(columns, expected(of_body) == sums && is_body())
 }
 
 /// Checks a row that was read and has one sum, in that column.
@@ -149,7 +147,11 @@ pub(super) fn check_one(
     column: usize,
     expected: Sum,
 ) -> Result<(), ReadError> {
-    match columns.array(column)? == expected {
+    confirm(columns, columns.array(column)? == expected)
+}
+
+fn confirm(columns: &Columns<'_, '_>, is_as_written: bool) -> Result<(), ReadError> {
+    match is_as_written {
         true => Ok(()),
         false => Err(columns.damage("it is not what was written").into()),
     }

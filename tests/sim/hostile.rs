@@ -108,7 +108,7 @@ impl Hostile {
         Self { kinds, identity, random, kept, records, there, rushed }
     }
 
-    pub(crate) fn is(&self, kind: Kind) -> bool {
+    fn is(&self, kind: Kind) -> bool {
         self.kinds.contains(&kind)
     }
 
@@ -136,14 +136,10 @@ impl Hostile {
         if is_answer && self.is(Kind::SuppressReceipts) {
             return Vec::new();
         }
-        let mut frame = match &decoded {
-            Frame::Find(find) if self.is(Kind::Rush) => {
-                Find::encode(&find.signed, &find.signature, 0)
-            }
-            Frame::Found(found) if self.is(Kind::Rush) => {
-                Found::encode(&found.signed, &found.signature, 0)
-            }
-            Frame::Records { records } if self.is(Kind::ForgeRecords) => {
+        let nearer = if self.is(Kind::Rush) { next_door(&decoded) } else { None };
+        let mut frame = match (&decoded, nearer) {
+            (_, Some((_, nearer))) => nearer,
+            (Frame::Records { records }, None) if self.is(Kind::ForgeRecords) => {
                 let records = records.iter().map(|record| self.altered(record)).collect();
                 Frame::Records { records }.encode()
             }
@@ -189,13 +185,7 @@ impl Hostile {
         if !self.is(Kind::Rush) {
             return None;
         }
-        let (signed, rushed) = match frame {
-            Frame::Find(find) => (&find.signed, Find::encode(&find.signed, &find.signature, 0)),
-            Frame::Found(found) => {
-                (&found.signed, Found::encode(&found.signed, &found.signature, 0))
-            }
-            _ => return None,
-        };
+        let (signed, rushed) = next_door(frame)?;
         if self.rushed.len() >= RUSHED_MAX {
             self.rushed.pop_first();
         }
@@ -297,9 +287,8 @@ impl Hostile {
         if self.is(Kind::FloodFinds) {
             for _ in 0..10 {
                 let target = PeerId::from_bytes(self.random.bytes());
-                let identity = Arc::clone(&self.identity);
                 let nonce = self.random.number();
-                said.push(find(now, &identity, record, target, nonce, false));
+                said.push(find(now, &self.identity, record, target, nonce, false));
             }
         }
         if self.is(Kind::Collude) {
@@ -388,6 +377,17 @@ fn find(
     let expires = now.wall + FLOOD_LIFETIME;
     let signed = Find::to_sign(direct, nonce, &target, expires, record);
     Find::encode(&signed, &by.sign(Domain::Find, &[&signed]), 0)
+}
+
+/// A find or an answer as if its origin were a neighbour, after what of it is signed.
+fn next_door(frame: &Frame) -> Option<(&Bytes, Bytes)> {
+    match frame {
+        Frame::Find(find) => Some((&find.signed, Find::encode(&find.signed, &find.signature, 0))),
+        Frame::Found(found) => {
+            Some((&found.signed, Found::encode(&found.signed, &found.signature, 0)))
+        }
+        _ => None,
+    }
 }
 
 /// Whom those that collude look for, by a find's number.

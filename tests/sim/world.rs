@@ -272,8 +272,7 @@ impl World {
         }
         self.counts.crashes += 1;
         self.nodes[node].run += 1;
-        let links: Vec<_> = self.nodes[node].links.keys().copied().collect();
-        for link in links {
+        for link in self.links_of(node) {
             self.break_link(node, link);
         }
         let mut unheard: Vec<i64> = Vec::new();
@@ -507,8 +506,7 @@ impl World {
                 self.transmit_frame(node, link, answer);
             }
             if let Some(rushed) = rushed {
-                let links: Vec<_> = self.nodes[node].links.keys().copied().collect();
-                for other in links.into_iter().filter(|other| *other != link) {
+                for other in self.links_of(node).into_iter().filter(|other| *other != link) {
                     self.transmit_frame(node, other, rushed.clone());
                 }
             }
@@ -558,12 +556,15 @@ impl World {
         self.referee = Some(referee);
     }
 
+    fn links_of(&self, node: usize) -> Vec<LinkId> {
+        self.nodes[node].links.keys().copied().collect()
+    }
+
     fn mischief(&mut self, node: usize) {
         let (now, record) = (self.time(node), self.nodes[node].record.clone());
         let Some(hostile) = &mut self.nodes[node].hostile else { return };
         let said = hostile.unasked(now, &record);
-        let links: Vec<_> = self.nodes[node].links.keys().copied().collect();
-        for link in links {
+        for link in self.links_of(node) {
             for frame in &said {
                 self.transmit_frame(node, link, frame.clone());
             }
